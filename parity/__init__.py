@@ -1,0 +1,1 @@
+"""The proof that numpy_gpt and torch_gpt are the same."""

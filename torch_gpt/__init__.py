@@ -1,0 +1,1 @@
+"""The twin: the same GPT-2 on PyTorch's own kernels, with autograd for its backward."""
