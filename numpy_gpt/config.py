@@ -1,0 +1,49 @@
+"""What a GPT-2 looks like, in the words of OpenAI's hparams.json, and the four released sizes."""
+
+from dataclasses import dataclass
+
+from .errors import GPTError
+
+
+@dataclass(frozen=True)
+class Config:
+    n_vocab: int = 50257  # V  tokens in the vocabulary
+    n_ctx: int = 1024  # N  positions that the model knows
+    n_embd: int = 768  # C  width of the residual stream
+    n_head: int = 12  # H  attention heads in a layer, each C/H wide
+    n_layer: int = 12  # L  blocks
+    dropout: float = 0.0  # rate while training, after the embedding, on attention and on both branches
+    qkv_bias: bool = True  # c_attn has a bias
+    tied: bool = True  # the output head is wte; otherwise it has weights of its own
+
+    def __post_init__(self):
+        for name in ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise GPTError(f"{name} is {value!r}: it must be a whole number of at least 1.")
+        if self.n_embd % self.n_head:
+            raise GPTError(
+                f"n_embd {self.n_embd} is not divisible by n_head {self.n_head}: every head needs the same width."
+            )
+        if not isinstance(self.dropout, int | float) or not 0 <= self.dropout <= 0.99:
+            raise GPTError(f"dropout is {self.dropout!r}: it must be a rate from 0 to 0.99.")
+        for name in ("qkv_bias", "tied"):
+            if not isinstance(getattr(self, name), bool):
+                raise GPTError(f"{name} is {getattr(self, name)!r}: it must be True or False.")
+
+    def num_parameters(self) -> int:
+        V, N, C, L = self.n_vocab, self.n_ctx, self.n_embd, self.n_layer
+        embeddings = V * C + N * C
+        attn = C * 3 * C + 3 * C * self.qkv_bias + C * C + C
+        mlp = C * 4 * C + 4 * C + 4 * C * C + C
+        norm = C + C
+        head = 0 if self.tied else V * C
+        return embeddings + L * (norm + attn + norm + mlp) + norm + head
+
+
+RELEASED = {
+    "124M": Config(),
+    "355M": Config(n_embd=1024, n_head=16, n_layer=24),
+    "774M": Config(n_embd=1280, n_head=20, n_layer=36),
+    "1558M": Config(n_embd=1600, n_head=25, n_layer=48),
+}

@@ -1,0 +1,106 @@
+"""The parameters of GPT-2 as a tree whose fields carry OpenAI's names.
+
+Gradients and Adam's moments are trees of the same types, so that named(grads) lines up with named(params). Weights are
+(in, out): y = x @ w + b. A leaf that a model lacks (c_attn.b without qkv_bias, head when tied) is None, and both walks
+pass it over.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .config import Config
+
+
+class Linear(NamedTuple):
+    w: Any  # (I, O)
+    b: Any  # (O,)
+
+
+class LayerNorm(NamedTuple):
+    g: Any  # (C,)
+    b: Any  # (C,)
+
+
+class Attn(NamedTuple):
+    c_attn: Linear  # (C, 3C)  q, k and v side by side
+    c_proj: Linear  # (C, C)
+
+
+class MLP(NamedTuple):
+    c_fc: Linear  # (C, 4C)
+    c_proj: Linear  # (4C, C)
+
+
+class Block(NamedTuple):
+    ln_1: LayerNorm
+    attn: Attn
+    ln_2: LayerNorm
+    mlp: MLP
+
+
+class Head(NamedTuple):
+    w: Any  # (V, C)
+
+
+class GPT2(NamedTuple):
+    wte: Any  # (V, C)
+    wpe: Any  # (N, C)
+    h: list[Block]  # L of them
+    ln_f: LayerNorm
+    head: Head | None = None  # None: tied to wte
+
+
+class Model(NamedTuple):
+    config: Config
+    params: GPT2
+    tokenizer: Any = None  # encode(str) -> ids, decode(ids) -> str; None where there is none
+
+
+def named(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """h.0.attn.c_attn.w, array; h.0.attn.c_attn.b, array; ... in the order of the fields"""
+    if tree is None:
+        return
+    if not isinstance(tree, tuple | list):
+        yield name, tree
+        return
+    fields = getattr(tree, "_fields", range(len(tree)))
+    for field, branch in zip(fields, tree, strict=True):
+        yield from named(branch, f"{name}.{field}" if name else str(field))
+
+
+def tree_map(f: Callable, tree: Any, *others: Any) -> Any:
+    """The same tree with f(leaf, ...) for every leaf, of this tree and of the others"""
+    if tree is None:
+        return None
+    if not isinstance(tree, tuple | list):
+        return f(tree, *others)
+    branches = [tree_map(f, *parts) for parts in zip(tree, *others, strict=True)]
+    return type(tree)(*branches) if isinstance(tree, tuple) else branches
+
+
+def init(config: Config, seed: int = 0) -> Model:
+    """GPT-2's start: weights normal with std 0.02, the two projections into the residual stream by sqrt(2 L) smaller"""
+    V, N, C, L = config.n_vocab, config.n_ctx, config.n_embd, config.n_layer
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape, std=0.02):
+        return rng.standard_normal(shape, np.float32) * np.float32(std)
+
+    def linear(i, o, std=0.02, bias=True):
+        return Linear(normal(i, o, std=std), np.zeros(o, np.float32) if bias else None)
+
+    def layernorm():
+        return LayerNorm(np.ones(C, np.float32), np.zeros(C, np.float32))
+
+    def block():
+        residual = 0.02 / math.sqrt(2 * L)
+        attn = Attn(linear(C, 3 * C, bias=config.qkv_bias), linear(C, C, residual))
+        mlp = MLP(linear(C, 4 * C), linear(4 * C, C, residual))
+        return Block(layernorm(), attn, layernorm(), mlp)
+
+    head = None if config.tied else Head(normal(V, C))
+    params = GPT2(normal(V, C), normal(N, C), [block() for _ in range(L)], layernorm(), head)
+    return Model(config, params)

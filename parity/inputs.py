@@ -1,0 +1,34 @@
+"""What both sides are compared on: nothing at its default, since zeros and ones hide half of all mistakes."""
+
+import math
+
+import numpy as np
+
+import numpy_gpt
+from numpy_gpt import Config, named
+
+TINY = Config(n_vocab=61, n_ctx=11, n_embd=12, n_head=3, n_layer=2)
+
+
+def random_model(config, seed=0, dtype=np.float32):
+    """Gains around 1, biases around 0, weights so that what they make stays near 1: numbers that float32 has exactly"""
+    m = numpy_gpt.init(config)
+    rng = np.random.default_rng(seed)
+    for name, a in named(m.params):
+        a[...] = rng.standard_normal(a.shape, np.float32)
+        kind = name.rsplit(".", 1)[-1]
+        if kind in "gb":
+            a *= 0.3
+            a += kind == "g"
+        else:
+            in_place = name.startswith("h.")  # (in, out); wte, wpe and head are (V or N, C)
+            a /= math.sqrt(a.shape[0 if in_place else 1])
+    return m._replace(params=numpy_gpt.params.tree_map(lambda a: a.astype(dtype), m.params))
+
+
+def random_batch(config, B, T, seed=0):
+    """tokens, targets (B,T), some tokens more than once"""
+    rng = np.random.default_rng(seed)
+    text = rng.integers(0, config.n_vocab, (B, T + 1))
+    text[:, T // 2] = text[:, 0]
+    return text[:, :-1], text[:, 1:]

@@ -1,0 +1,90 @@
+"""Does the tree have the names, the sizes and the start of GPT-2?"""
+
+import numpy as np
+import pytest
+
+from numpy_gpt import RELEASED, Config, GPTError, init, named
+from numpy_gpt.params import tree_map
+from parity.inputs import TINY
+
+
+def test_parameters_of_the_released_sizes():
+    published = {"124M": 124_439_808, "355M": 354_823_168, "774M": 774_030_080, "1558M": 1_557_611_200}
+    assert {size: config.num_parameters() for size, config in RELEASED.items()} == published
+    assert Config(tied=False, qkv_bias=False).num_parameters() == 163_009_536
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("qkv_bias", [True, False])
+def test_num_parameters_counts_what_the_tree_holds(tied, qkv_bias):
+    config = Config(61, 11, 12, 3, 2, qkv_bias=qkv_bias, tied=tied)
+    leaves = dict(named(init(config).params))
+    assert sum(a.size for a in leaves.values()) == config.num_parameters()
+    assert ("head.w" in leaves) == (not tied)
+    assert ("h.1.attn.c_attn.b" in leaves) == qkv_bias
+
+
+def test_names_are_openais_in_the_order_of_the_forward():
+    names = [name for name, _ in named(init(TINY).params)]
+    assert names[:4] == ["wte", "wpe", "h.0.ln_1.g", "h.0.ln_1.b"]
+    assert names[4:14] == [
+        f"h.0.{name}.{leaf}"
+        for name, leaves in [
+            ("attn.c_attn", "wb"),
+            ("attn.c_proj", "wb"),
+            ("ln_2", "gb"),
+            ("mlp.c_fc", "wb"),
+            ("mlp.c_proj", "wb"),
+        ]
+        for leaf in leaves
+    ]
+    assert names[-2:] == ["ln_f.g", "ln_f.b"]
+    assert len(names) == 2 + 12 * TINY.n_layer + 2
+
+
+def test_tree_map_keeps_the_types_and_passes_over_what_is_absent():
+    params = init(Config(61, 11, 12, 3, 2, qkv_bias=False)).params
+    doubled = tree_map(lambda a, b: a + b, params, params)
+    assert type(doubled) is type(params)
+    assert doubled.head is None
+    assert doubled.h[1].attn.c_attn.b is None
+    for (name, a), (same, b) in zip(named(params), named(doubled), strict=True):
+        assert name == same
+        np.testing.assert_array_equal(2 * a, b)
+
+
+def test_init_is_gpt2s():
+    config = Config(n_vocab=500, n_ctx=64, n_embd=128, n_head=4, n_layer=8, tied=False)
+    residual = 0.02 / 4  # sqrt(2 * 8 layers)
+    for name, a in named(init(config, seed=1).params):
+        assert a.dtype == np.float32
+        if name.endswith((".b", ".g")):
+            assert (a == name.endswith(".g")).all()
+        else:
+            std = residual if name.endswith("c_proj.w") else 0.02
+            assert abs(a.std() / std - 1) < 5 / np.sqrt(2 * a.size)
+            assert abs(a.mean()) < 5 * std / np.sqrt(a.size)
+
+
+def test_the_same_seed_gives_the_same_model_and_another_another():
+    one, same, other = (init(TINY, seed).params.wte for seed in (1, 1, 2))
+    assert (one == same).all()
+    assert not (one == other).any()
+
+
+@pytest.mark.parametrize(
+    ("mistake", "sentence"),
+    [
+        ({"n_embd": 10, "n_head": 3}, "n_embd 10 is not divisible by n_head 3"),
+        ({"n_layer": 0}, "n_layer is 0"),
+        ({"n_vocab": 50257.0}, "n_vocab is 50257.0"),
+        ({"n_ctx": True}, "n_ctx is True"),
+        ({"dropout": 1.0}, "dropout is 1.0"),
+        ({"dropout": float("nan")}, "dropout is nan"),
+        ({"dropout": "0.1"}, "dropout is '0.1'"),
+        ({"tied": 1}, "tied is 1"),
+    ],
+)
+def test_a_config_that_makes_no_model_is_refused_in_a_sentence(mistake, sentence):
+    with pytest.raises(GPTError, match=sentence):
+        Config(**mistake)
