@@ -1,0 +1,57 @@
+"""Random numbers that NumPy and PyTorch draw alike, on any device, in any order: Philox4x32-10.
+
+A counter-based generator is a pure function: 128 bits of counter and 64 of key give 128 random bits (Salmon et al.,
+"Parallel random numbers: as easy as 1, 2, 3", 2011). What a number is for goes into the counter, so that it doesn't
+depend on what was drawn before: a sequence has the same mask in any batch, and when a checkpointed block runs again.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+TILE = 1 << 14  # counters at a time: what a round works on stays in the L2 cache
+
+
+def philox(counter, key):
+    """counter: four uint32 words, arrays or single; key: two -> (..., 4) uint32, by ten rounds of two wide products"""
+    a, b, c, d = (np.asarray(word, np.uint32) for word in counter)
+    k0, k1 = key
+    for _ in range(10):
+        x, y = a * np.uint64(0xD2511F53), c * np.uint64(0xCD9E8D57)  # 32 x 32 -> 64 bits
+        a, b, c, d = high(y) ^ b ^ np.uint32(k0), low(y), high(x) ^ d ^ np.uint32(k1), low(x)
+        k0, k1 = (k0 + 0x9E3779B9) % 2**32, (k1 + 0xBB67AE85) % 2**32
+    return np.stack([a, b, c, d], -1)
+
+
+def high(x):
+    return (x >> np.uint64(32)).astype(np.uint32)
+
+
+def low(x):
+    return x.astype(np.uint32)
+
+
+class Noise(NamedTuple):
+    """The name of a stream of random bytes: one for every sequence, step and place in the model"""
+
+    seed: int
+    step: int
+    sequence: int = 0  # the number of the batch's first sequence in the step
+    site: int = 0  # 0: the embedding; 1 + 3 i, 2 + 3 i, 3 + 3 i: in block i p, the attention branch, the MLP branch
+
+    def at(self, offset):
+        return self._replace(site=self.site + offset)
+
+    def bytes(self, shape):
+        """(B, ...) uint8: row b is the stream of sequence + b, from its beginning"""
+        n = math.prod(shape[1:])
+        blocks = math.ceil(n / 16)
+        key = (self.seed % 2**32, self.seed // 2**32 % 2**32)
+        words = np.empty((shape[0], blocks, 4), "<u4")
+        for b in range(shape[0]):
+            for start in range(0, blocks, TILE):
+                index = np.arange(start, min(start + TILE, blocks), dtype=np.uint32)
+                counter = (index, self.step % 2**32, (self.sequence + b) % 2**32, 1 + self.site)
+                words[b, start : start + TILE] = philox(counter, key)
+        return words.view(np.uint8).reshape(shape[0], -1)[:, :n].reshape(shape)

@@ -1,0 +1,58 @@
+"""The random numbers of numpy_gpt/noise.py, bit for bit, on any device: Philox4x32-10 in signed 64-bit integers.
+
+PyTorch can't multiply unsigned words. In int64 the product of two 32-bit words may come out negative, but its 64 bits
+are right: shifted and masked, so are both halves.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+
+TILE = 1 << 14  # counters at a time: what a round works on stays in the L2 cache
+
+
+def philox(counter, key):
+    """counter: four words, int64 tensors or ints; key: two -> (..., 4) int64, by ten rounds of two wide products"""
+    a, b, c, d = counter
+    k0, k1 = key
+    for _ in range(10):
+        x, y = a * 0xD2511F53, c * 0xCD9E8D57  # 32 x 32 -> 64 bits
+        a, b, c, d = high(y) ^ b ^ k0, low(y), high(x) ^ d ^ k1, low(x)
+        k0, k1 = (k0 + 0x9E3779B9) % 2**32, (k1 + 0xBB67AE85) % 2**32
+    return torch.stack(torch.broadcast_tensors(a, b, c, d), -1)
+
+
+def high(x):
+    return x >> 32 & 0xFFFFFFFF
+
+
+def low(x):
+    return x & 0xFFFFFFFF
+
+
+class Noise(NamedTuple):
+    """The name of a stream of random bytes: one for every sequence, step and place in the model"""
+
+    seed: int
+    step: int
+    sequence: int = 0  # the number of the batch's first sequence in the step
+    site: int = 0  # 0: the embedding; 1 + 3 i, 2 + 3 i, 3 + 3 i: in block i p, the attention branch, the MLP branch
+
+    def at(self, offset):
+        return self._replace(site=self.site + offset)
+
+    def bytes(self, shape, device="cpu"):
+        """(B, ...) uint8: row b is the stream of sequence + b, from its beginning"""
+        n = math.prod(shape[1:])
+        blocks = math.ceil(n / 16)
+        key = (self.seed % 2**32, self.seed // 2**32 % 2**32)
+        out = torch.empty(shape[0], blocks, 4, 4, dtype=torch.uint8, device=device)
+        for b in range(shape[0]):
+            for start in range(0, blocks, TILE):
+                index = torch.arange(start, min(start + TILE, blocks), device=device)
+                counter = (index, self.step % 2**32, (self.sequence + b) % 2**32, 1 + self.site)
+                words = philox(counter, key)
+                for byte in range(4):
+                    out[b, start : start + TILE, :, byte] = words >> 8 * byte & 255
+        return out.reshape(shape[0], -1)[:, :n].reshape(shape)
