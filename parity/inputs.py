@@ -32,3 +32,17 @@ def random_batch(config, B, T, seed=0):
     text = rng.integers(0, config.n_vocab, (B, T + 1))
     text[:, T // 2] = text[:, 0]
     return text[:, :-1], text[:, 1:]
+
+
+def op_arguments(seed=0, B=2, T=5, past=3, H=3, D=4, V=13, dtype=np.float64):
+    """The op and what it may be called on, for every op: distinct dimensions, signs and sizes mixed"""
+    rng = np.random.default_rng(seed)
+    C, O = H * D, H * D + 2
+
+    def normal(*shape, mean=0.0):
+        return (mean + rng.standard_normal(shape)).astype(np.float32).astype(dtype)
+
+    return {
+        "linear": (normal(B, T, C), normal(C, O), normal(O)),
+        "linear without a bias": (normal(B, T, C), normal(C, O), None),
+    }

@@ -1,0 +1,80 @@
+"""Does each op equal PyTorch's kernel, and its backward autograd's?"""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import torch_gpt
+from numpy_gpt import ops
+
+from .compare import FLOAT64, compare, disagreements, error, pool
+from .inputs import op_arguments
+
+
+def numpy_op(label, args, dy_seed=1):
+    """y and the gradients of all arguments that have one, by name"""
+    op, backward = getattr(ops, label.split()[0]), getattr(ops, label.split()[0] + "_backward")
+    y, saved = op(*args)
+    dy = np.random.default_rng(dy_seed).standard_normal(np.shape(y)).astype(np.float32).astype(y.dtype)
+    gradients = [g for g in backward(dy, saved) if g is not None]
+    return {"y": y} | {f"gradient {i}": g for i, g in enumerate(gradients)}
+
+
+def torch_op(label, args, device, dy_seed=1):
+    args = [to_torch(a, device) for a in args]
+    y = getattr(torch_gpt.ops, label.split()[0])(*args)
+    dy = np.random.default_rng(dy_seed).standard_normal(y.shape).astype(np.float32)
+    y.backward(torch.as_tensor(dy, dtype=y.dtype, device=device))
+    gradients = [a.grad for a in args if isinstance(a, torch.Tensor) and a.requires_grad]
+    results = {"y": y} | {f"gradient {i}": g for i, g in enumerate(gradients)}
+    return {name: torch_gpt.to_numpy(a) for name, a in results.items()}
+
+
+def to_torch(a, device):
+    if not isinstance(a, np.ndarray):
+        return a
+    return torch.tensor(a, device=device, requires_grad=a.dtype.kind == "f")
+
+
+def rows(label, device, seed=0, **shape):
+    """Of 16 draws in one"""
+    draws = [four_runs(label, device, seed=seed + i, **shape) for i in range(16)]
+    return compare(*map(pool, zip(*draws, strict=True)))
+
+
+def four_runs(label, device, **shape):
+    single, double = (op_arguments(dtype=dtype, **shape)[label] for dtype in (np.float32, np.float64))
+    return (
+        numpy_op(label, single),
+        torch_op(label, single, device),
+        numpy_op(label, double),
+        torch_op(label, double, device),
+    )
+
+
+@pytest.mark.parametrize("label", op_arguments())
+def test_value_and_gradients_equal_pytorchs(label, device):
+    assert disagreements(rows(label, device)) == []
+
+
+def shapes(smallest):
+    sizes = {"B": (1, 4), "T": (smallest, 17), "past": (0, 5), "H": (2, 5), "D": (3, 9), "V": (smallest, 70)}
+    return st.fixed_dictionaries({"seed": st.integers(0, 2**32 - 1)} | {k: st.integers(*v) for k, v in sizes.items()})
+
+
+@pytest.mark.parametrize("label", op_arguments())
+@settings(max_examples=25)
+@given(shape=shapes(smallest=5))
+def test_in_any_shape(label, device, shape):
+    assert disagreements(rows(label, device, **shape)) == []
+
+
+@pytest.mark.parametrize("label", op_arguments())
+@settings(max_examples=25)
+@given(shape=shapes(smallest=2))
+def test_in_float64_in_small_shapes_where_float32_is_luck(label, device, shape):
+    args = op_arguments(**shape)[label]
+    ours, theirs = numpy_op(label, args), torch_op(label, args, device)
+    assert [name for name in ours if error(name, theirs, ours) > FLOAT64] == []

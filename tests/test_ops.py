@@ -1,0 +1,39 @@
+"""Is every backward the derivative of its forward?"""
+
+import numpy as np
+import pytest
+from directional import TOLERANCE, directional_error
+
+from numpy_gpt import ops
+from parity.inputs import op_arguments
+
+ARGUMENTS = op_arguments()
+
+
+def is_float(a):
+    return isinstance(a, np.ndarray) and a.dtype.kind == "f"
+
+
+@pytest.mark.parametrize("label", ARGUMENTS)
+def test_backward_is_the_derivative_of_forward(label):
+    args = ARGUMENTS[label]
+    op, backward = getattr(ops, label.split()[0]), getattr(ops, label.split()[0] + "_backward")
+    rng = np.random.default_rng(1)
+    y, saved = op(*args)
+    dy = rng.standard_normal(np.shape(y))
+    gradients = [g for g in backward(dy, saved) if g is not None]
+
+    def forward(*arrays):
+        changed = iter(arrays)
+        return op(*(next(changed) if is_float(a) else a for a in args))[0]
+
+    arrays = [a for a in args if is_float(a)]
+    assert len(gradients) == len(arrays)
+    assert directional_error(forward, arrays, gradients, dy, rng) < TOLERANCE
+    for i in range(len(arrays)):  # one argument at a time, so that none hides behind a larger one
+        alone = [g if j == i else 0 * g for j, g in enumerate(gradients)]
+
+        def along(a, i=i):
+            return forward(*arrays[:i], a, *arrays[i + 1 :])
+
+        assert directional_error(along, arrays[i : i + 1], alone[i : i + 1], dy, rng) < TOLERANCE

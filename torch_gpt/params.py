@@ -1,0 +1,25 @@
+"""The same tree with tensors as leaves: from NumPy and back."""
+
+import torch
+
+import numpy_gpt
+from numpy_gpt.errors import GPTError
+from numpy_gpt.params import tree_map
+
+
+def init(config, seed=0, device="cpu", dtype=torch.float32):
+    """The very numbers that numpy_gpt.init draws"""
+    return from_numpy(numpy_gpt.init(config, seed), device, dtype)
+
+
+def from_numpy(m, device="cpu", dtype=None):
+    """On the CPU and in the same dtype the tensors share the arrays' memory"""
+    try:
+        device = torch.device(device)
+        return m._replace(params=tree_map(lambda a: torch.from_numpy(a).to(device, dtype), m.params))
+    except (RuntimeError, AssertionError) as e:  # PyTorch says which device it lacks in either of the two
+        raise GPTError(f"the device {device} can't be used: {str(e).splitlines()[0]}") from None
+
+
+def to_numpy(tree):
+    return tree_map(lambda a: a.detach().cpu().numpy(), tree)
