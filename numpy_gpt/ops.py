@@ -43,3 +43,28 @@ def linear_backward(dy, saved):
     dw = rows(x).mT @ rows(dy)                        # (I,O)
     db = None if b is None else sum_rows(dy)          # (O,)
     return dx, dw, db
+
+
+def layernorm(x, g, b, eps=1e-5):
+    """n = (x - mean x) / sqrt(var x + eps)       y = g n + b              moments over the last axis"""
+    mean = x.mean(-1, keepdims=True)                  # (B,T,1)
+    var = ((x - mean) ** 2).mean(-1, keepdims=True)   # (B,T,1)  biased
+    rstd = 1 / np.sqrt(var + eps)                     # (B,T,1)
+    n = (x - mean) * rstd                             # (B,T,C)
+    y = n * g + b                                     # (B,T,C)
+    return y, (n, rstd, g)
+
+
+def layernorm_backward(dy, saved):
+    """
+    dg = Σ dy n        db = Σ dy        dn = g dy
+    dx = rstd (dn - mean dn - n mean(dn n))
+
+    Moving x also moves its mean and variance: the two subtracted terms.
+    """
+    n, rstd, g = saved
+    dg = sum_rows(dy * n)                             # (C,)
+    db = sum_rows(dy)                                 # (C,)
+    dn = dy * g                                       # (B,T,C)
+    dx = rstd * (dn - dn.mean(-1, keepdims=True) - n * (dn * n).mean(-1, keepdims=True))
+    return dx, dg, db

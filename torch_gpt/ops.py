@@ -9,3 +9,8 @@ import torch.nn.functional as F
 def linear(x, w, b=None):
     """y = x w + b                                x (B,T,I)   w (I,O)   b (O,)   ->   y (B,T,O)"""
     return F.linear(x, w.mT, b)
+
+
+def layernorm(x, g, b, eps=1e-5):
+    """n = (x - mean x) / sqrt(var x + eps)       y = g n + b              moments over the last axis"""
+    return F.layer_norm(x, g.shape, g, b, eps)
