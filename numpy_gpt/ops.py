@@ -14,6 +14,8 @@ The contract, to which tests/test_contract.py holds every pair:
 B batch   T queries   S keys (past + T)   C width   H heads   D = C/H   V vocabulary   N context   I, O in and out
 """
 
+import math
+
 import numpy as np
 
 
@@ -68,3 +70,22 @@ def layernorm_backward(dy, saved):
     dn = dy * g                                       # (B,T,C)
     dx = rstd * (dn - dn.mean(-1, keepdims=True) - n * (dn * n).mean(-1, keepdims=True))
     return dx, dg, db
+
+
+SQRT_2_OVER_PI = math.sqrt(2 / math.pi)               # a Python float: np.sqrt's would turn float32 into float64
+
+
+def gelu(x):
+    """u = sqrt(2/π) (x + 0.044715 x³)            t = tanh u               y = x/2 (1 + t)"""
+    u = SQRT_2_OVER_PI * (x + 0.044715 * (x * x * x))
+    t = np.tanh(u)
+    y = x / 2 * (1 + t)
+    return y, (x, t)
+
+
+def gelu_backward(dy, saved):
+    """dx = dy ( (1 + t)/2 + x/2 (1 - t²) du/dx )          du/dx = sqrt(2/π) (1 + 3 · 0.044715 x²)"""
+    x, t = saved
+    du_dx = SQRT_2_OVER_PI * (1 + 3 * 0.044715 * (x * x))
+    dx = dy * ((1 + t) / 2 + x / 2 * (1 - t * t) * du_dx)
+    return (dx,)

@@ -47,4 +47,5 @@ def op_arguments(seed=0, B=2, T=5, past=3, H=3, D=4, V=13, dtype=np.float64):
         "linear without a bias": (normal(B, T, C), normal(C, O), None),
         "layernorm": (3 * normal(B, T, C, mean=0.5), normal(C, mean=1), normal(C)),
         "layernorm of nearly equal numbers": (normal(B, T, C, mean=0.5) / 256, normal(C, mean=1), normal(C)),
+        "gelu": (3 * normal(B, T, C),),
     }

@@ -14,3 +14,8 @@ def linear(x, w, b=None):
 def layernorm(x, g, b, eps=1e-5):
     """n = (x - mean x) / sqrt(var x + eps)       y = g n + b              moments over the last axis"""
     return F.layer_norm(x, g.shape, g, b, eps)
+
+
+def gelu(x):
+    """u = sqrt(2/π) (x + 0.044715 x³)            t = tanh u               y = x/2 (1 + t)"""
+    return F.gelu(x, approximate="tanh")
