@@ -89,3 +89,17 @@ def gelu_backward(dy, saved):
     du_dx = SQRT_2_OVER_PI * (1 + 3 * 0.044715 * (x * x))
     dx = dy * ((1 + t) / 2 + x / 2 * (1 - t * t) * du_dx)
     return (dx,)
+
+
+def softmax(s):
+    """p_i = exp s_i / Σ_j exp s_j                over the last axis; less its max, s can't overflow"""
+    e = np.exp(s - s.max(-1, keepdims=True))
+    p = e / e.sum(-1, keepdims=True)
+    return p, (p,)
+
+
+def softmax_backward(dp, saved):
+    """ds = p (dp - Σ p dp)                       p sums to 1: raising one p_i lowers the others"""
+    (p,) = saved
+    ds = p * (dp - (p * dp).sum(-1, keepdims=True))
+    return (ds,)

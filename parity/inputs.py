@@ -37,7 +37,7 @@ def random_batch(config, B, T, seed=0):
 def op_arguments(seed=0, B=2, T=5, past=3, H=3, D=4, V=13, dtype=np.float64):
     """The op and what it may be called on, for every op: distinct dimensions, signs and sizes mixed"""
     rng = np.random.default_rng(seed)
-    C, O = H * D, H * D + 2
+    C, O, S = H * D, H * D + 2, past + T
 
     def normal(*shape, mean=0.0):
         return (mean + rng.standard_normal(shape)).astype(np.float32).astype(dtype)
@@ -48,4 +48,6 @@ def op_arguments(seed=0, B=2, T=5, past=3, H=3, D=4, V=13, dtype=np.float64):
         "layernorm": (3 * normal(B, T, C, mean=0.5), normal(C, mean=1), normal(C)),
         "layernorm of nearly equal numbers": (normal(B, T, C, mean=0.5) / 256, normal(C, mean=1), normal(C)),
         "gelu": (3 * normal(B, T, C),),
+        "softmax": (2 * normal(B, H, T, S),),
+        "softmax of large numbers": (normal(B, H, T, S, mean=1000),),
     }

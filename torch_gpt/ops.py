@@ -19,3 +19,8 @@ def layernorm(x, g, b, eps=1e-5):
 def gelu(x):
     """u = sqrt(2/π) (x + 0.044715 x³)            t = tanh u               y = x/2 (1 + t)"""
     return F.gelu(x, approximate="tanh")
+
+
+def softmax(s):
+    """p_i = exp s_i / Σ_j exp s_j                over the last axis"""
+    return F.softmax(s, -1)
