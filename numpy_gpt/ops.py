@@ -103,3 +103,24 @@ def softmax_backward(dp, saved):
     (p,) = saved
     ds = p * (dp - (p * dp).sum(-1, keepdims=True))
     return (ds,)
+
+
+def dropout(x, rate, noise):
+    """y = x keep / (1 - rate)                    keep is 0 with probability rate; without noise, y = x
+
+    One random byte decides, so rate counts in 256ths, and 1 - rate is rounded along with it.
+    """
+    drop = round(256 * rate)
+    if noise is None or drop == 0:
+        return x, (None, 1.0)
+    keep = noise.bytes(x.shape) >= drop               # as x
+    scale = 256 / (256 - drop)
+    y = x * keep * scale
+    return y, (keep, scale)
+
+
+def dropout_backward(dy, saved):
+    """dx = dy keep / (1 - rate)"""
+    keep, scale = saved
+    dx = dy if keep is None else dy * keep * scale
+    return (dx,)

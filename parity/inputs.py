@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 import numpy_gpt
-from numpy_gpt import Config, named
+from numpy_gpt import Config, Noise, named
 
 TINY = Config(n_vocab=61, n_ctx=11, n_embd=12, n_head=3, n_layer=2)
 
@@ -42,6 +42,7 @@ def op_arguments(seed=0, B=2, T=5, past=3, H=3, D=4, V=13, dtype=np.float64):
     def normal(*shape, mean=0.0):
         return (mean + rng.standard_normal(shape)).astype(np.float32).astype(dtype)
 
+    noise = Noise(seed, step=3, sequence=5, site=2)
     return {
         "linear": (normal(B, T, C), normal(C, O), normal(O)),
         "linear without a bias": (normal(B, T, C), normal(C, O), None),
@@ -50,4 +51,6 @@ def op_arguments(seed=0, B=2, T=5, past=3, H=3, D=4, V=13, dtype=np.float64):
         "gelu": (3 * normal(B, T, C),),
         "softmax": (2 * normal(B, H, T, S),),
         "softmax of large numbers": (normal(B, H, T, S, mean=1000),),
+        "dropout": (normal(B, T, C), 0.3, noise),
+        "dropout without noise": (normal(B, T, C), 0.3, None),
     }

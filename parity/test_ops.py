@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import torch_gpt
-from numpy_gpt import ops
+from numpy_gpt import Noise, ops
 
 from .compare import FLOAT64, compare, disagreements, error, pool
 from .inputs import op_arguments
@@ -33,6 +33,8 @@ def torch_op(label, args, device, dy_seed=1):
 
 
 def to_torch(a, device):
+    if isinstance(a, Noise):
+        return torch_gpt.Noise(*a)
     if not isinstance(a, np.ndarray):
         return a
     return torch.tensor(a, device=device, requires_grad=a.dtype.kind == "f")

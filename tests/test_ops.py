@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from directional import TOLERANCE, directional_error
 
-from numpy_gpt import ops
+from numpy_gpt import Noise, ops
 from parity.inputs import op_arguments
 
 ARGUMENTS = op_arguments()
@@ -37,3 +37,11 @@ def test_backward_is_the_derivative_of_forward(label):
             return forward(*arrays[:i], a, *arrays[i + 1 :])
 
         assert directional_error(along, arrays[i : i + 1], alone[i : i + 1], dy, rng) < TOLERANCE
+
+
+def test_dropout_keeps_the_mean():
+    x = np.ones((4, 50_000))
+    for rate in (0.1, 0.5, 0.9):
+        y, _ = ops.dropout(x, rate, Noise(seed=1, step=1))
+        assert abs((y == 0).mean() - rate) < 0.005  # 1/512 of rounding, and five standard deviations of the draw
+        assert abs(y.mean() - 1) < 5 * np.sqrt(rate / (1 - rate) / x.size)

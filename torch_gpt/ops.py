@@ -24,3 +24,16 @@ def gelu(x):
 def softmax(s):
     """p_i = exp s_i / Σ_j exp s_j                over the last axis"""
     return F.softmax(s, -1)
+
+
+def dropout(x, rate, noise):
+    """y = x keep / (1 - rate)                    keep is 0 with probability rate; without noise, y = x
+
+    F.dropout draws by itself and differently on every device; here the reference's bytes decide.
+    """
+    drop = round(256 * rate)
+    if noise is None or drop == 0:
+        return x
+    keep = noise.bytes(x.shape, x.device) >= drop     # as x
+    scale = 256 / (256 - drop)
+    return x * keep * scale
