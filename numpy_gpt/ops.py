@@ -124,3 +124,35 @@ def dropout_backward(dy, saved):
     keep, scale = saved
     dx = dy if keep is None else dy * keep * scale
     return (dx,)
+
+
+def attention(q, k, v, rate=0.0, noise=None):
+    """
+    s = q kᵀ / sqrt(D)      p = softmax(s where allowed)      y = dropout(p) v
+    q, y (B,H,T,D)      k, v (B,H,S,D)      s, p (B,H,T,S)
+
+    Query t stands at position S - T + t and sees the keys up to it: one mask for training (S = T) and decoding (T = 1).
+    """
+    T, S, D = q.shape[-2], k.shape[-2], q.shape[-1]
+    s = q @ k.mT / math.sqrt(D)                       # (B,H,T,S)
+    s = np.where(np.tri(T, S, S - T, dtype=bool), s, -np.inf)
+    p, s_softmax = softmax(s)                         # (B,H,T,S)
+    p, s_dropout = dropout(p, rate, noise)            # (B,H,T,S)
+    y = p @ v                                         # (B,H,T,D)
+    return y, (q, k, v, p, s_softmax, s_dropout)
+
+
+def attention_backward(dy, saved):
+    """
+    dv = pᵀ dy      dp = dy vᵀ      ds = p (dp - Σ p dp)      dq = ds k / sqrt(D)      dk = dsᵀ q / sqrt(D)
+
+    A masked score has p = 0, so its ds is 0: the mask needs no backward.
+    """
+    q, k, v, p, s_softmax, s_dropout = saved
+    dv = p.mT @ dy                                    # (B,H,S,D)
+    dp = dy @ v.mT                                    # (B,H,T,S)
+    (dp,) = dropout_backward(dp, s_dropout)           # (B,H,T,S)
+    (ds,) = softmax_backward(dp, s_softmax)           # (B,H,T,S)
+    dq = ds @ k / math.sqrt(q.shape[-1])              # (B,H,T,D)
+    dk = ds.mT @ q / math.sqrt(q.shape[-1])           # (B,H,S,D)
+    return dq, dk, dv

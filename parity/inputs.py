@@ -53,4 +53,7 @@ def op_arguments(seed=0, B=2, T=5, past=3, H=3, D=4, V=13, dtype=np.float64):
         "softmax of large numbers": (normal(B, H, T, S, mean=1000),),
         "dropout": (normal(B, T, C), 0.3, noise),
         "dropout without noise": (normal(B, T, C), 0.3, None),
+        "attention": (normal(B, H, T, D), normal(B, H, T, D), normal(B, H, T, D)),
+        "attention with a past": (normal(B, H, T, D), normal(B, H, S, D), normal(B, H, S, D)),
+        "attention with dropout": (normal(B, H, T, D), normal(B, H, S, D), normal(B, H, S, D), 0.3, noise),
     }

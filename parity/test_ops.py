@@ -80,3 +80,12 @@ def test_in_float64_in_small_shapes_where_float32_is_luck(label, device, shape):
     args = op_arguments(**shape)[label]
     ours, theirs = numpy_op(label, args), torch_op(label, args, device)
     assert [name for name in ours if error(name, theirs, ours) > FLOAT64] == []
+
+
+@pytest.mark.parametrize("op", ["attention", "attention with a past"])
+def test_attention_to_a_single_position_moves_no_query_and_no_key(op, device):
+    args = op_arguments(T=1, past=0)[op]
+    for side in (numpy_op(op, args), torch_op(op, args, device)):
+        assert not side["gradient 0"].any()
+        assert not side["gradient 1"].any()
+        np.testing.assert_array_equal(side["y"], args[2])

@@ -39,6 +39,17 @@ def test_backward_is_the_derivative_of_forward(label):
         assert directional_error(along, arrays[i : i + 1], alone[i : i + 1], dy, rng) < TOLERANCE
 
 
+def test_attention_sees_no_future_key():
+    q, k, v = ARGUMENTS["attention with a past"]
+    y, _ = ops.attention(q, k, v)
+    for t in range(q.shape[2]):
+        later = slice(k.shape[2] - q.shape[2] + t + 1, None)
+        k2, v2 = k.copy(), v.copy()
+        k2[:, :, later], v2[:, :, later] = 1e3, 1e3
+        y2, _ = ops.attention(q, k2, v2)
+        np.testing.assert_array_equal(y2[:, :, : t + 1], y[:, :, : t + 1])
+
+
 def test_dropout_keeps_the_mean():
     x = np.ones((4, 50_000))
     for rate in (0.1, 0.5, 0.9):

@@ -3,6 +3,9 @@
 B batch   T queries   S keys (past + T)   C width   H heads   D = C/H   V vocabulary   N context   I, O in and out
 """
 
+import math
+
+import torch
 import torch.nn.functional as F
 
 
@@ -37,3 +40,22 @@ def dropout(x, rate, noise):
     keep = noise.bytes(x.shape, x.device) >= drop     # as x
     scale = 256 / (256 - drop)
     return x * keep * scale
+
+
+def attention(q, k, v, rate=0.0, noise=None):
+    """
+    s = q kᵀ / sqrt(D)      p = softmax(s where allowed)      y = dropout(p) v
+    q, y (B,H,T,D)      k, v (B,H,S,D)      s, p (B,H,T,S)
+
+    PyTorch's is_causal aligns the mask to the upper left, right where T = S alone; elsewhere the mask is handed in.
+    Its kernel can't take our dropout either: with noise the formula is spelled out.
+    """
+    T, S, D = q.shape[-2], k.shape[-2], q.shape[-1]
+    if noise is None and T == S:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
+    if noise is None:
+        return F.scaled_dot_product_attention(q, k, v, mask)
+    s = q @ k.mT / math.sqrt(D)                       # (B,H,T,S)
+    p = softmax(s.masked_fill(~mask, -math.inf))      # (B,H,T,S)
+    return dropout(p, rate, noise) @ v                # (B,H,T,D)
