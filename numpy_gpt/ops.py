@@ -156,3 +156,24 @@ def attention_backward(dy, saved):
     dq = ds @ k / math.sqrt(q.shape[-1])              # (B,H,T,D)
     dk = ds.mT @ q / math.sqrt(q.shape[-1])           # (B,H,S,D)
     return dq, dk, dv
+
+
+def embedding(tokens, wte, wpe, start=0):
+    """x = wte[token] + wpe[position]             tokens (B,T) ints, the first at position start   ->   x (B,T,C)"""
+    x = wte[tokens] + wpe[start : start + tokens.shape[1]]
+    return x, (tokens, wte, wpe, start)
+
+
+def embedding_backward(dx, saved, out=None):
+    """dwte[token] = Σ dx over its occurrences    dwpe[position] = Σ dx over the batch
+
+    A token may occur twice, so rows are added one by one: dwte[tokens] += dx would count it once.
+    A tied head has a share in dwte too: hand that in as `out`, and this one is added to it.
+    """
+    tokens, wte, wpe, start = saved
+    dwte = np.zeros_like(wte) if out is None else out
+    for token, dx_row in zip(tokens.ravel(), rows(dx), strict=True):
+        dwte[token] += dx_row
+    dwpe = np.zeros_like(wpe)
+    dwpe[start : start + tokens.shape[1]] = dx.sum(0)
+    return dwte, dwpe

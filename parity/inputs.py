@@ -37,10 +37,13 @@ def random_batch(config, B, T, seed=0):
 def op_arguments(seed=0, B=2, T=5, past=3, H=3, D=4, V=13, dtype=np.float64):
     """The op and what it may be called on, for every op: distinct dimensions, signs and sizes mixed"""
     rng = np.random.default_rng(seed)
-    C, O, S = H * D, H * D + 2, past + T
+    C, O, S, N = H * D, H * D + 2, past + T, past + T + 2
 
     def normal(*shape, mean=0.0):
         return (mean + rng.standard_normal(shape)).astype(np.float32).astype(dtype)
+
+    def ids(high, *shape):
+        return rng.integers(0, high, shape)
 
     noise = Noise(seed, step=3, sequence=5, site=2)
     return {
@@ -56,4 +59,5 @@ def op_arguments(seed=0, B=2, T=5, past=3, H=3, D=4, V=13, dtype=np.float64):
         "attention": (normal(B, H, T, D), normal(B, H, T, D), normal(B, H, T, D)),
         "attention with a past": (normal(B, H, T, D), normal(B, H, S, D), normal(B, H, S, D)),
         "attention with dropout": (normal(B, H, T, D), normal(B, H, S, D), normal(B, H, S, D), 0.3, noise),
+        "embedding": (ids(V, B, T) // 2, normal(V, C), normal(N, C), past),
     }

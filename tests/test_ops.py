@@ -39,6 +39,25 @@ def test_backward_is_the_derivative_of_forward(label):
         assert directional_error(along, arrays[i : i + 1], alone[i : i + 1], dy, rng) < TOLERANCE
 
 
+def test_a_token_that_occurs_twice_gets_both_gradients():
+    tokens = np.array([[1, 0, 1]])
+    _, saved = ops.embedding(tokens, np.zeros((2, 1)), np.zeros((3, 1)))
+    dwte, dwpe = ops.embedding_backward(np.array([[[1.0], [10.0], [100.0]]]), saved)
+    assert dwte.ravel().tolist() == [10, 101]
+    assert dwpe.ravel().tolist() == [1, 10, 100]
+
+
+def test_embedding_adds_to_out_what_the_head_has_left_there():
+    tokens, wte, wpe, start = ARGUMENTS["embedding"]
+    dx = np.random.default_rng(2).standard_normal((*tokens.shape, wte.shape[1]))
+    _, saved = ops.embedding(tokens, wte, wpe, start)
+    alone, _ = ops.embedding_backward(dx, saved)
+    head = np.full_like(wte, 7.0)
+    together, _ = ops.embedding_backward(dx, saved, out=head)
+    assert together is head
+    np.testing.assert_allclose(together, alone + 7, rtol=1e-12)
+
+
 def test_attention_sees_no_future_key():
     q, k, v = ARGUMENTS["attention with a past"]
     y, _ = ops.attention(q, k, v)

@@ -59,3 +59,8 @@ def attention(q, k, v, rate=0.0, noise=None):
     s = q @ k.mT / math.sqrt(D)                       # (B,H,T,S)
     p = softmax(s.masked_fill(~mask, -math.inf))      # (B,H,T,S)
     return dropout(p, rate, noise) @ v                # (B,H,T,D)
+
+
+def embedding(tokens, wte, wpe, start=0):
+    """x = wte[token] + wpe[position]             tokens (B,T) ints, the first at position start   ->   x (B,T,C)"""
+    return F.embedding(tokens, wte) + wpe[start : start + tokens.shape[1]]
