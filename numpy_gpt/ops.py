@@ -177,3 +177,17 @@ def embedding_backward(dx, saved, out=None):
     dwpe = np.zeros_like(wpe)
     dwpe[start : start + tokens.shape[1]] = dx.sum(0)
     return dwte, dwpe
+
+
+def unembedding(x, w):
+    """z = x wᵀ                                   x (B,T,C)   w (V,C), wte itself where tied   ->   logits z (B,T,V)"""
+    z = rows(x) @ w.mT                                # (BT,V)
+    return z.reshape(*x.shape[:-1], -1), (x, w)
+
+
+def unembedding_backward(dz, saved):
+    """dx = dz w       dw = dzᵀ x"""
+    x, w = saved
+    dx = (rows(dz) @ w).reshape(x.shape)              # (B,T,C)
+    dw = rows(dz).mT @ rows(x)                        # (V,C)
+    return dx, dw

@@ -60,4 +60,5 @@ def op_arguments(seed=0, B=2, T=5, past=3, H=3, D=4, V=13, dtype=np.float64):
         "attention with a past": (normal(B, H, T, D), normal(B, H, S, D), normal(B, H, S, D)),
         "attention with dropout": (normal(B, H, T, D), normal(B, H, S, D), normal(B, H, S, D), 0.3, noise),
         "embedding": (ids(V, B, T) // 2, normal(V, C), normal(N, C), past),
+        "unembedding": (normal(B, T, C), normal(V, C)),
     }

@@ -64,3 +64,8 @@ def attention(q, k, v, rate=0.0, noise=None):
 def embedding(tokens, wte, wpe, start=0):
     """x = wte[token] + wpe[position]             tokens (B,T) ints, the first at position start   ->   x (B,T,C)"""
     return F.embedding(tokens, wte) + wpe[start : start + tokens.shape[1]]
+
+
+def unembedding(x, w):
+    """z = x wᵀ                                   x (B,T,C)   w (V,C), wte itself where tied   ->   logits z (B,T,V)"""
+    return F.linear(x, w)
