@@ -191,3 +191,22 @@ def unembedding_backward(dz, saved):
     dx = (rows(dz) @ w).reshape(x.shape)              # (B,T,C)
     dw = rows(dz).mT @ rows(x)                        # (V,C)
     return dx, dw
+
+
+def cross_entropy(z, targets):
+    """L = mean( log Σ exp z - z[target] )        z (B,T,V)   targets (B,T) ints   ->   L, a scalar"""
+    top = z.max(-1, keepdims=True)                    # (B,T,1)
+    e = np.exp(z - top)                               # (B,T,V)
+    total = e.sum(-1, keepdims=True)                  # (B,T,1)
+    z_target = np.take_along_axis(z, targets[..., None], -1)
+    L = (np.log(total) - (z_target - top)).mean()
+    return L, (e / total, targets)
+
+
+def cross_entropy_backward(dL, saved):
+    """dz = dL (p - onehot(target)) / (B T)       p = softmax z"""
+    p, targets = saved
+    dz = p.copy()                                     # (B,T,V)
+    dz[*np.indices(targets.shape), targets] -= 1
+    dz *= dL / targets.size
+    return (dz,)

@@ -31,7 +31,7 @@ def arrays(tree):
 
 def test_the_inputs_cover_every_pair():
     assert {label.split()[0] for label in LABELS} == set(PAIRS)
-    assert len(PAIRS) == 8
+    assert len(PAIRS) == 9
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

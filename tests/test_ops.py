@@ -75,3 +75,11 @@ def test_dropout_keeps_the_mean():
         y, _ = ops.dropout(x, rate, Noise(seed=1, step=1))
         assert abs((y == 0).mean() - rate) < 0.005  # 1/512 of rounding, and five standard deviations of the draw
         assert abs(y.mean() - 1) < 5 * np.sqrt(rate / (1 - rate) / x.size)
+
+
+def test_cross_entropy_of_a_sure_and_right_guess_is_zero_and_of_even_odds_log_v():
+    z = np.zeros((1, 1, 8))
+    assert abs(ops.cross_entropy(z, np.array([[3]]))[0] - np.log(8)) < 1e-15
+    z[0, 0, 3] = 1e4
+    assert ops.cross_entropy(z, np.array([[3]]))[0] == 0
+    assert ops.cross_entropy(z, np.array([[4]]))[0] == 1e4

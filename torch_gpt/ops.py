@@ -69,3 +69,8 @@ def embedding(tokens, wte, wpe, start=0):
 def unembedding(x, w):
     """z = x wᵀ                                   x (B,T,C)   w (V,C), wte itself where tied   ->   logits z (B,T,V)"""
     return F.linear(x, w)
+
+
+def cross_entropy(z, targets):
+    """L = mean( log Σ exp z - z[target] )        z (B,T,V)   targets (B,T) ints   ->   L, a scalar"""
+    return F.cross_entropy(z.flatten(0, 1), targets.flatten())
