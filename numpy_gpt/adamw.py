@@ -1,0 +1,95 @@
+"""AdamW in place, its learning rate, and clipping.
+
+    m = b1 m + (1 - b1) g        v = b2 v + (1 - b2) g²        p = p - lr ( m̂ / (sqrt v̂ + eps) + decay p )
+
+with m̂ = m / (1 - b1^t) and v̂ = v / (1 - b2^t), t counting from 1. Every line below rounds once and in one order, so
+that the twin computes the same bits.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .errors import GPTError
+from .params import named, tree_map
+
+TILE = 1 << 16  # elements: p, g, m and v of a tile stay in the L2 cache while it is worked on
+
+
+class Moments(NamedTuple):
+    m: Any  # the running mean of the gradient, a tree like the parameters
+    v: Any  # the running mean of its square
+
+
+def moments(params):
+    """Where Adam starts: zeros"""
+    return Moments(tree_map(np.zeros_like, params), tree_map(np.zeros_like, params))
+
+
+def step(params, grads, moments, t, lr, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1):
+    """Step number t = 1, 2, ...: params and moments are updated in place; matrices decay, biases and gains don't"""
+    check_step(params, grads, moments, t)
+    leaves = zip(named(params), named(grads), named(moments.m), named(moments.v), strict=True)
+    for (_, p), (_, g), (_, m), (_, v) in leaves:
+        decay = weight_decay if p.ndim == 2 else 0.0
+        for p_tile, g_tile, m_tile, v_tile in tiles(p, g, m, v):
+            update(p_tile, g_tile, m_tile, v_tile, t, lr, beta1, beta2, eps, decay)
+
+
+def update(p, g, m, v, t, lr, beta1, beta2, eps, decay):
+    p *= 1 - lr * decay
+    m *= beta1
+    m += (1 - beta1) * g
+    v *= beta2
+    v += (1 - beta2) * (g * g)
+    d = np.sqrt(v) * (1 / math.sqrt(1 - beta2**t)) + eps
+    p -= lr / (1 - beta1**t) * (m / d)
+
+
+def tiles(*arrays):
+    """The arrays in slices of whole rows, as views: what is written to a slice is written to its array"""
+    rows = max(1, TILE * len(arrays[0]) // arrays[0].size)
+    for start in range(0, len(arrays[0]), rows):
+        yield [a[start : start + rows] for a in arrays]
+
+
+def check_step(params, grads, moments, t):
+    if t < 1:
+        raise GPTError(f"the step t is {t}: count from 1, as the correction of the moments' bias needs it.")
+    for what, tree in (("grads", grads), ("moments.m", moments.m), ("moments.v", moments.v)):
+        for name in sorted(dict(layout(params) ^ layout(tree))):
+            raise GPTError(f"{what} doesn't fit params at {name}: take both from one model, in one dtype.")
+
+
+def layout(tree):
+    return {(name, (a.shape, a.dtype)) for name, a in named(tree)}
+
+
+def clip(grads, max_norm):
+    """Scale the gradients in place so that their norm, all as one vector, is at most max_norm -> the norm before"""
+    squares = {name: sum_squares(g) for name, g in named(grads)}
+    for name, s in squares.items():
+        if not math.isfinite(s):
+            raise GPTError(f"the gradient of {name} is not finite: nothing was updated; lower the learning rate.")
+    norm = math.sqrt(sum(squares.values()))
+    if norm > max_norm:
+        tree_map(lambda g: np.multiply(g, max_norm / norm, out=g), grads)
+    return norm
+
+
+def sum_squares(g):
+    """in float64, whatever g is"""
+    total = 0.0
+    for (tile,) in tiles(g):
+        wide = tile.astype(np.float64).ravel()
+        total += float(wide @ wide)
+    return total
+
+
+def cosine(step, steps, lr, min_lr=0.0, warmup=0):
+    """The learning rate of step 0, 1, ...: up in a line for `warmup` steps, then down half a cosine to min_lr"""
+    if step < warmup:
+        return lr * (step + 1) / warmup
+    progress = min(1.0, (step - warmup) / max(1, steps - warmup))
+    return min_lr + (lr - min_lr) * (1 + math.cos(math.pi * progress)) / 2

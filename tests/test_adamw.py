@@ -1,0 +1,116 @@
+"""Does the optimiser do what its formula says, in place, and the schedule and the clipping theirs?"""
+
+import math
+
+import numpy as np
+import pytest
+
+from numpy_gpt import GPTError, adamw, init, named
+from numpy_gpt.params import tree_map
+from parity.inputs import TINY, random_model
+
+SETTINGS = {"lr": 0.01, "beta1": 0.8, "beta2": 0.9, "eps": 1e-3, "weight_decay": 0.5}
+
+
+def gradients(seed):
+    return random_model(TINY, seed, np.float64).params
+
+
+def by_the_formula(p, history, decay):
+    """m and v as the sums that their recurrences stand for, every step's bias corrected"""
+    lr, b1, b2, eps, _ = SETTINGS.values()
+    for t in range(1, len(history) + 1):
+        ages = [t - 1 - i for i in range(t)]
+        m = sum((1 - b1) * b1**age * g for age, g in zip(ages, history, strict=False)) / (1 - b1**t)
+        v = sum((1 - b2) * b2**age * g**2 for age, g in zip(ages, history, strict=False)) / (1 - b2**t)
+        p = p - lr * decay * p - lr * m / (np.sqrt(v) + eps)
+    return p
+
+
+def test_steps_follow_the_formula_and_only_matrices_decay():
+    m = random_model(TINY, dtype=np.float64)
+    start = dict(named(tree_map(np.copy, m.params)))
+    state = adamw.moments(m.params)
+    history = [gradients(seed) for seed in (1, 2, 3)]
+    for t, grads in enumerate(history, 1):
+        adamw.step(m.params, grads, state, t, **SETTINGS)
+    for i, (name, p) in enumerate(named(m.params)):
+        decay = SETTINGS["weight_decay"] if name.endswith((".w", "wte", "wpe")) else 0
+        expected = by_the_formula(start[name], [list(named(g))[i][1] for g in history], decay)
+        np.testing.assert_allclose(p, expected, rtol=1e-12, atol=1e-14, err_msg=name)
+
+
+def test_a_step_is_the_same_however_the_array_is_laid_out_and_cut():
+    rng = np.random.default_rng(0)
+    p, g, m, v = rng.random((4, 700, 300))  # four tiles
+    one = [a.copy() for a in (p, g, m, v)]
+    other = [np.asfortranarray(a) for a in (p, g, m, v)]
+    adamw.update(p, g, m, v, t=3, lr=0.1, beta1=0.9, beta2=0.99, eps=1e-8, decay=0.1)
+    for arrays in (one, other):
+        p_, g_, m_, v_ = arrays
+        adamw.step([p_], [g_], adamw.Moments([m_], [v_]), t=3, lr=0.1, beta1=0.9, beta2=0.99, weight_decay=0.1)
+        for a, b in zip(arrays, (p, g, m, v), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_clip_scales_to_the_norm_of_all_gradients_together():
+    grads = gradients(1)
+    before = tree_map(np.copy, grads)
+    norm = math.sqrt(sum((g**2).sum() for _, g in named(grads)))
+    assert math.isclose(adamw.clip(grads, norm * 2), norm, rel_tol=1e-12)
+    for (_, g), (_, same) in zip(named(grads), named(before), strict=True):
+        np.testing.assert_array_equal(g, same)
+    assert math.isclose(adamw.clip(grads, norm / 4), norm, rel_tol=1e-12)
+    for (_, g), (_, whole) in zip(named(grads), named(before), strict=True):
+        np.testing.assert_allclose(g, whole / 4, rtol=1e-12)
+
+
+def test_the_norm_of_float32_gradients_is_summed_in_float64():
+    grads = [np.full(1 << 20, 1e-3, np.float32), np.full(1, 1e30, np.float32)]
+    assert math.isclose(adamw.clip(grads[:1], 10), np.float32(1e-3) * 1024, rel_tol=1e-12)
+    assert math.isclose(adamw.clip(grads[1:], 1e31), np.float32(1e30), rel_tol=1e-12)
+
+
+def test_cosine_goes_up_in_a_line_and_down_half_a_wave():
+    rate = [adamw.cosine(step, steps=110, lr=1.0, min_lr=0.1, warmup=10) for step in range(120)]
+    np.testing.assert_allclose(rate[:10], np.arange(1, 11) / 10)
+    assert rate[10] == 1.0
+    assert math.isclose(rate[60], 0.55)
+    assert math.isclose(rate[35], 0.55 + 0.45 * math.cos(math.pi / 4))
+    np.testing.assert_allclose(rate[110:], 0.1)
+    assert adamw.cosine(0, steps=1, lr=1.0) == 1.0
+    assert adamw.cosine(5, steps=3, lr=1.0, min_lr=0.2, warmup=3) == 0.2
+
+
+def unchanged(m, state, before):
+    return all((a == b).all() for (_, a), (_, b) in zip(named([m.params, *state]), named(before), strict=True))
+
+
+@pytest.mark.parametrize("what", ["grads", "moments.m", "moments.v"])
+def test_a_tree_that_does_not_fit_is_refused_and_nothing_is_updated(what):
+    m = init(TINY)
+    trees = {"grads": tree_map(np.ones_like, m.params), "moments.m": None, "moments.v": None}
+    trees["moments.m"], trees["moments.v"] = adamw.moments(m.params)
+    before = tree_map(np.copy, [m.params, trees["moments.m"], trees["moments.v"]])
+    good = trees[what]
+    for bad in (good._replace(wpe=good.wpe[1:]), good._replace(wpe=good.wpe.astype(np.float64))):
+        wrong = trees | {what: bad}
+        with pytest.raises(GPTError, match=f"{what} doesn't fit params at wpe"):
+            adamw.step(m.params, wrong["grads"], adamw.Moments(wrong["moments.m"], wrong["moments.v"]), t=1, lr=1)
+    assert unchanged(m, (trees["moments.m"], trees["moments.v"]), before)
+
+
+def test_step_zero_is_refused():
+    m = init(TINY)
+    with pytest.raises(GPTError, match="the step t is 0: count from 1"):
+        adamw.step(m.params, m.params, adamw.moments(m.params), t=0, lr=1)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_gradient_that_is_not_finite_is_named_and_nothing_is_scaled(bad):
+    grads = gradients(1)
+    before = tree_map(np.copy, grads)
+    grads.h[1].mlp.c_fc.b[3] = bad
+    with pytest.raises(GPTError, match=r"the gradient of h.1.mlp.c_fc.b is not finite"):
+        adamw.clip(grads, 1e-3)
+    np.testing.assert_array_equal(grads.wte, before.wte)
