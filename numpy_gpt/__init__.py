@@ -1,8 +1,9 @@
 """GPT-2 in NumPy, every forward and every backward by hand."""
 
-from . import adamw
+from . import adamw, kv
 from .config import RELEASED, Config
 from .errors import GPTError
+from .model import forward, loss_and_grads
 from .noise import Noise
 from .params import Model, init, named
 

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from numpy_gpt import ops, params
+from numpy_gpt import model, ops, params
 from parity.inputs import op_arguments
 
 LABELS = list(op_arguments())
@@ -69,7 +69,7 @@ def functions(module):
     return {f.name: f for f in ast.parse(inspect.getsource(module)).body if isinstance(f, ast.FunctionDef)}
 
 
-OPS, MODEL = functions(ops), {}
+OPS, MODEL = functions(ops), functions(model)
 BACKWARDS = [name for name in OPS | MODEL if name.endswith("_backward")]
 
 

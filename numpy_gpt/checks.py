@@ -1,0 +1,53 @@
+"""What is asked of input before the maths starts and of results before they are used; each no is one sentence."""
+
+import numpy as np
+
+from .errors import GPTError
+from .params import named
+
+
+def check_tokens(tokens, config, what="tokens"):
+    """-> an array (B,T) of ids that the model's vocabulary and context can take"""
+    try:
+        tokens = np.asarray(tokens)
+    except ValueError:
+        raise GPTError(f"{what} has rows of different lengths: make every sequence of a batch equally long.") from None
+    if tokens.ndim != 2:
+        raise GPTError(f"{what} has the shape {tokens.shape}: it must be (B,T), a batch of sequences of token ids.")
+    if not tokens.size:
+        raise GPTError(f"{what} is empty, of shape {tokens.shape}: give at least one sequence of at least one token.")
+    if not np.issubdtype(tokens.dtype, np.integer):
+        raise GPTError(f"{what} has the dtype {tokens.dtype}: token ids must be whole numbers.")
+    if tokens.shape[1] > config.n_ctx:
+        raise GPTError(f"{what} has {tokens.shape[1]} positions and the model knows {config.n_ctx}: shorten it.")
+    for token in (tokens.min(), tokens.max()):
+        if not 0 <= token < config.n_vocab:
+            raise GPTError(f"{what} has the id {token}: the model's vocabulary is 0 to {config.n_vocab - 1}.")
+    return tokens
+
+
+def check_batch(tokens, targets, config):
+    tokens, targets = check_tokens(tokens, config), check_tokens(targets, config, "targets")
+    if targets.shape != tokens.shape:
+        raise GPTError(f"targets has the shape {targets.shape} and tokens {tokens.shape}: each token needs one target.")
+    return tokens, targets
+
+
+def check_dtypes(params, allowed=(np.float32, np.float64)):
+    """All parameters are of one dtype, and of one of the allowed"""
+    (first, a), *others = named(params)
+    if a.dtype not in allowed:
+        raise GPTError(f"parameter {first} has the dtype {a.dtype}, which the maths can't use: convert it to float32.")
+    for name, other in others:
+        if other.dtype != a.dtype:
+            raise GPTError(f"parameter {name} has the dtype {other.dtype} and {first} {a.dtype}: use one for all.")
+
+
+def check_finite(what, x, params, isfinite=np.isfinite):
+    """x holds no inf and no nan; otherwise the first parameter that does is named"""
+    if isfinite(x).all():
+        return
+    for name, a in named(params):
+        if not isfinite(a).all():
+            raise GPTError(f"{what} is not finite because parameter {name} isn't: load an earlier checkpoint.")
+    raise GPTError(f"{what} is not finite though every parameter is: some have grown too large for {x.dtype}.")

@@ -1,0 +1,154 @@
+"""GPT-2 from its operations: attn, mlp, block, gpt2. Each backward is its forward read from the bottom up.
+
+x is the residual stream, a the attention branch, m the MLP branch.
+"""
+
+import numpy as np
+
+from .checks import check_batch, check_dtypes, check_finite, check_tokens
+from .kv import new_kv
+from .ops import (
+    attention, attention_backward, cross_entropy, cross_entropy_backward, dropout, dropout_backward,
+    embedding, embedding_backward, gelu, gelu_backward, layernorm, layernorm_backward, linear, linear_backward,
+    unembedding, unembedding_backward,
+)
+from .params import GPT2, MLP, Attn, Block, Head, LayerNorm, Linear
+
+
+def split_heads(x, H):                                                   # (B,T,C) -> (B,H,T,D)
+    B, T, C = x.shape
+    return x.reshape(B, T, H, C // H).swapaxes(1, 2)
+
+
+def merge_heads(x):                                                      # (B,H,T,D) -> (B,T,C)
+    B, H, T, D = x.shape
+    return x.swapaxes(1, 2).reshape(B, T, H * D)
+
+
+def attn(x, p, config, kv=None, noise=None):
+    """Every position asks (q), offers itself (k) and has something to say (v)"""
+    H = config.n_head
+    qkv, s_attn = linear(x, *p.c_attn)                                   # (B,T,3C)
+    q, k, v = (split_heads(part, H) for part in np.split(qkv, 3, -1))    # (B,H,T,D)
+    if kv is not None:
+        k, v = kv.append(k, v)                                           # (B,H,S,D)
+    y, s_attention = attention(q, k, v, config.dropout, noise)           # (B,H,T,D)
+    y, s_proj = linear(merge_heads(y), *p.c_proj)                        # (B,T,C)
+    y, s_dropout = dropout(y, config.dropout, noise and noise.at(1))
+    return y, (s_attn, s_attention, s_proj, s_dropout, H)
+
+
+def attn_backward(dy, saved):
+    s_attn, s_attention, s_proj, s_dropout, H = saved
+    (dy,) = dropout_backward(dy, s_dropout)
+    dy, *d_proj = linear_backward(dy, s_proj)
+    dq, dk, dv = attention_backward(split_heads(dy, H), s_attention)
+    dqkv = np.concatenate([merge_heads(dq), merge_heads(dk), merge_heads(dv)], -1)
+    dx, *d_attn = linear_backward(dqkv, s_attn)
+    return dx, Attn(Linear(*d_attn), Linear(*d_proj))
+
+
+def mlp(x, p, config, noise=None):
+    """Four times as wide, bent, and back: what every position does by itself"""
+    y, s_fc = linear(x, *p.c_fc)                                         # (B,T,4C)
+    y, s_gelu = gelu(y)                                                  # (B,T,4C)
+    y, s_proj = linear(y, *p.c_proj)                                     # (B,T,C)
+    y, s_dropout = dropout(y, config.dropout, noise and noise.at(2))
+    return y, (s_fc, s_gelu, s_proj, s_dropout)
+
+
+def mlp_backward(dy, saved):
+    s_fc, s_gelu, s_proj, s_dropout = saved
+    (dy,) = dropout_backward(dy, s_dropout)
+    dy, *d_proj = linear_backward(dy, s_proj)
+    (dy,) = gelu_backward(dy, s_gelu)
+    dx, *d_fc = linear_backward(dy, s_fc)
+    return dx, MLP(Linear(*d_fc), Linear(*d_proj))
+
+
+def block(x, p, config, kv=None, noise=None):
+    """x + attn(ln_1 x), then x + mlp(ln_2 x)"""
+    a, s_ln_1 = layernorm(x, *p.ln_1)
+    a, s_attn = attn(a, p.attn, config, kv, noise)
+    x = x + a
+    m, s_ln_2 = layernorm(x, *p.ln_2)
+    m, s_mlp = mlp(m, p.mlp, config, noise)
+    x = x + m
+    return x, (s_ln_1, s_attn, s_ln_2, s_mlp)
+
+
+def block_backward(dx, saved):
+    """x feeds a branch and the sum, so what comes back from both is added"""
+    s_ln_1, s_attn, s_ln_2, s_mlp = saved
+    dm, d_mlp = mlp_backward(dx, s_mlp)
+    dm, *d_ln_2 = layernorm_backward(dm, s_ln_2)
+    dx = dx + dm
+    da, d_attn = attn_backward(dx, s_attn)
+    da, *d_ln_1 = layernorm_backward(da, s_ln_1)
+    dx = dx + da
+    return dx, Block(LayerNorm(*d_ln_1), d_attn, LayerNorm(*d_ln_2), d_mlp)
+
+
+def checkpointed_block(x, p, config, kv=None, noise=None):
+    """A block that saves its input alone ..."""
+    y, _ = block(x, p, config, kv, noise)
+    return y, (x, p, config, noise)
+
+
+def checkpointed_block_backward(dx, saved):
+    """... and runs again to have what its backward reads: a third more time, a fraction of the memory"""
+    x, p, config, noise = saved
+    return block_backward(dx, block(x, p, config, None, noise)[1])
+
+
+def gpt2(tokens, p, config, kv=None, noise=None, checkpointing=False):
+    """tokens (B,T) ints -> logits (B,T,V); with a kv nothing is saved, since generating has no backward"""
+    start = kv[0].length if kv else 0
+    run = checkpointed_block if checkpointing else block
+    x, s_embedding = embedding(tokens, p.wte, p.wpe, start)              # (B,T,C)
+    x, s_dropout = dropout(x, config.dropout, noise)
+    s_h = []
+    for i, p_i in enumerate(p.h):
+        x, s_i = run(x, p_i, config, kv and kv[i], noise and noise.at(1 + 3 * i))
+        if not kv:
+            s_h.append(s_i)
+    x, s_ln_f = layernorm(x, *p.ln_f)
+    tied = p.head is None
+    logits, s_head = unembedding(x, p.wte if tied else p.head.w)         # (B,T,V)
+    return logits, None if kv else (s_embedding, s_dropout, s_h, s_ln_f, s_head, tied, checkpointing)
+
+
+def gpt2_backward(dlogits, saved):
+    s_embedding, s_dropout, s_h, s_ln_f, s_head, tied, checkpointing = saved
+    dx, dw = unembedding_backward(dlogits, s_head)
+    dx, *d_ln_f = layernorm_backward(dx, s_ln_f)
+    d_h: list[Block] = []
+    for s_i in reversed(s_h):
+        dx, d_i = checkpointed_block_backward(dx, s_i) if checkpointing else block_backward(dx, s_i)
+        d_h.insert(0, d_i)
+    (dx,) = dropout_backward(dx, s_dropout)
+    dwte, dwpe = embedding_backward(dx, s_embedding, out=dw if tied else None)
+    return GPT2(dwte, dwpe, d_h, LayerNorm(*d_ln_f), None if tied else Head(dw))
+
+
+def forward(m, tokens):
+    """tokens (B,T) ints -> logits (B,T,V)"""
+    check_dtypes(m.params)
+    tokens = check_tokens(tokens, m.config)
+    kv = new_kv(m.config, len(tokens), m.params.wte.dtype)               # so that nothing is saved
+    with np.errstate(over="ignore", invalid="ignore"):                   # check_finite says it in words
+        logits, _ = gpt2(tokens, m.params, m.config, kv)
+    check_finite("the output", logits, m.params)
+    return logits
+
+
+def loss_and_grads(m, tokens, targets, noise=None, checkpointing=False):
+    """tokens, targets (B,T) ints -> the mean cross-entropy, and its gradients as a tree like m.params"""
+    check_dtypes(m.params)
+    tokens, targets = check_batch(tokens, targets, m.config)
+    with np.errstate(over="ignore", invalid="ignore"):
+        logits, s_gpt2 = gpt2(tokens, m.params, m.config, None, noise, checkpointing)
+        loss, s_loss = cross_entropy(logits, targets)
+    check_finite("the loss", loss, m.params)
+    (dlogits,) = cross_entropy_backward(1.0, s_loss)
+    return loss, gpt2_backward(dlogits, s_gpt2)

@@ -1,0 +1,130 @@
+"""Is the whole a GPT-2: right gradients, a sane start, able to learn, the same with a cache and with checkpoints?"""
+
+import math
+
+import numpy as np
+import pytest
+from directional import TOLERANCE, directional_error
+
+from numpy_gpt import Config, Noise, adamw, forward, init, loss_and_grads, named
+from numpy_gpt.kv import new_kv
+from numpy_gpt.model import gpt2
+from numpy_gpt.params import tree_map
+from parity.inputs import TINY, random_batch, random_model
+
+VARIANTS = {
+    "as released": {},
+    "untied": {"tied": False},
+    "no qkv bias": {"qkv_bias": False},
+    "dropout": {"dropout": 0.3},
+    "all three": {"tied": False, "qkv_bias": False, "dropout": 0.3},
+}
+
+
+def variant(name):
+    return Config(61, 11, 12, 3, 2, **VARIANTS[name])
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_gradients_are_the_derivatives_of_the_loss(name):
+    m = random_model(variant(name), dtype=np.float64)
+    tokens, targets = random_batch(m.config, B=2, T=7)
+    noise = Noise(seed=1, step=2)
+    _, grads = loss_and_grads(m, tokens, targets, noise)
+    leaves, gradients = ([a for _, a in named(tree)] for tree in (m.params, grads))
+    rng = np.random.default_rng(1)
+
+    def loss(*arrays):
+        new = iter(arrays)
+        params = tree_map(lambda _: next(new), m.params)
+        return loss_and_grads(m._replace(params=params), tokens, targets, noise)[0]
+
+    for _ in range(5):
+        assert directional_error(loss, leaves, gradients, 1.0, rng) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_everything_stays_in_the_dtype_of_the_parameters(name, dtype):
+    m = random_model(variant(name), dtype=dtype)
+    tokens, targets = random_batch(m.config, B=2, T=7)
+    loss, grads = loss_and_grads(m, tokens, targets, Noise(seed=1, step=2))
+    assert forward(m, tokens).dtype == loss.dtype == dtype
+    layout = [(name, a.shape, a.dtype) for name, a in named(m.params)]
+    assert [(name, g.shape, g.dtype) for name, g in named(grads)] == layout
+
+
+def test_the_loss_of_a_new_model_is_about_that_of_a_guess():
+    config = Config(n_vocab=1000, n_ctx=32, n_embd=64, n_head=4, n_layer=4)
+    loss, _ = loss_and_grads(init(config), *random_batch(config, B=8, T=32))
+    assert abs(loss - math.log(1000)) < 0.05
+
+
+def test_one_batch_is_learned_by_heart():
+    m = init(TINY)
+    rng = np.random.default_rng(0)
+    tokens = np.stack([rng.permutation(61)[:9] for _ in range(3)])  # no token twice in a row: each has one successor
+    state = adamw.moments(m.params)
+    for t in range(1, 201):
+        loss, grads = loss_and_grads(m, tokens[:, :-1], tokens[:, 1:])
+        adamw.step(m.params, grads, state, t, lr=1e-2, weight_decay=0.0)
+    assert loss < 0.01
+
+
+@pytest.mark.parametrize("pieces", [[11], [1] * 11, [4, 1, 1, 3, 2]])
+def test_a_kv_changes_nothing(pieces):
+    m = random_model(TINY, dtype=np.float64)
+    tokens, _ = random_batch(TINY, B=2, T=11)
+    kv, logits = new_kv(TINY, B=2, dtype=np.float64), []
+    for piece in np.split(tokens, np.cumsum(pieces)[:-1], axis=1):
+        z, saved = gpt2(piece, m.params, TINY, kv)
+        assert saved is None
+        logits.append(z)
+    uncached, _ = gpt2(tokens, m.params, TINY)
+    np.testing.assert_allclose(np.concatenate(logits, 1), uncached, rtol=0, atol=1e-12)
+    assert [layer.length for layer in kv] == [11] * TINY.n_layer
+
+
+def test_forward_is_the_model_without_what_a_backward_would_need():
+    m = random_model(TINY, dtype=np.float64)
+    tokens, _ = random_batch(TINY, B=2, T=7)
+    np.testing.assert_allclose(forward(m, tokens), gpt2(tokens, m.params, TINY)[0], rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(forward(m, tokens.tolist()), forward(m, tokens))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_checkpointed_gradients_are_the_same_bits(name):
+    m = random_model(variant(name))
+    batch = random_batch(m.config, B=2, T=7)
+    noise = Noise(seed=1, step=2)
+    loss, grads = loss_and_grads(m, *batch, noise)
+    again, checkpointed = loss_and_grads(m, *batch, noise, checkpointing=True)
+    assert loss == again
+    for (name, g), (_, c) in zip(named(grads), named(checkpointed), strict=True):
+        np.testing.assert_array_equal(g, c, err_msg=name)
+
+
+def test_checkpointing_keeps_one_array_a_block():
+    m = random_model(TINY)
+    tokens, _ = random_batch(TINY, B=2, T=7)
+    _, (_, _, s_h, *_) = gpt2(tokens, m.params, TINY, checkpointing=True)
+    assert [[type(part).__name__ for part in s] for s in s_h] == [["ndarray", "Block", "Config", "NoneType"]] * 2
+
+
+def test_dropout_acts_in_training_alone_and_anew_at_each_step():
+    m = random_model(variant("dropout"))
+    batch = random_batch(m.config, B=2, T=7)
+    plain = random_model(variant("as released"))
+    assert loss_and_grads(m, *batch)[0] == loss_and_grads(plain, *batch)[0]
+    losses = [loss_and_grads(m, *batch, Noise(seed=1, step=step))[0] for step in (0, 1, 0)]
+    assert losses[0] == losses[2]
+    assert len({losses[0], losses[1], loss_and_grads(m, *batch)[0]}) == 3
+
+
+def test_a_position_depends_on_none_that_follows():
+    m = random_model(TINY)
+    tokens, _ = random_batch(TINY, B=1, T=11)
+    changed = tokens.copy()
+    changed[0, 6:] = (changed[0, 6:] + 1) % 61
+    np.testing.assert_array_equal(forward(m, tokens)[:, :6], forward(m, changed)[:, :6])
+    assert not (forward(m, tokens)[:, 6:] == forward(m, changed)[:, 6:]).any()
