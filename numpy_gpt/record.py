@@ -1,0 +1,95 @@
+"""What the ops of a run took and gave, by name, seen from outside: the model has no hook.
+
+    with record(numpy_gpt.model) as seen:
+        numpy_gpt.loss_and_grads(m, tokens, targets)
+    seen["h.0.attn.qkv"], seen["grad.act.h.0.attn.qkv"]
+
+Until the with-block ends, the functions that the model's module calls are wrapped. The name of a tensor follows from
+the place where it is seen: inside which function, at which op, in which call of it there. A backward is known by the
+`saved` that it is handed. Nothing is copied. resid_mid = x + attn.out, so one gradient serves both, under the latter's
+name. The twin's module can be recorded as well; having no backward, it shows values alone.
+"""
+
+from collections import Counter
+from contextlib import contextmanager
+from functools import partial
+
+# inside which function, at which op, in which call of it there: the names of its first arguments, and of its result
+PLACES = {
+    ("gpt2", "embedding", 0): ((), "emb"),
+    ("block", "layernorm", 0): ((), "ln_1.out"),
+    ("attn", "linear", 0): ((), "attn.qkv"),
+    ("attn", "attention", 0): (("attn.q", "attn.k", "attn.v"), None),
+    ("attn", "linear", 1): (("attn.ctx",), None),
+    ("block", "attn", 0): ((), "attn.out"),
+    ("block", "layernorm", 1): (("resid_mid",), "ln_2.out"),
+    ("mlp", "linear", 0): ((), "mlp.fc"),
+    ("mlp", "gelu", 0): ((), "mlp.act"),
+    ("block", "mlp", 0): ((), "mlp.out"),
+    ("gpt2", "layernorm", 0): ((), "ln_f.out"),
+    ("gpt2", "unembedding", 0): ((), "logits"),
+    ("", "cross_entropy", 0): ((), "loss"),
+}
+OPS = {"gpt2", "block"} | {op for _, op, _ in PLACES}
+
+
+@contextmanager
+def record(model, watch=lambda value: None):
+    """model: the module; watch: called with each value as it is seen -> a dict that fills in the order of the run"""
+    recorder = Recorder(watch)
+    originals = {name: f for name, f in vars(model).items() if name.removesuffix("_backward") in OPS}
+    for name, f in originals.items():
+        wrapped = recorder.backward if name.endswith("_backward") else recorder.forward
+        setattr(model, name, partial(wrapped, name.removesuffix("_backward"), f))
+    try:
+        yield recorder.seen
+    finally:
+        for name, f in originals.items():
+            setattr(model, name, f)
+
+
+class Recorder:
+    def __init__(self, watch):
+        self.seen = {}
+        self.watch = watch
+        self.running = [("", "", Counter[str]())]  # of each function that runs: its name, its block's, its calls
+        self.blocks = 0
+        self.made = {}  # id(saved) -> the names of arguments and result; saved, lest its id be used again
+
+    def see(self, name, value):
+        self.seen[name] = value
+        self.watch(value)
+
+    def forward(self, op, f, *args, **options):
+        inside, prefix, calls = self.running[-1]
+        n, calls[op] = calls[op], calls[op] + 1
+        if op == "block":
+            prefix = f"h.{self.number(inside, n)}."
+        takes, gives = ((), "resid_out") if op == "block" else PLACES.get((inside, op, n), ((), None))
+        for name, value in zip(takes, args, strict=False):
+            self.see(prefix + name, value)
+        self.running.append((op, prefix, Counter()))
+        returned = f(*args, **options)
+        self.running.pop()
+        y, saved = returned if isinstance(returned, tuple) else (returned, None)
+        if gives:
+            self.see(prefix + gives, y)
+        self.made[id(saved)] = prefix, takes, gives, saved
+        return returned
+
+    def number(self, inside, n):
+        """A checkpointed block runs again on the way back, outside gpt2 and the last one first"""
+        if inside != "gpt2":
+            return self.blocks - 1 - n
+        self.blocks = n + 1
+        return n
+
+    def backward(self, op, f, dy, saved, **options):
+        prefix, takes, gives, _ = self.made[id(saved)]
+        if gives:
+            self.see("grad.act." + prefix + gives, dy)
+        returned = f(dy, saved, **options)
+        if op != "layernorm":  # the x of ln_2 feeds the sum too, and here is only the branch's part of its gradient
+            for name, dx in zip(takes, returned, strict=False):
+                self.see("grad.act." + prefix + name, dx)
+        return returned
