@@ -1,0 +1,109 @@
+"""Do the two train alike: the same AdamW bits from equal gradients, the same losses over k steps, and PyTorch's own?"""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import numpy_gpt
+import torch_gpt
+from numpy_gpt import Config, named
+from numpy_gpt.params import tree_map
+
+from .compare import FEW_ULP, FLOAT64
+from .inputs import TINY, random_batch, random_model
+
+SETTINGS = {"lr": 3e-3, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.1}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_adamw_has_the_same_bits_from_equal_gradients(dtype, device):
+    m = random_model(TINY, dtype=dtype)
+    twin = torch_gpt.from_numpy(m._replace(params=tree_map(np.copy, m.params)), device)
+    ours, theirs = numpy_gpt.adamw.moments(m.params), torch_gpt.adamw.moments(twin.params)
+    for t in range(1, 6):
+        grads = random_model(TINY, seed=t, dtype=dtype).params
+        numpy_gpt.adamw.step(m.params, grads, ours, t, **SETTINGS)
+        torch_gpt.adamw.step(twin.params, on(device, grads), theirs, t, **SETTINGS)
+    for tree, other in zip([m.params, *ours], [twin.params, *theirs], strict=True):
+        for (name, a), (_, b) in zip(named(tree), named(other), strict=True):
+            np.testing.assert_array_equal(a, b.cpu(), err_msg=name)
+
+
+def on(device, tree):
+    return tree_map(lambda a: torch.tensor(a, device=device), tree)
+
+
+def test_adamw_is_torch_optims(device):
+    m = random_model(TINY, dtype=np.float64)
+    leaves = dict(named(on(device, m.params)))
+    matrices = [a for a in leaves.values() if a.ndim == 2]
+    vectors = [a for a in leaves.values() if a.ndim == 1]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, lr=3e-3, betas=(0.9, 0.95), eps=1e-8)
+    state = numpy_gpt.adamw.moments(m.params)
+    for t in range(1, 6):
+        grads = random_model(TINY, seed=t, dtype=np.float64).params
+        numpy_gpt.adamw.step(m.params, grads, state, t, **SETTINGS)
+        for (_, g), leaf in zip(named(grads), leaves.values(), strict=True):
+            leaf.grad = torch.tensor(g, device=device)
+        optimiser.step()
+    for (name, a), leaf in zip(named(m.params), leaves.values(), strict=True):
+        np.testing.assert_allclose(a, leaf.cpu(), rtol=1e-12, atol=1e-13, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("share", [0.25, 4])
+def test_clipping_is_torchs_and_the_twins(dtype, share, device):
+    grads = random_model(TINY, dtype=dtype).params
+    twins = on(device, grads)
+    leaves = [torch.nn.Parameter(a.clone()) for _, a in named(twins)]
+    for leaf in leaves:
+        leaf.grad = leaf.detach().double().clone() if dtype == np.float64 else leaf.detach().clone()
+    norm = math.sqrt(sum((g.astype(float) ** 2).sum() for _, g in named(grads)))
+    theirs = torch.nn.utils.clip_grad_norm_(leaves, share * norm)
+    assert math.isclose(numpy_gpt.adamw.clip(grads, share * norm), norm, rel_tol=1e-12)
+    assert math.isclose(torch_gpt.adamw.clip(twins, share * norm), norm, rel_tol=1e-12)
+    assert math.isclose(float(theirs), norm, rel_tol=1e-6)
+    for (name, g), (_, t), leaf in zip(named(grads), named(twins), leaves, strict=True):
+        np.testing.assert_allclose(g, t.cpu(), rtol=2.0**-23 if dtype == np.float32 else 1e-14, err_msg=name)
+        np.testing.assert_allclose(g, leaf.grad.cpu(), rtol=1e-5, err_msg=name)  # PyTorch divides by the norm + 1e-6
+
+
+def train(side, m, batches, device="cpu", **settings):
+    """The losses of a step on each batch, clipped, on the schedule"""
+    if side is torch_gpt:
+        m = torch_gpt.from_numpy(m, device)
+    m = m._replace(params=tree_map(lambda a: a + 0, m.params))
+    state = side.adamw.moments(m.params)
+    losses = []
+    for t, batch in enumerate(batches, 1):
+        loss, grads = side.loss_and_grads(m, *batch, side.Noise(seed=7, step=t), **settings)
+        side.adamw.clip(grads, 1.0)
+        lr = side.adamw.cosine(t - 1, len(batches), lr=1e-2, min_lr=1e-3, warmup=3)
+        side.adamw.step(m.params, grads, state, t, lr=lr)
+        losses.append(float(loss))
+    return np.array(losses)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_losses_of_ten_steps(dropout, checkpointing, device):
+    config = Config(61, 11, 12, 3, 2, dropout=dropout)
+    batches = [random_batch(config, B=2, T=11, seed=step % 2) for step in range(10)]
+    runs = {}
+    for dtype in (np.float32, np.float64):
+        m = random_model(config, dtype=dtype)
+        for side in (numpy_gpt, torch_gpt):
+            runs[side, dtype] = train(side, m, batches, device, checkpointing=checkpointing)
+    truth = runs[numpy_gpt, np.float64]
+    assert truth[-1] < truth[0] - 0.1
+    np.testing.assert_allclose(runs[torch_gpt, np.float64], truth, rtol=FLOAT64)
+    ours, theirs = (np.linalg.norm(runs[side, np.float32] / truth - 1) for side in (numpy_gpt, torch_gpt))
+    assert ours <= 2 * theirs + FEW_ULP
+    assert theirs <= 2 * ours + FEW_ULP
+
+
+def test_the_schedule_is_one():
+    assert torch_gpt.adamw.cosine is numpy_gpt.adamw.cosine
