@@ -1,0 +1,104 @@
+"""Do the two models agree tensor by tensor: values, their gradients, the parameters' gradients?"""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import numpy_gpt
+import torch_gpt
+from numpy_gpt import Config, named
+
+from .compare import FLOAT64, disagreements, error
+from .inputs import TINY, random_batch, random_model
+from .trace import compare_step, numpy_trace, torch_trace
+
+VARIANTS = {
+    "as released": {},
+    "untied": {"tied": False},
+    "no qkv bias": {"qkv_bias": False},
+    "dropout": {"dropout": 0.3},
+    "all three": {"tied": False, "qkv_bias": False, "dropout": 0.3},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_tensor_of_a_step(variant, device):
+    config = Config(61, 11, 12, 3, 2, **VARIANTS[variant])
+    rows = compare_step(random_model(config), *random_batch(config, B=2, T=7), device, noise=(5, 3))
+    assert len(rows) == 30 + 28 + tensors(config)
+    assert disagreements(rows) == []
+
+
+def tensors(config):
+    """Parameters, a bias of c_attn counted as three, and the two parts of a tied wte"""
+    a_block = 12 + (2 if config.qkv_bias else -1)
+    return 2 + a_block * config.n_layer + 2 + (2 if config.tied else 1)
+
+
+@st.composite
+def steps(draw):
+    n_head = draw(st.integers(1, 4))
+    config = Config(
+        n_vocab=draw(st.integers(5, 90)),
+        n_ctx=draw(st.integers(2, 24)),
+        n_embd=n_head * draw(st.integers(5, 8)),
+        n_head=n_head,
+        n_layer=draw(st.integers(1, 3)),
+        qkv_bias=draw(st.booleans()),
+        tied=draw(st.booleans()),
+    )
+    return config, draw(st.integers(1, 4)), draw(st.integers(2, config.n_ctx)), draw(st.integers(0, 2**32 - 1))
+
+
+@settings(max_examples=100)
+@given(step=steps())
+def test_in_any_shape(device, step):
+    """In float64: a narrow model can amplify one rounding of float32 at will, and whose it is would be luck"""
+    config, B, T, seed = step
+    m, batch = random_model(config, seed, np.float64), random_batch(config, B, T, seed)
+    ours, theirs = numpy_trace(m, *batch), torch_trace(torch_gpt.from_numpy(m, device), *batch)
+    assert [name for name in ours if error(name, theirs, ours) > FLOAT64] == []
+
+
+def test_the_whole_context(device):
+    rows = compare_step(random_model(TINY), *random_batch(TINY, B=1, T=TINY.n_ctx), device)
+    assert disagreements(rows) == []
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_twins_checkpointed_gradients_are_its_plain_ones(variant, device):
+    config = Config(61, 11, 12, 3, 2, **VARIANTS[variant])
+    m = torch_gpt.from_numpy(random_model(config), device)
+    batch = random_batch(config, B=2, T=7)
+    noise = torch_gpt.Noise(5, 3)
+    loss, grads = torch_gpt.loss_and_grads(m, *batch, noise)
+    again, checkpointed = torch_gpt.loss_and_grads(m, *batch, noise, checkpointing=True)
+    assert loss == again
+    for (name, g), (_, c) in zip(named(grads), named(checkpointed), strict=True):
+        np.testing.assert_array_equal(g.cpu(), c.cpu(), err_msg=name)
+
+
+def test_logits_of_forward(device):
+    m = random_model(TINY, dtype=np.float64)
+    tokens, _ = random_batch(TINY, B=2, T=7)
+    ours = {"logits": numpy_gpt.forward(m, tokens)}
+    theirs = {"logits": torch_gpt.to_numpy(torch_gpt.forward(torch_gpt.from_numpy(m, device), tokens))}
+    assert error("logits", theirs, ours) <= FLOAT64
+
+
+@pytest.mark.parametrize("pieces", [[11], [1] * 11, [4, 1, 1, 3, 2]])
+def test_with_a_kv_both_give_the_logits_of_the_whole(pieces, device):
+    m = random_model(TINY, dtype=np.float64)
+    tokens, _ = random_batch(TINY, B=2, T=11)
+    whole = {"logits": numpy_gpt.forward(m, tokens)}
+    twin = torch_gpt.from_numpy(m, device)
+    ours = numpy_gpt.kv.new_kv(TINY, B=2, dtype=np.float64)
+    theirs = torch_gpt.kv.new_kv(TINY, 2, twin.params.wte.dtype, device)
+    logits = [], []
+    for piece in np.split(tokens, np.cumsum(pieces)[:-1], axis=1):
+        logits[0].append(numpy_gpt.model.gpt2(piece, m.params, TINY, ours)[0])
+        piece = torch_gpt.model.on_device(piece, twin)
+        logits[1].append(torch_gpt.to_numpy(torch_gpt.model.gpt2(piece, twin.params, TINY, theirs)))
+    for side in logits:
+        assert error("logits", {"logits": np.concatenate(side, 1)}, whole) <= FLOAT64
