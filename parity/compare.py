@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from numpy_gpt import GPTError
+
 FEW_ULP = 4 * 2.0**-24
 FLOAT64 = 1e-10
 
@@ -35,7 +37,9 @@ def error(name, found, truth):
     """
     scale = np.linalg.norm(wide(truth[name.replace("c_attn.b.k", "c_attn.b.q")]))
     if not 0 < scale < np.inf:
-        raise ValueError(f"{name} has the norm {scale} in float64: there is nothing to compare with.")
+        raise GPTError(
+            f"{name} is {scale} in float64, so there is nothing to compare: take more tokens or a wider model."
+        )
     return float(np.linalg.norm(wide(found[name]) - wide(truth[name])) / scale)
 
 

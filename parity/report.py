@@ -1,0 +1,90 @@
+"""python -m parity report: the error of each side against float64, tensor by tensor, forward and backward."""
+
+import argparse
+
+from numpy_gpt import Config
+
+from .compare import FEW_ULP, FLOAT64, disagreements
+from .inputs import TINY, random_batch, random_model
+from .trace import compare_step
+
+EXAMPLES = """examples:
+  python -m parity report
+  python -m parity report --n-layer 12 --n-head 12 --n-embd 768 --n-ctx 1024 --n-vocab 50257 --tokens 64
+  python -m parity report --dropout 0.1 --untied --device cuda
+
+exit status: 0 where all tensors agree, 1 where one differs, 2 on wrong usage
+"""
+
+
+def main(argv):
+    args = arguments().parse_args(argv)
+    shape = (args.n_vocab, args.n_ctx, args.n_embd, args.n_head, args.n_layer)
+    config = Config(*shape, args.dropout, qkv_bias=not args.no_qkv_bias, tied=not args.untied)
+    m = random_model(config, args.seed)
+    tokens, targets = random_batch(config, args.batch_size, args.tokens, args.seed)
+    rows = compare_step(m, tokens, targets, args.device, noise=(args.seed, 0))
+    print("\n".join([*table(rows), "", *summary(rows)]))
+    return 1 if disagreements(rows) else 0
+
+
+def arguments():
+    parser = argparse.ArgumentParser(
+        prog="python -m parity report",
+        description="One training step of random weights in both packages, and the error of every tensor in it.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for name in ("n_layer", "n_head", "n_embd", "n_ctx", "n_vocab"):
+        default = getattr(TINY, name)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default, metavar="N", help=f"[{default}]")
+    parser.add_argument("--no-qkv-bias", action="store_true", help="c_attn without a bias")
+    parser.add_argument("--untied", action="store_true", help="an output head of its own")
+    parser.add_argument("--dropout", type=float, default=0.0, metavar="RATE", help="[0]")
+    parser.add_argument("--batch-size", type=at_least(1), default=2, metavar="B", help="[2]")
+    parser.add_argument("--tokens", type=at_least(1), default=7, metavar="T", help="tokens in a sequence [7]")
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="S", help="of the weights and the tokens [0]")
+    parser.add_argument("--device", default="cpu", metavar="D", help="where PyTorch runs: cpu, cuda [cpu]")
+    return parser
+
+
+def at_least(least):
+    def whole_number(text):
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is not at least {least}")
+        return int(text)
+
+    return whole_number
+
+
+def table(rows):
+    """A value and its gradient share a line; parameters have gradients alone"""
+    by_name = {row.name: row for row in rows}
+    values = [row.name for row in rows if not row.name.startswith("grad.")]
+    parameters = [row.name.removeprefix("grad.param.") for row in rows if row.name.startswith("grad.param.")]
+    width = max(map(len, values + parameters))
+    yield f"{'':{width}}  {'':13}  {'value':^18}  {'gradient':^18}"
+    yield f"{'tensor':{width}}  {'shape':13}  {'NumPy':>8}  {'PyTorch':>8}  {'NumPy':>8}  {'PyTorch':>8}"
+    for name in values:
+        yield line(name, width, by_name[name], by_name.get(f"grad.act.{name}"))
+    yield ""
+    for name in parameters:
+        yield line(name, width, None, by_name[f"grad.param.{name}"])
+
+
+def line(name, width, *pair):
+    shape = "x".join(map(str, next(row for row in pair if row).shape)) or "scalar"
+    errors = "  ".join(f"{row.numpy:8.1e}  {row.torch:8.1e}" if row else " " * 18 for row in pair)
+    differs = "" if all(row.agrees for row in pair if row) else "  DIFFERS"
+    return f"{name:{width}}  {shape:13}  {errors}{differs}".rstrip()
+
+
+def summary(rows):
+    wrong = disagreements(rows)
+    apart = max(row.apart for row in rows)
+    yield "An error is ||x - truth|| / ||truth|| with x in float32 and the truth in float64."
+    yield f"Neither side's may be larger than twice the other's + {FEW_ULP:.1e}."
+    yield f"In float64 the two sides are {apart:.1e} apart at most, where {FLOAT64:.0e} is allowed."
+    yield f"{len(rows) - len(wrong)} of {len(rows)} tensors agree."
+    if wrong:
+        yield f"The first that differs, in the order of the run, is {wrong[0].name}."
