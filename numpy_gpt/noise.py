@@ -19,13 +19,13 @@ def philox(counter, key):
     k0, k1 = key
     for _ in range(10):
         x, y = a * np.uint64(0xD2511F53), c * np.uint64(0xCD9E8D57)  # 32 x 32 -> 64 bits
-        a, b, c, d = high(y) ^ b ^ np.uint32(k0), low(y), high(x) ^ d ^ np.uint32(k1), low(x)
+        a, b, c, d = high(y) ^ b ^ k0, low(y), high(x) ^ d ^ k1, low(x)
         k0, k1 = (k0 + 0x9E3779B9) % 2**32, (k1 + 0xBB67AE85) % 2**32
     return np.stack([a, b, c, d], -1)
 
 
 def high(x):
-    return (x >> np.uint64(32)).astype(np.uint32)
+    return (x >> 32).astype(np.uint32)
 
 
 def low(x):

@@ -112,7 +112,7 @@ def dropout(x, rate, noise):
     """
     drop = round(256 * rate)
     if noise is None or drop == 0:
-        return x, (None, 1.0)
+        return x, (None, None)
     keep = noise.bytes(x.shape) >= drop               # as x
     scale = 256 / (256 - drop)
     y = x * keep * scale

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -87,18 +88,21 @@ def test_logits_of_forward(device):
     assert error("logits", theirs, ours) <= FLOAT64
 
 
+@pytest.mark.parametrize("batch", [{}, {"B": 3}])
 @pytest.mark.parametrize("pieces", [[11], [1] * 11, [4, 1, 1, 3, 2]])
-def test_with_a_kv_both_give_the_logits_of_the_whole(pieces, device):
+def test_with_a_kv_both_give_the_logits_of_the_whole(pieces, batch, device):
     m = random_model(TINY, dtype=np.float64)
-    tokens, _ = random_batch(TINY, B=2, T=11)
-    whole = {"logits": numpy_gpt.forward(m, tokens)}
     twin = torch_gpt.from_numpy(m, device)
-    ours = numpy_gpt.kv.new_kv(TINY, B=2, dtype=np.float64)
-    theirs = torch_gpt.kv.new_kv(TINY, 2, twin.params.wte.dtype, device)
-    logits = [], []
+    tokens, _ = random_batch(TINY, batch.get("B", 1), T=11)
+    whole, _ = numpy_gpt.model.gpt2(tokens, m.params, TINY)
+    our_kv = numpy_gpt.kv.new_kv(TINY, **batch, dtype=np.float64)
+    their_kv = torch_gpt.kv.new_kv(TINY, **batch, dtype=torch.float64, device=device)
+    ours, theirs = [], []
     for piece in np.split(tokens, np.cumsum(pieces)[:-1], axis=1):
-        logits[0].append(numpy_gpt.model.gpt2(piece, m.params, TINY, ours)[0])
-        piece = torch_gpt.model.on_device(piece, twin)
-        logits[1].append(torch_gpt.to_numpy(torch_gpt.model.gpt2(piece, twin.params, TINY, theirs)))
-    for side in logits:
-        assert error("logits", {"logits": np.concatenate(side, 1)}, whole) <= FLOAT64
+        logits, saved = numpy_gpt.model.gpt2(piece, m.params, TINY, our_kv)
+        assert saved is None
+        ours.append(logits)
+        logits = torch_gpt.model.gpt2(torch.tensor(piece, device=device), twin.params, TINY, their_kv)
+        theirs.append(torch_gpt.to_numpy(logits))
+    for side in (ours, theirs):
+        assert error("logits", {"logits": np.concatenate(side, 1)}, {"logits": whole}) <= FLOAT64

@@ -8,7 +8,7 @@ import torch
 
 import numpy_gpt
 import torch_gpt
-from numpy_gpt import Config, named
+from numpy_gpt import Config, GPTError, named
 from numpy_gpt.params import tree_map
 
 from .compare import FEW_ULP, FLOAT64
@@ -33,6 +33,16 @@ def test_adamw_has_the_same_bits_from_equal_gradients(dtype, device):
 
 def on(device, tree):
     return tree_map(lambda a: torch.tensor(a, device=device), tree)
+
+
+def test_adamw_has_the_same_bits_in_an_array_of_many_tiles(device):
+    rng = np.random.default_rng(0)
+    p, g, m, v = rng.random((4, 700, 300)).astype(np.float32)
+    theirs = [on(device, [a.copy()]) for a in (p, g, m, v)]
+    numpy_gpt.adamw.step([p], [g], numpy_gpt.adamw.Moments([m], [v]), 1, **SETTINGS)
+    torch_gpt.adamw.step(*theirs[:2], numpy_gpt.adamw.Moments(*theirs[2:]), 1, **SETTINGS)
+    for a, (b,) in zip((p, g, m, v), theirs, strict=True):
+        np.testing.assert_array_equal(a, b.cpu())
 
 
 def test_adamw_is_torch_optims(device):
@@ -71,6 +81,22 @@ def test_clipping_is_torchs_and_the_twins(dtype, share, device):
         np.testing.assert_allclose(g, leaf.grad.cpu(), rtol=1e-5, err_msg=name)  # PyTorch divides by the norm + 1e-6
 
 
+def test_the_norm_of_many_tiles_and_of_nothing(device):
+    g = np.random.default_rng(0).standard_normal((700, 300))
+    for grads in ([g], [np.zeros(3)]):
+        norm = numpy_gpt.adamw.clip(grads, 1e9)
+        assert math.isclose(norm, np.linalg.norm(grads[0]), rel_tol=1e-12)
+        assert math.isclose(norm, torch_gpt.adamw.clip(on(device, grads), 1e9), rel_tol=1e-12)
+
+
+def test_neither_clips_by_a_norm_that_is_not_finite(device):
+    grads = [np.array([1.0, np.nan])]
+    with pytest.raises(GPTError, match="the gradient of 0 is not finite"):
+        numpy_gpt.adamw.clip(grads, 1.0)
+    with pytest.raises(GPTError, match="the gradient of 0 is not finite"):
+        torch_gpt.adamw.clip(on(device, grads), 1.0)
+
+
 def train(side, m, batches, device="cpu", **settings):
     """The losses of a step on each batch, clipped, on the schedule"""
     if side is torch_gpt:
@@ -105,5 +131,19 @@ def test_the_losses_of_ten_steps(dropout, checkpointing, device):
     assert theirs <= 2 * ours + FEW_ULP
 
 
-def test_the_schedule_is_one():
-    assert torch_gpt.adamw.cosine is numpy_gpt.adamw.cosine
+def test_the_schedule_is_that_of_torch_optim():
+    steps, warmup, lr, min_lr = 30, 5, 0.5, 0.1
+    optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr)
+    up = torch.optim.lr_scheduler.LinearLR(optimiser, start_factor=1 / warmup, total_iters=warmup - 1)
+    down = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps - warmup, eta_min=min_lr)
+    schedule = torch.optim.lr_scheduler.SequentialLR(optimiser, [up, down], milestones=[warmup])
+    for step in range(steps + 1):
+        ours = numpy_gpt.adamw.cosine(step, steps, lr, min_lr, warmup)
+        assert math.isclose(ours, schedule.get_last_lr()[0], rel_tol=1e-12), step
+        optimiser.step()
+        schedule.step()
+    assert numpy_gpt.adamw.cosine(steps + 9, steps, lr, min_lr, warmup) == min_lr
+    assert numpy_gpt.adamw.cosine(0, steps, lr) == lr  # without a warm-up
+    assert math.isclose(numpy_gpt.adamw.cosine(steps // 2, steps, lr), lr / 2)  # and with no floor
+    assert numpy_gpt.adamw.cosine(3, 3, lr, warmup=3) == lr  # warmed up when the steps are over
+    assert numpy_gpt.adamw.cosine(4, 4, lr, warmup=3) == 0

@@ -1,0 +1,120 @@
+"""python -m parity mutants: does the suite see every mistake?
+
+Each function of numpy_gpt's maths is broken in every way that mutate.py knows, one at a time and in this process, and
+tests run until one fails. A mutant that computes the same, so that no test can see it, stands in equivalents.py with
+its reason. The suite is the tests of this folder, but for those that draw their own inputs or start a process.
+
+exit status: 0 where all mutants are caught or equivalent, 1 where one survives, 2 on wrong usage
+"""
+
+import argparse
+import io
+import time
+import warnings
+from collections import Counter
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import pytest
+
+from numpy_gpt import adamw, kv, model, noise, ops
+
+from .equivalents import EQUIVALENT
+from .mutate import mutants
+
+FUNCTIONS = [
+    *(f for f in vars(ops).values() if getattr(f, "__module__", "") == ops.__name__),
+    *(f for f in vars(model).values() if getattr(f, "__module__", "") == model.__name__),
+    *(kv.KV.__init__, kv.KV.append, kv.new_kv),
+    *(adamw.moments, adamw.step, adamw.update, adamw.tiles, adamw.clip, adamw.sum_squares, adamw.cosine),
+    *(noise.philox, noise.high, noise.low, noise.Noise.at, noise.Noise.bytes),
+]
+FILES = ["test_ops.py", "test_model.py", "test_training.py", "test_noise.py", "test_elsewhere.py"]
+
+
+def main(argv):
+    parser = argparse.ArgumentParser(
+        prog="python -m parity mutants", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.parse_args(argv)
+    start = time.perf_counter()
+    suite = Suite()
+    count: Counter[str] = Counter()
+    unused = set(EQUIVALENT)
+    for function in FUNCTIONS:
+        print(f"\n{function.__module__}.{function.__qualname__}")
+        for mutant in mutants(function):
+            key = mutant.function, mutant.statement
+            caught_by = suite.first_failure(function, mutant)
+            reason = EQUIVALENT.get(key)
+            unused.discard(key)
+            kind = "caught" if caught_by else "equivalent" if reason else "SURVIVED"
+            if caught_by and reason:
+                kind = "CAUGHT THOUGH LISTED AS EQUIVALENT"
+            count[kind] += 1
+            print(
+                f"  {mutant.place:12}  {mutant.change}\n{'':16}{kind}: {caught_by or reason or mutant.statement}",
+                flush=True,
+            )
+    print(f"\n{count.total()} mutants: " + ", ".join(f"{n} {kind}" for kind, n in count.items()), end="")
+    print(f", by {len(suite.tests)} tests in {time.perf_counter() - start:.0f} s")
+    for function, statement in sorted(unused):
+        print(f"listed as equivalent, but no mutant: {function}: {statement}")
+    return 0 if set(count) <= {"caught", "equivalent"} and not unused else 1
+
+
+class Suite:
+    def __init__(self):
+        """Runs all tests once, so that no failure is put down to a mutant"""
+        self.tests = dict(collect())
+        seconds = {}
+        for name, test in self.tests.items():
+            start = time.perf_counter()
+            test()
+            seconds[name] = time.perf_counter() - start
+        self.order = sorted(self.tests, key=seconds.__getitem__)
+
+    def first_failure(self, function, mutant):
+        """The name of the first test that fails while the function is the mutant; None where all pass"""
+        code, defaults = function.__code__, function.__defaults__
+        function.__code__, function.__defaults__ = mutant.code, mutant.defaults
+        try:
+            for name in self.order_for(mutant.function):
+                if fails(self.tests[name]):
+                    self.order.remove(name)
+                    self.order.insert(0, name)
+                    return name
+        finally:
+            function.__code__, function.__defaults__ = code, defaults
+
+    def order_for(self, function):
+        """Tests that are named after the function, then those that failed of late, then the quick ones"""
+        return sorted(self.order, key=lambda name: function.removesuffix("_backward") not in name)
+
+
+def fails(test):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            test()
+        except (Exception, pytest.fail.Exception):
+            return True
+    return False
+
+
+def collect():
+    session = Collected()
+    with redirect_stdout(io.StringIO()):
+        folder = Path(__file__).parent
+        pytest.main(["--collect-only", "-p", "no:cacheprovider", *(str(folder / f) for f in FILES)], plugins=[session])
+    for item in session.items:
+        if not hasattr(item.obj, "hypothesis"):
+            arguments = dict(item.callspec.params) if hasattr(item, "callspec") else {}
+            if "device" in item.fixturenames:
+                arguments["device"] = "cpu"
+            yield f"{item.path.name}::{item.name}", lambda test=item.obj, arguments=arguments: test(**arguments)
+
+
+class Collected:
+    def pytest_collection_finish(self, session):
+        self.items = session.items
