@@ -6,8 +6,8 @@
 
 Until the with-block ends, the functions that the model's module calls are wrapped. The name of a tensor follows from
 the place where it is seen: inside which function, at which op, in which call of it there. A backward is known by the
-`saved` that it is handed. Nothing is copied. resid_mid = x + attn.out, so one gradient serves both, under the latter's
-name. The twin's module can be recorded as well; having no backward, it shows values alone.
+`saved` that it is handed. Nothing is copied. The twin's module can be recorded as well; having no backward, it shows
+values alone.
 """
 
 from collections import Counter
@@ -88,6 +88,8 @@ class Recorder:
         prefix, takes, gives, _ = self.made[id(saved)]
         if gives:
             self.see("grad.act." + prefix + gives, dy)
+        if op == "attn":  # resid_mid = x + attn.out, and a sum hands its gradient on as it is
+            self.see("grad.act." + prefix + "resid_mid", dy)
         returned = f(dy, saved, **options)
         if op != "layernorm":  # the x of ln_2 feeds the sum too, and here is only the branch's part of its gradient
             for name, dx in zip(takes, returned, strict=False):

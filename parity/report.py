@@ -23,7 +23,7 @@ def main(argv):
     config = Config(*shape, args.dropout, qkv_bias=not args.no_qkv_bias, tied=not args.untied)
     m = random_model(config, args.seed)
     tokens, targets = random_batch(config, args.batch_size, args.tokens, args.seed)
-    rows = compare_step(m, tokens, targets, args.device, noise=(args.seed, 0))
+    rows = compare_step(m, tokens, targets, args.device, (args.seed, 0), args.fused_attention)
     print("\n".join([*table(rows), "", *summary(rows)]))
     return 1 if disagreements(rows) else 0
 
@@ -45,6 +45,9 @@ def arguments():
     parser.add_argument("--tokens", type=at_least(1), default=7, metavar="T", help="tokens in a sequence [7]")
     parser.add_argument("--seed", type=at_least(0), default=0, metavar="S", help="of the weights and the tokens [0]")
     parser.add_argument("--device", default="cpu", metavar="D", help="where PyTorch runs: cpu, cuda [cpu]")
+    parser.add_argument(
+        "--fused-attention", action="store_true", help="the kernel that PyTorch prefers, not the plain one"
+    )
     return parser
 
 

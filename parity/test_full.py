@@ -14,5 +14,5 @@ from .trace import compare_step
 def test_every_tensor_of_a_step_of_the_124m(B, device):
     m = random_model(Config())
     rows = compare_step(m, *random_batch(m.config, B, T=64), device)
-    assert len(rows) == 1 + 13 * 12 + 3 + 1 + 12 * 12 + 3 + 4 + 14 * 12 + 2
+    assert len(rows) == 2 * (1 + 13 * 12 + 3) + 2 + 14 * 12 + 2 + 2  # values, their gradients, the parameters'
     assert disagreements(rows) == []

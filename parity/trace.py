@@ -1,5 +1,7 @@
 """One training step of each side, all that it computes by name: values, their gradients, the parameters' gradients."""
 
+from contextlib import nullcontext
+
 import numpy as np
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -13,15 +15,20 @@ from torch_gpt import to_numpy
 from .compare import compare
 
 
-def compare_step(m, tokens, targets, device="cpu", noise=()):
-    """m in float32; noise: the seed and step of dropout -> a Row for every tensor of a training step"""
+def compare_step(m, tokens, targets, device="cpu", noise=(), fused=False):
+    """m in float32; noise: the seed and step of dropout -> a Row for every tensor of a training step
+
+    PyTorch runs its plain attention, unless fused. The CPU's fused kernel has Σ p dp from Σ y dy. That rounding moves
+    all scores of a query alike, and shows in the bias gradients of q and k, which are sums that cancel.
+    """
     m64 = m._replace(params=tree_map(lambda a: a.astype(np.float64), m.params))
-    return compare(
-        numpy_trace(m, tokens, targets, noise),
-        torch_trace(torch_gpt.from_numpy(m, device), tokens, targets, noise),
-        numpy_trace(m64, tokens, targets, noise),
-        torch_trace(torch_gpt.from_numpy(m64, device), tokens, targets, noise),
-    )
+    with nullcontext() if fused else sdpa_kernel(SDPBackend.MATH):
+        return compare(
+            numpy_trace(m, tokens, targets, noise),
+            torch_trace(torch_gpt.from_numpy(m, device), tokens, targets, noise),
+            numpy_trace(m64, tokens, targets, noise),
+            torch_trace(torch_gpt.from_numpy(m64, device), tokens, targets, noise),
+        )
 
 
 def numpy_trace(m, tokens, targets, noise=()):
@@ -32,11 +39,7 @@ def numpy_trace(m, tokens, targets, noise=()):
     return seen | parameters(grads, untied)
 
 
-@sdpa_kernel(SDPBackend.MATH)
 def torch_trace(m, tokens, targets, noise=()):
-    """On the plain attention kernel: the CPU's fused one has Σ p dp from Σ y dy, whose rounding moves all scores of a
-    query alike, so that the bias gradients of q and k, sums that cancel, have up to three times the error
-    """
     noise = torch_gpt.Noise(*noise) if noise else None
     with record(torch_gpt.model, watch=lambda tensor: tensor.retain_grad()) as seen:
         _, grads = torch_gpt.loss_and_grads(m, tokens, targets, noise)

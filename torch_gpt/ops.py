@@ -48,13 +48,14 @@ def attention(q, k, v, rate=0.0, noise=None):
     q, y (B,H,T,D)      k, v (B,H,S,D)      s, p (B,H,T,S)
 
     PyTorch's is_causal aligns the mask to the upper left, right where T = S alone; elsewhere the mask is handed in.
-    Its kernel can't take our dropout either: with noise the formula is spelled out.
+    Its kernel can't take our dropout either: with dropout the formula is spelled out.
     """
     T, S, D = q.shape[-2], k.shape[-2], q.shape[-1]
-    if noise is None and T == S:
+    dropped = noise is not None and rate > 0
+    if not dropped and T == S:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
     mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
-    if noise is None:
+    if not dropped:
         return F.scaled_dot_product_attention(q, k, v, mask)
     s = q @ k.mT / math.sqrt(D)                       # (B,H,T,S)
     p = softmax(s.masked_fill(~mask, -math.inf))      # (B,H,T,S)

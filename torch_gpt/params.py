@@ -22,4 +22,5 @@ def from_numpy(m, device="cpu", dtype=None):
 
 
 def to_numpy(tree):
-    return tree_map(lambda a: a.detach().cpu().numpy(), tree)
+    """bfloat16, which NumPy lacks, as float32"""
+    return tree_map(lambda a: (a.float() if a.dtype == torch.bfloat16 else a).detach().cpu().numpy(), tree)
