@@ -2,8 +2,8 @@
 
     m = b1 m + (1 - b1) g        v = b2 v + (1 - b2) g²        p = p - lr ( m̂ / (sqrt v̂ + eps) + decay p )
 
-with m̂ = m / (1 - b1^t) and v̂ = v / (1 - b2^t), t counting from 1. Every line below rounds once and in one order, so
-that the twin computes the same bits.
+with m̂ = m / (1 - b1^t) and v̂ = v / (1 - b2^t), t counting from 1. Each operation below rounds once, and in one order,
+so that the twin computes the same bits.
 """
 
 import math
@@ -58,12 +58,13 @@ def check_step(params, grads, moments, t):
     if t < 1:
         raise GPTError(f"the step t is {t}: count from 1, as the correction of the moments' bias needs it.")
     for what, tree in (("grads", grads), ("moments.m", moments.m), ("moments.v", moments.v)):
-        for name in sorted(dict(layout(params) ^ layout(tree))):
-            raise GPTError(f"{what} doesn't fit params at {name}: take both from one model, in one dtype.")
+        different = layout(params) ^ layout(tree)
+        if different:
+            raise GPTError(f"{what} doesn't fit params at {min(different)[0]}: both need one shape, dtype and device.")
 
 
 def layout(tree):
-    return {(name, (a.shape, a.dtype)) for name, a in named(tree)}
+    return {(name, tuple(a.shape), str(a.dtype), str(a.device)) for name, a in named(tree)}
 
 
 def clip(grads, max_norm):

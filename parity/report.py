@@ -66,7 +66,7 @@ def table(rows):
     values = [row.name for row in rows if not row.name.startswith("grad.")]
     parameters = [row.name.removeprefix("grad.param.") for row in rows if row.name.startswith("grad.param.")]
     width = max(map(len, values + parameters))
-    yield f"{'':{width}}  {'':13}  {'value':^18}  {'gradient':^18}"
+    yield f"{'':{width}}  {'':13}  {'value':^18}  {'gradient':^18}".rstrip()
     yield f"{'tensor':{width}}  {'shape':13}  {'NumPy':>8}  {'PyTorch':>8}  {'NumPy':>8}  {'PyTorch':>8}"
     for name in values:
         yield line(name, width, by_name[name], by_name.get(f"grad.act.{name}"))
