@@ -29,7 +29,8 @@ def moments(params):
 
 def step(params, grads, moments, t, lr, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1):
     """Step number t = 1, 2, ...: params and moments are updated in place; matrices decay, biases and gains don't"""
-    check_step(params, grads, moments, t)
+    check_step(params, grads, moments)
+    t, lr, beta1, beta2, eps, weight_decay = check_settings(t, lr, beta1, beta2, eps, weight_decay)
     leaves = zip(named(params), named(grads), named(moments.m), named(moments.v), strict=True)
     for (_, p), (_, g), (_, m), (_, v) in leaves:
         decay = weight_decay if p.ndim == 2 else 0.0
@@ -43,8 +44,8 @@ def update(p, g, m, v, t, lr, beta1, beta2, eps, decay):
     m += (1 - beta1) * g
     v *= beta2
     v += (1 - beta2) * (g * g)
-    d = np.sqrt(v) * (1 / math.sqrt(1 - beta2**t)) + eps
-    p -= lr / (1 - beta1**t) * (m / d)
+    denominator = np.sqrt(v) * (1 / math.sqrt(1 - beta2**t)) + eps
+    p -= lr / (1 - beta1**t) * (m / denominator)
 
 
 def tiles(*arrays):
@@ -54,9 +55,20 @@ def tiles(*arrays):
         yield [a[start : start + rows] for a in arrays]
 
 
-def check_step(params, grads, moments, t):
-    if t < 1:
-        raise GPTError(f"the step t is {t}: count from 1, as the correction of the moments' bias needs it.")
+def check_settings(t, lr, beta1, beta2, eps, weight_decay):
+    """As Python numbers: NumPy's float64 scalars would turn float32 arithmetic into float64"""
+    if t != int(t) or t < 1:
+        raise GPTError(f"the step t is {t}: count 1, 2, ..., as the correction of the moments' bias needs it.")
+    for name, value in (("lr", lr), ("eps", eps), ("weight_decay", weight_decay)):
+        if not 0 <= value < math.inf:
+            raise GPTError(f"{name} is {value}: it must be a finite number of at least 0.")
+    for name, value in (("beta1", beta1), ("beta2", beta2)):
+        if not 0 <= value < 1:
+            raise GPTError(f"{name} is {value}: it must be at least 0 and less than 1.")
+    return int(t), float(lr), float(beta1), float(beta2), float(eps), float(weight_decay)
+
+
+def check_step(params, grads, moments):
     for what, tree in (("grads", grads), ("moments.m", moments.m), ("moments.v", moments.v)):
         different = layout(params) ^ layout(tree)
         if different:
@@ -69,14 +81,21 @@ def layout(tree):
 
 def clip(grads, max_norm):
     """Scale the gradients in place so that their norm, all as one vector, is at most max_norm -> the norm before"""
+    check_max_norm(max_norm)
     squares = {name: sum_squares(g) for name, g in named(grads)}
     for name, s in squares.items():
         if not math.isfinite(s):
             raise GPTError(f"the gradient of {name} is not finite: nothing was updated; lower the learning rate.")
     norm = math.sqrt(sum(squares.values()))
     if norm > max_norm:
-        tree_map(lambda g: np.multiply(g, max_norm / norm, out=g), grads)
+        for _, g in named(grads):
+            g *= float(max_norm / norm)
     return norm
+
+
+def check_max_norm(max_norm):
+    if not max_norm > 0:
+        raise GPTError(f"max_norm is {max_norm}: it must be more than 0.")
 
 
 def sum_squares(g):
@@ -90,6 +109,8 @@ def sum_squares(g):
 
 def cosine(step, steps, lr, min_lr=0.0, warmup=0):
     """The learning rate of step 0, 1, ...: up in a line for `warmup` steps, then down half a cosine to min_lr"""
+    if step < 0:
+        raise GPTError(f"the step of the schedule is {step}: count from 0.")
     if step < warmup:
         return lr * (step + 1) / warmup
     progress = min(1.0, (step - warmup) / max(1, steps - warmup))

@@ -33,14 +33,41 @@ def check_batch(tokens, targets, config):
     return tokens, targets
 
 
-def check_dtypes(params, allowed=(np.float32, np.float64)):
-    """All parameters are of one dtype, and of one of the allowed"""
-    (first, a), *others = named(params)
-    if a.dtype not in allowed:
-        raise GPTError(f"parameter {first} has the dtype {a.dtype}, which the maths can't use: convert it to float32.")
-    for name, other in others:
-        if other.dtype != a.dtype:
-            raise GPTError(f"parameter {name} has the dtype {other.dtype} and {first} {a.dtype}: use one for all.")
+def check_model(m, dtypes=(np.float32, np.float64)):
+    """The parameters are those of the config, all of one dtype, and that one of the allowed"""
+    c, p = m.config, m.params
+    found = (*p.wte.shape, *p.wpe.shape, len(p.h), p.head is None, all(b.attn.c_attn.b is None for b in p.h))
+    if found != (c.n_vocab, c.n_embd, c.n_ctx, c.n_embd, c.n_layer, c.tied, not c.qkv_bias):
+        raise GPTError(f"the parameters are not those of {c}: make or load both together.")
+    for name, a in named(p):
+        if a.dtype not in dtypes:
+            raise GPTError(
+                f"parameter {name} has the dtype {a.dtype}, which the maths can't use: convert it to float32."
+            )
+        if a.dtype != p.wte.dtype:
+            raise GPTError(f"parameter {name} has the dtype {a.dtype} and wte {p.wte.dtype}: use one for all.")
+
+
+def check_noise(noise, kind):
+    if not isinstance(noise, kind | None):
+        raise GPTError(
+            f"noise is {noise!r}: it must be None or a {kind.__module__.partition('.')[0]}.Noise(seed, step)."
+        )
+
+
+def check_kv(kv, tokens, params):
+    """-> the positions seen; there is room for tokens after them"""
+    B, _, N, _ = kv[0].k.shape
+    if len(tokens) != B or kv[0].k.dtype != params.wte.dtype:
+        raise GPTError(
+            f"the kv is for {B} sequences in {kv[0].k.dtype}, and here are {len(tokens)} in {params.wte.dtype}: "
+            "make one with new_kv(config, B, dtype)."
+        )
+    if kv[0].length + tokens.shape[1] > N:
+        raise GPTError(
+            f"the kv has room for {N} positions, holds {kv[0].length} and can't take {tokens.shape[1]} more."
+        )
+    return kv[0].length
 
 
 def check_finite(what, x, params, isfinite=np.isfinite):

@@ -12,7 +12,7 @@ class Config:
     n_embd: int = 768  # C  width of the residual stream
     n_head: int = 12  # H  attention heads in a layer, each C/H wide
     n_layer: int = 12  # L  blocks
-    dropout: float = 0.0  # rate while training, after the embedding, on attention and on both branches
+    dropout: float = 0.0  # rate while training: after the embedding, on attention, on both branches; rounded to 256ths
     qkv_bias: bool = True  # c_attn has a bias
     tied: bool = True  # the output head is wte; otherwise it has weights of its own
 
@@ -27,6 +27,8 @@ class Config:
             )
         if not isinstance(self.dropout, int | float) or not 0 <= self.dropout <= 0.99:
             raise GPTError(f"dropout is {self.dropout!r}: it must be a rate from 0 to 0.99.")
+        if self.dropout and not round(256 * self.dropout):
+            raise GPTError(f"dropout is {self.dropout!r}: it counts in 256ths, so it must be 0 or at least 0.002.")
         for name in ("qkv_bias", "tied"):
             if not isinstance(getattr(self, name), bool):
                 raise GPTError(f"{name} is {getattr(self, name)!r}: it must be True or False.")

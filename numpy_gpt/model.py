@@ -1,17 +1,17 @@
 """GPT-2 from its operations: attn, mlp, block, gpt2. Each backward is its forward read from the bottom up.
 
-x is the residual stream, a the attention branch, m the MLP branch.
+In block x is the residual stream, a the attention branch, m the MLP branch; elsewhere x comes in and y goes out.
 """
 
 import numpy as np
 
-from .checks import check_batch, check_dtypes, check_finite, check_tokens
-from .kv import new_kv
+from .checks import check_batch, check_finite, check_kv, check_model, check_noise, check_tokens
 from .ops import (
     attention, attention_backward, cross_entropy, cross_entropy_backward, dropout, dropout_backward,
     embedding, embedding_backward, gelu, gelu_backward, layernorm, layernorm_backward, linear, linear_backward,
     unembedding, unembedding_backward,
 )
+from .noise import Noise
 from .params import GPT2, MLP, Attn, Block, Head, LayerNorm, Linear
 
 
@@ -28,42 +28,44 @@ def merge_heads(x):                                                      # (B,H,
 def attn(x, p, config, kv=None, noise=None):
     """Every position asks (q), offers itself (k) and has something to say (v)"""
     H = config.n_head
-    qkv, s_attn = linear(x, *p.c_attn)                                   # (B,T,3C)
+    qkv, s_c_attn = linear(x, *p.c_attn)                                 # (B,T,3C)
     q, k, v = (split_heads(part, H) for part in np.split(qkv, 3, -1))    # (B,H,T,D)
     if kv is not None:
         k, v = kv.append(k, v)                                           # (B,H,S,D)
     y, s_attention = attention(q, k, v, config.dropout, noise)           # (B,H,T,D)
-    y, s_proj = linear(merge_heads(y), *p.c_proj)                        # (B,T,C)
+    y, s_c_proj = linear(merge_heads(y), *p.c_proj)                      # (B,T,C)
     y, s_dropout = dropout(y, config.dropout, noise and noise.at(1))
-    return y, (s_attn, s_attention, s_proj, s_dropout, H)
+    return y, (s_c_attn, s_attention, s_c_proj, s_dropout, H)
 
 
 def attn_backward(dy, saved):
-    s_attn, s_attention, s_proj, s_dropout, H = saved
-    (dy,) = dropout_backward(dy, s_dropout)
-    dy, *d_proj = linear_backward(dy, s_proj)
-    dq, dk, dv = attention_backward(split_heads(dy, H), s_attention)
-    dqkv = np.concatenate([merge_heads(dq), merge_heads(dk), merge_heads(dv)], -1)
-    dx, *d_attn = linear_backward(dqkv, s_attn)
-    return dx, Attn(Linear(*d_attn), Linear(*d_proj))
+    """Splitting heads and merging them only moves numbers: each is the other's backward"""
+    s_c_attn, s_attention, s_c_proj, s_dropout, H = saved
+    (dy,) = dropout_backward(dy, s_dropout)                              # (B,T,C)
+    dy, *d_c_proj = linear_backward(dy, s_c_proj)                        # (B,T,C)
+    dq, dk, dv = attention_backward(split_heads(dy, H), s_attention)     # (B,H,T,D)
+    dqkv = np.concatenate([merge_heads(dq), merge_heads(dk), merge_heads(dv)], -1)     # (B,T,3C)
+    dx, *d_c_attn = linear_backward(dqkv, s_c_attn)                      # (B,T,C)
+    return dx, Attn(Linear(*d_c_attn), Linear(*d_c_proj))
 
 
 def mlp(x, p, config, noise=None):
     """Four times as wide, bent, and back: what every position does by itself"""
-    y, s_fc = linear(x, *p.c_fc)                                         # (B,T,4C)
+    y, s_c_fc = linear(x, *p.c_fc)                                       # (B,T,4C)
     y, s_gelu = gelu(y)                                                  # (B,T,4C)
-    y, s_proj = linear(y, *p.c_proj)                                     # (B,T,C)
+    y, s_c_proj = linear(y, *p.c_proj)                                   # (B,T,C)
     y, s_dropout = dropout(y, config.dropout, noise and noise.at(2))
-    return y, (s_fc, s_gelu, s_proj, s_dropout)
+    return y, (s_c_fc, s_gelu, s_c_proj, s_dropout)
 
 
 def mlp_backward(dy, saved):
-    s_fc, s_gelu, s_proj, s_dropout = saved
-    (dy,) = dropout_backward(dy, s_dropout)
-    dy, *d_proj = linear_backward(dy, s_proj)
-    (dy,) = gelu_backward(dy, s_gelu)
-    dx, *d_fc = linear_backward(dy, s_fc)
-    return dx, MLP(Linear(*d_fc), Linear(*d_proj))
+    """From the bottom up: narrow, bent, four times as wide"""
+    s_c_fc, s_gelu, s_c_proj, s_dropout = saved
+    (dy,) = dropout_backward(dy, s_dropout)                              # (B,T,C)
+    dy, *d_c_proj = linear_backward(dy, s_c_proj)                        # (B,T,4C)
+    (dy,) = gelu_backward(dy, s_gelu)                                    # (B,T,4C)
+    dx, *d_c_fc = linear_backward(dy, s_c_fc)                            # (B,T,C)
+    return dx, MLP(Linear(*d_c_fc), Linear(*d_c_proj))
 
 
 def block(x, p, config, kv=None, noise=None):
@@ -103,7 +105,7 @@ def checkpointed_block_backward(dx, saved):
 
 def gpt2(tokens, p, config, kv=None, noise=None, checkpointing=False):
     """tokens (B,T) ints -> logits (B,T,V); with a kv nothing is saved, since generating has no backward"""
-    start = kv[0].length if kv else 0
+    start = check_kv(kv, tokens, p) if kv else 0
     run = checkpointed_block if checkpointing else block
     x, s_embedding = embedding(tokens, p.wte, p.wpe, start)              # (B,T,C)
     x, s_dropout = dropout(x, config.dropout, noise)
@@ -119,36 +121,37 @@ def gpt2(tokens, p, config, kv=None, noise=None, checkpointing=False):
 
 
 def gpt2_backward(dlogits, saved):
+    """A tied wte is the head's w as well: the embedding's gradient is added to dw"""
     s_embedding, s_dropout, s_h, s_ln_f, s_head, tied, checkpointing = saved
-    dx, dw = unembedding_backward(dlogits, s_head)
-    dx, *d_ln_f = layernorm_backward(dx, s_ln_f)
+    dx, dw = unembedding_backward(dlogits, s_head)                       # (B,T,C), (V,C)
+    dx, *d_ln_f = layernorm_backward(dx, s_ln_f)                         # (B,T,C)
     d_h: list[Block] = []
     for s_i in reversed(s_h):
         dx, d_i = checkpointed_block_backward(dx, s_i) if checkpointing else block_backward(dx, s_i)
         d_h.insert(0, d_i)
-    (dx,) = dropout_backward(dx, s_dropout)
+    (dx,) = dropout_backward(dx, s_dropout)                              # (B,T,C)
     dwte, dwpe = embedding_backward(dx, s_embedding, out=dw if tied else None)
     return GPT2(dwte, dwpe, d_h, LayerNorm(*d_ln_f), None if tied else Head(dw))
 
 
 def forward(m, tokens):
     """tokens (B,T) ints -> logits (B,T,V)"""
-    check_dtypes(m.params)
+    check_model(m)
     tokens = check_tokens(tokens, m.config)
-    kv = new_kv(m.config, len(tokens), m.params.wte.dtype)               # so that nothing is saved
     with np.errstate(over="ignore", invalid="ignore"):                   # check_finite says it in words
-        logits, _ = gpt2(tokens, m.params, m.config, kv)
+        logits, _ = gpt2(tokens, m.params, m.config, checkpointing=True)   # without a backward: keep little
     check_finite("the output", logits, m.params)
     return logits
 
 
 def loss_and_grads(m, tokens, targets, noise=None, checkpointing=False):
     """tokens, targets (B,T) ints -> the mean cross-entropy, and its gradients as a tree like m.params"""
-    check_dtypes(m.params)
+    check_model(m)
     tokens, targets = check_batch(tokens, targets, m.config)
+    check_noise(noise, Noise)
     with np.errstate(over="ignore", invalid="ignore"):
         logits, s_gpt2 = gpt2(tokens, m.params, m.config, None, noise, checkpointing)
-        loss, s_loss = cross_entropy(logits, targets)
-    check_finite("the loss", loss, m.params)
-    (dlogits,) = cross_entropy_backward(1.0, s_loss)
-    return loss, gpt2_backward(dlogits, s_gpt2)
+        check_finite("the output", logits, m.params)
+        loss, s_cross_entropy = cross_entropy(logits, targets)
+        (dlogits,) = cross_entropy_backward(1.0, s_cross_entropy)
+        return loss, gpt2_backward(dlogits, s_gpt2)

@@ -38,7 +38,7 @@ class Noise(NamedTuple):
     seed: int
     step: int
     sequence: int = 0  # the number of the batch's first sequence in the step
-    site: int = 0  # 0: the embedding; 1 + 3 i, 2 + 3 i, 3 + 3 i: in block i p, the attention branch, the MLP branch
+    site: int = 0  # 0: the embedding; in block i, 1 + 3i: probabilities, 2 + 3i: attention branch, 3 + 3i: MLP branch
 
     def at(self, offset):
         return self._replace(site=self.site + offset)
@@ -47,11 +47,13 @@ class Noise(NamedTuple):
         """(B, ...) uint8: row b is the stream of sequence + b, from its beginning"""
         n = math.prod(shape[1:])
         blocks = math.ceil(n / 16)
-        key = (self.seed % 2**32, self.seed // 2**32 % 2**32)
+        seed, step, sequence, site = (int(part) for part in self)
+        key = (seed % 2**32, seed // 2**32 % 2**32)
         words = np.empty((shape[0], blocks, 4), "<u4")
         for b in range(shape[0]):
             for start in range(0, blocks, TILE):
                 index = np.arange(start, min(start + TILE, blocks), dtype=np.uint32)
-                counter = (index, self.step % 2**32, (self.sequence + b) % 2**32, 1 + self.site)
+                # the last word is the purpose: 0 is left for sampling
+                counter = (index, step % 2**32, (sequence + b) % 2**32, (1 + site) % 2**32)
                 words[b, start : start + TILE] = philox(counter, key)
         return words.view(np.uint8).reshape(shape[0], -1)[:, :n].reshape(shape)

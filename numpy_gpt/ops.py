@@ -7,7 +7,7 @@ The contract, to which tests/test_contract.py holds every pair:
 
 1. saved holds exactly what the backward reads, and is unpacked on its first line under the same names.
 2. A backward returns one gradient per floating-point array argument, in order, of its shape and dtype (None for None).
-3. dv is dL/dv for the forward's v, and a backward assigns nothing else (du_dx is a local derivative).
+3. dv is dloss/dv for the forward's v, and a backward assigns nothing else (du_dx is a local derivative).
 4. Nothing is written to: no argument, no dy, no saved. One exception, named: `out` of embedding_backward.
 5. float32 stays float32 and float64 stays float64: the same code in float64 is the truth.
 
@@ -25,7 +25,7 @@ def rows(a):
 
 
 def sum_rows(a):
-    """Σ over all axes but the last, as 1 @ a: faster than .sum((0, 1)), and 3-4 times more accurate in float32"""
+    """Σ over all axes but the last, as ones @ a: faster than .sum((0, 1)), and 3-4 times more accurate in float32"""
     a = rows(a)
     return np.ones(len(a), a.dtype) @ a
 
@@ -92,7 +92,7 @@ def gelu_backward(dy, saved):
 
 
 def softmax(s):
-    """p_i = exp s_i / Σ_j exp s_j                over the last axis; less its max, s can't overflow"""
+    """p_i = exp s_i / Σ_j exp s_j                over the last axis; s - max s keeps exp from overflowing"""
     e = np.exp(s - s.max(-1, keepdims=True))
     p = e / e.sum(-1, keepdims=True)
     return p, (p,)
@@ -108,12 +108,12 @@ def softmax_backward(dp, saved):
 def dropout(x, rate, noise):
     """y = x keep / (1 - rate)                    keep is 0 with probability rate; without noise, y = x
 
-    One random byte decides, so rate counts in 256ths, and 1 - rate is rounded along with it.
+    One random byte decides for each number, so rate is rounded to 256ths.
     """
     drop = round(256 * rate)
     if noise is None or drop == 0:
         return x, (None, None)
-    keep = noise.bytes(x.shape) >= drop               # as x
+    keep = noise.bytes(x.shape) >= drop               # x's shape
     scale = 256 / (256 - drop)
     y = x * keep * scale
     return y, (keep, scale)
@@ -137,21 +137,22 @@ def attention(q, k, v, rate=0.0, noise=None):
     s = q @ k.mT / math.sqrt(D)                       # (B,H,T,S)
     s = np.where(np.tri(T, S, S - T, dtype=bool), s, -np.inf)
     p, s_softmax = softmax(s)                         # (B,H,T,S)
-    p, s_dropout = dropout(p, rate, noise)            # (B,H,T,S)
-    y = p @ v                                         # (B,H,T,D)
-    return y, (q, k, v, p, s_softmax, s_dropout)
+    p_drop, s_dropout = dropout(p, rate, noise)       # (B,H,T,S)
+    y = p_drop @ v                                    # (B,H,T,D)
+    return y, (q, k, v, p_drop, s_softmax, s_dropout)
 
 
 def attention_backward(dy, saved):
     """
-    dv = pᵀ dy      dp = dy vᵀ      ds = p (dp - Σ p dp)      dq = ds k / sqrt(D)      dk = dsᵀ q / sqrt(D)
+    dv = dropout(p)ᵀ dy      dp = (dy vᵀ) keep / (1 - rate)      ds = p (dp - Σ p dp)
+    dq = ds k / sqrt(D)      dk = dsᵀ q / sqrt(D)
 
     A masked score has p = 0, so its ds is 0: the mask needs no backward.
     """
-    q, k, v, p, s_softmax, s_dropout = saved
-    dv = p.mT @ dy                                    # (B,H,S,D)
-    dp = dy @ v.mT                                    # (B,H,T,S)
-    (dp,) = dropout_backward(dp, s_dropout)           # (B,H,T,S)
+    q, k, v, p_drop, s_softmax, s_dropout = saved
+    dv = p_drop.mT @ dy                               # (B,H,S,D)
+    dp_drop = dy @ v.mT                               # (B,H,T,S)
+    (dp,) = dropout_backward(dp_drop, s_dropout)      # (B,H,T,S)
     (ds,) = softmax_backward(dp, s_softmax)           # (B,H,T,S)
     dq = ds @ k / math.sqrt(q.shape[-1])              # (B,H,T,D)
     dk = ds.mT @ q / math.sqrt(q.shape[-1])           # (B,H,S,D)
@@ -160,7 +161,7 @@ def attention_backward(dy, saved):
 
 def embedding(tokens, wte, wpe, start=0):
     """x = wte[token] + wpe[position]             tokens (B,T) ints, the first at position start   ->   x (B,T,C)"""
-    x = wte[tokens] + wpe[start : start + tokens.shape[1]]
+    x = wte[tokens] + wpe[np.arange(start, start + tokens.shape[1])]
     return x, (tokens, wte, wpe, start)
 
 
@@ -194,19 +195,20 @@ def unembedding_backward(dz, saved):
 
 
 def cross_entropy(z, targets):
-    """L = mean( log Σ exp z - z[target] )        z (B,T,V)   targets (B,T) ints   ->   L, a scalar"""
+    """loss = mean( log Σ exp z - z[target] )     z (B,T,V)   targets (B,T) ints   ->   a scalar"""
     top = z.max(-1, keepdims=True)                    # (B,T,1)
     e = np.exp(z - top)                               # (B,T,V)
     total = e.sum(-1, keepdims=True)                  # (B,T,1)
+    p = e / total                                     # (B,T,V)
     z_target = np.take_along_axis(z, targets[..., None], -1)
-    L = (np.log(total) - (z_target - top)).mean()
-    return L, (e / total, targets)
+    loss = (np.log(total) - (z_target - top)).mean()
+    return loss, (p, targets)
 
 
-def cross_entropy_backward(dL, saved):
-    """dz = dL (p - onehot(target)) / (B T)       p = softmax z"""
+def cross_entropy_backward(dloss, saved):
+    """dz = dloss (p - onehot(target)) / (B T)    p = softmax z"""
     p, targets = saved
     dz = p.copy()                                     # (B,T,V)
     dz[*np.indices(targets.shape), targets] -= 1
-    dz *= dL / targets.size
+    dz *= dloss / targets.size
     return (dz,)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .config import Config
+from .errors import GPTError
 
 
 class Linear(NamedTuple):
@@ -83,6 +84,10 @@ def tree_map(f: Callable, tree: Any, *others: Any) -> Any:
 
 def init(config: Config, seed: int = 0) -> Model:
     """GPT-2's start: weights normal with std 0.02, the two projections into the residual stream by sqrt(2 L) smaller"""
+    if not isinstance(config, Config):
+        raise GPTError(f"config is {config!r}: it must be a Config, as RELEASED has for the released sizes.")
+    if not isinstance(seed, int) or seed < 0:
+        raise GPTError(f"seed is {seed!r}: it must be a whole number of at least 0.")
     V, N, C, L = config.n_vocab, config.n_ctx, config.n_embd, config.n_layer
     rng = np.random.default_rng(seed)
 

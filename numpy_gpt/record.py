@@ -13,6 +13,9 @@ values alone.
 from collections import Counter
 from contextlib import contextmanager
 from functools import partial
+from types import ModuleType
+
+from .errors import GPTError
 
 # inside which function, at which op, in which call of it there: the names of its first arguments, and of its result
 PLACES = {
@@ -37,7 +40,10 @@ OPS = {"gpt2", "block"} | {op for _, op, _ in PLACES}
 def record(model, watch=lambda value: None):
     """model: the module; watch: called with each value as it is seen -> a dict that fills in the order of the run"""
     recorder = Recorder(watch)
-    originals = {name: f for name, f in vars(model).items() if name.removesuffix("_backward") in OPS}
+    functions = vars(model) if isinstance(model, ModuleType) else {}
+    originals = {name: f for name, f in functions.items() if name.removesuffix("_backward") in OPS}
+    if "gpt2" not in originals:
+        raise GPTError("record needs the module whose functions it shall watch: numpy_gpt.model or torch_gpt.model.")
     for name, f in originals.items():
         wrapped = recorder.backward if name.endswith("_backward") else recorder.forward
         setattr(model, name, partial(wrapped, name.removesuffix("_backward"), f))
@@ -62,6 +68,8 @@ class Recorder:
 
     def forward(self, op, f, *args, **options):
         inside, prefix, calls = self.running[-1]
+        if op == "gpt2":
+            calls.clear()  # another run: its loss and its checkpointed blocks are counted anew
         n, calls[op] = calls[op], calls[op] + 1
         if op == "block":
             prefix = f"h.{self.number(inside, n)}."

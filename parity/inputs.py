@@ -1,28 +1,36 @@
 """What both sides are compared on: nothing at its default, since zeros and ones hide half of all mistakes."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
 import numpy_gpt
 from numpy_gpt import Config, Noise, named
 
-TINY = Config(n_vocab=61, n_ctx=11, n_embd=12, n_head=3, n_layer=2)
+TINY = Config(n_vocab=61, n_ctx=11, n_embd=48, n_head=3, n_layer=2)
+VARIANTS = {
+    "as released": TINY,
+    "untied": replace(TINY, tied=False),
+    "no qkv bias": replace(TINY, qkv_bias=False),
+    "dropout": replace(TINY, dropout=0.3),
+    "all three": replace(TINY, tied=False, qkv_bias=False, dropout=0.3),
+}
 
 
 def random_model(config, seed=0, dtype=np.float32):
-    """Gains around 1, biases around 0, weights so that what they make stays near 1: numbers that float32 has exactly"""
+    """Gains around 1, biases around 0, weights that keep values near 1; drawn in float32, which float64 can hold"""
     m = numpy_gpt.init(config)
     rng = np.random.default_rng(seed)
     for name, a in named(m.params):
         a[...] = rng.standard_normal(a.shape, np.float32)
-        kind = name.rsplit(".", 1)[-1]
-        if kind in "gb":
+        if name.endswith((".g", ".b")):
             a *= 0.3
-            a += kind == "g"
+            a += name.endswith(".g")
         else:
-            in_place = name.startswith("h.")  # (in, out); wte, wpe and head are (V or N, C)
-            a /= math.sqrt(a.shape[0 if in_place else 1])
+            a /= math.sqrt(
+                a.shape[0 if name.startswith("h.") else 1]
+            )  # in a block (in, out); wte, wpe, head (V or N, C)
     return m._replace(params=numpy_gpt.params.tree_map(lambda a: a.astype(dtype), m.params))
 
 
@@ -35,7 +43,7 @@ def random_batch(config, B, T, seed=0):
 
 
 def op_arguments(seed=0, B=2, T=5, past=3, H=3, D=4, V=13, dtype=np.float64):
-    """The op and what it may be called on, for every op: distinct dimensions, signs and sizes mixed"""
+    """Arguments for every op, by a label that begins with its name: distinct dimensions, signs and sizes mixed"""
     rng = np.random.default_rng(seed)
     C, O, S, N = H * D, H * D + 2, past + T, past + T + 2
 

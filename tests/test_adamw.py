@@ -100,10 +100,46 @@ def test_a_tree_that_does_not_fit_is_refused_and_nothing_is_updated(what):
     assert unchanged(m, (trees["moments.m"], trees["moments.v"]), before)
 
 
-def test_step_zero_is_refused():
+NO_SETTINGS = [
+    ({"t": 0}, "the step t is 0: count 1, 2"),
+    ({"t": 1.5}, "the step t is 1.5"),
+    ({"lr": -1}, "lr is -1: it must be a finite number of at least 0"),
+    ({"lr": math.nan}, "lr is nan"),
+    ({"lr": math.inf}, "lr is inf"),
+    ({"eps": -1e-8}, "eps is -1e-08"),
+    ({"weight_decay": math.nan}, "weight_decay is nan"),
+    ({"beta1": 1.0}, "beta1 is 1.0: it must be at least 0 and less than 1"),
+    ({"beta2": 1.5}, "beta2 is 1.5"),
+]
+
+
+@pytest.mark.parametrize(("setting", "sentence"), NO_SETTINGS)
+def test_a_setting_that_makes_no_step_is_refused_and_nothing_is_updated(setting, sentence):
     m = init(TINY)
-    with pytest.raises(GPTError, match="the step t is 0: count from 1"):
-        adamw.step(m.params, m.params, adamw.moments(m.params), t=0, lr=1)
+    state = adamw.moments(m.params)
+    before = tree_map(np.copy, [m.params, *state])
+    with pytest.raises(GPTError, match=sentence):
+        adamw.step(m.params, tree_map(np.ones_like, m.params), state, **({"t": 1, "lr": 0.1} | setting))
+    assert unchanged(m, state, before)
+
+
+def test_numpys_scalars_are_as_good_as_pythons():
+    """A float64 scalar must not make float64 of float32 arithmetic"""
+    runs = []
+    for scalar in (float, np.float64):
+        m, grads = random_model(TINY), random_model(TINY, seed=1).params
+        adamw.clip(grads, scalar(1.0))
+        settings = {name: scalar(value) for name, value in SETTINGS.items()}
+        adamw.step(m.params, grads, adamw.moments(m.params), t=np.int64(1), **settings)
+        runs.append(m.params)
+    for (name, a), (_, b) in zip(named(runs[0]), named(runs[1]), strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+@pytest.mark.parametrize("max_norm", [0, -1, math.nan])
+def test_a_norm_that_nothing_has_is_refused(max_norm):
+    with pytest.raises(GPTError, match=f"max_norm is {max_norm}: it must be more than 0"):
+        adamw.clip(gradients(1), max_norm)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -1,11 +1,15 @@
 """Does bad input get a sentence that names it, before anything is changed?"""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from numpy_gpt import GPTError, forward, loss_and_grads
+from numpy_gpt import GPTError, forward, init, loss_and_grads
+from numpy_gpt.kv import new_kv
+from numpy_gpt.model import gpt2
 from numpy_gpt.params import tree_map
-from parity.inputs import TINY, random_batch, random_model
+from parity.inputs import TINY, VARIANTS, random_batch, random_model
 
 GOOD = np.zeros((2, 7), int)
 BAD_TOKENS = {
@@ -23,7 +27,7 @@ BAD_TOKENS = {
 
 
 @pytest.mark.parametrize("what", BAD_TOKENS)
-def test_tokens(what):
+def test_bad_tokens_get_a_sentence(what):
     tokens, sentence = BAD_TOKENS[what]
     m = random_model(TINY)
     with pytest.raises(GPTError, match=sentence):
@@ -32,15 +36,17 @@ def test_tokens(what):
         loss_and_grads(m, tokens, tokens)
 
 
-def test_targets():
+def test_targets_must_fit_the_tokens():
     m = random_model(TINY)
     with pytest.raises(GPTError, match=r"targets has the shape \(2, 6\) and tokens \(2, 7\)"):
         loss_and_grads(m, GOOD, GOOD[:, 1:])
+    with pytest.raises(GPTError, match=r"targets has the shape \(7, 2\) and tokens \(2, 7\)"):
+        loss_and_grads(m, GOOD, GOOD.T)
     with pytest.raises(GPTError, match="targets has the id 99"):
         loss_and_grads(m, GOOD, GOOD + 99)
 
 
-def test_dtypes():
+def test_a_parameter_of_a_wrong_or_another_dtype_is_named():
     m = random_model(TINY)
     half = m._replace(params=tree_map(lambda a: a.astype(np.float16), m.params))
     with pytest.raises(GPTError, match="parameter wte has the dtype float16"):
@@ -55,8 +61,8 @@ def test_a_parameter_that_is_not_finite_is_named(bad):
     m = random_model(TINY)
     m.params.h[1].mlp.c_proj.w[3, 2] = bad
     m.params.ln_f.b[0] = bad
-    for f, args, what in [(forward, (), "output"), (loss_and_grads, (GOOD,), "loss")]:
-        with pytest.raises(GPTError, match=rf"the {what} is not finite because parameter h.1.mlp.c_proj.w isn't"):
+    for f, args in [(forward, ()), (loss_and_grads, (GOOD,))]:
+        with pytest.raises(GPTError, match=r"the output is not finite because parameter h.1.mlp.c_proj.w isn't"):
             f(m, GOOD, *args)
 
 
@@ -65,3 +71,66 @@ def test_an_overflow_is_told_from_a_broken_parameter():
     m.params.ln_f.g[...] = 3e38
     with pytest.raises(GPTError, match="the output is not finite though every parameter is"):
         forward(m, random_batch(TINY, B=2, T=7)[0])
+
+
+def test_a_logit_that_the_loss_does_not_feel_is_seen():
+    m = random_model(VARIANTS["untied"])
+    m.params.head.w[9] = -np.inf
+    with pytest.raises(GPTError, match=r"the output is not finite because parameter head.w isn't"):
+        loss_and_grads(m, GOOD, GOOD)
+
+
+WRONG = {
+    "n_ctx": replace(TINY, n_ctx=12),
+    "n_vocab": replace(TINY, n_vocab=60),
+    "n_layer": replace(TINY, n_layer=1),
+    "tied": replace(TINY, tied=False),
+    "qkv_bias": replace(TINY, qkv_bias=False),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_config_of_another_model_is_refused(what):
+    m = random_model(TINY)._replace(config=WRONG[what])
+    with pytest.raises(GPTError, match="the parameters are not those of Config"):
+        forward(m, GOOD)
+
+
+@pytest.mark.parametrize("noise", [True, 7, (1, 2), np.random.default_rng(0)])
+def test_noise_of_another_kind_is_refused(noise):
+    with pytest.raises(GPTError, match=r"it must be None or a numpy_gpt.Noise\(seed, step\)"):
+        loss_and_grads(random_model(TINY), GOOD, GOOD, noise)
+
+
+@pytest.mark.parametrize(
+    ("kv", "sentence"),
+    [
+        ({"B": 1}, "the kv is for 1 sequences in float32, and here are 2 in float32"),
+        ({"B": 2, "dtype": np.float64}, "the kv is for 2 sequences in float64, and here are 2 in float32"),
+    ],
+)
+def test_a_kv_for_something_else_is_refused(kv, sentence):
+    with pytest.raises(GPTError, match=sentence):
+        gpt2(GOOD, random_model(TINY).params, TINY, new_kv(TINY, **kv))
+
+
+@pytest.mark.parametrize("more", [1, 3])
+def test_a_kv_that_is_full_is_left_as_it_was(more):
+    m = random_model(TINY)
+    kv = new_kv(TINY, B=2)
+    for piece in (GOOD, GOOD[:, :4]):
+        gpt2(piece, m.params, TINY, kv)
+    with pytest.raises(GPTError, match=f"the kv has room for 11 positions, holds 11 and can't take {more} more"):
+        gpt2(GOOD[:, :more], m.params, TINY, kv)
+    assert [layer.length for layer in kv] == [11, 11]
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, None])
+def test_a_seed_that_is_none_is_refused(seed):
+    with pytest.raises(GPTError, match=f"seed is {seed}"):
+        init(TINY, seed)
+
+
+def test_a_name_is_no_config():
+    with pytest.raises(GPTError, match="config is '124M': it must be a Config"):
+        init("124M")

@@ -58,6 +58,11 @@ def test_bytes_are_uniform():
     assert 150 < chi_squared < 380  # 255 expected, 22.6 its standard deviation
 
 
+def test_numpys_integers_are_as_good_as_pythons():
+    for kind in (np.int32, np.int64, np.uint32):
+        np.testing.assert_array_equal(Noise(kind(3), kind(4)).bytes((1, 16)), Noise(3, 4).bytes((1, 16)))
+
+
 def test_a_negative_or_huge_seed_is_taken_modulo_2_to_the_64():
     assert (Noise(-1, 0).bytes((1, 16)) == Noise(2**64 - 1, 0).bytes((1, 16))).all()
     assert (Noise(2**64 + 9, 0).bytes((1, 16)) == Noise(9, 0).bytes((1, 16))).all()

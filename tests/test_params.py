@@ -12,6 +12,11 @@ def test_parameters_of_the_released_sizes():
     published = {"124M": 124_439_808, "355M": 354_823_168, "774M": 774_030_080, "1558M": 1_557_611_200}
     assert {size: config.num_parameters() for size, config in RELEASED.items()} == published
     assert Config(tied=False, qkv_bias=False).num_parameters() == 163_009_536
+    shapes = {size: (c.n_embd, c.n_head, c.n_layer) for size, c in RELEASED.items()}
+    assert shapes == {"124M": (768, 12, 12), "355M": (1024, 16, 24), "774M": (1280, 20, 36), "1558M": (1600, 25, 48)}
+    assert {(c.n_vocab, c.n_ctx, c.dropout, c.qkv_bias, c.tied) for c in RELEASED.values()} == {
+        (50257, 1024, 0.0, True, True)
+    }
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -80,6 +85,8 @@ def test_the_same_seed_gives_the_same_model_and_another_another():
         ({"n_vocab": 50257.0}, "n_vocab is 50257.0"),
         ({"n_ctx": True}, "n_ctx is True"),
         ({"dropout": 1.0}, "dropout is 1.0"),
+        ({"dropout": 0.995}, "dropout is 0.995"),
+        ({"dropout": 0.001}, "dropout is 0.001: it counts in 256ths"),
         ({"dropout": float("nan")}, "dropout is nan"),
         ({"dropout": "0.1"}, "dropout is '0.1'"),
         ({"tied": 1}, "tied is 1"),

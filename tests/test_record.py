@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import numpy_gpt
-from numpy_gpt import Config, model, named
+from numpy_gpt import GPTError, model, named
 from numpy_gpt.ops import attention, layernorm, linear
 from numpy_gpt.params import Block
 from numpy_gpt.record import record
@@ -24,7 +24,7 @@ def run(request):
     return m, tokens, seen, loss, grads
 
 
-def test_values_come_in_the_order_of_the_run_and_gradients_in_the_reverse(run):
+def test_values_come_in_the_order_of_the_run_and_each_has_a_gradient(run):
     _, _, seen, _, _ = run
     assert [name for name in seen if not name.startswith("grad.")] == VALUES
     gradients = {name.removeprefix("grad.act.") for name in seen if name.startswith("grad.")}
@@ -51,7 +51,7 @@ def test_a_name_means_what_it_says(run):
 
 
 def test_recording_changes_no_result_and_leaves_no_wrapper():
-    m = random_model(Config(61, 11, 12, 3, 2))
+    m = random_model(TINY)
     batch = random_batch(m.config, B=2, T=7)
     before = dict(vars(model))
     loss, grads = numpy_gpt.loss_and_grads(m, *batch)
@@ -61,6 +61,22 @@ def test_recording_changes_no_result_and_leaves_no_wrapper():
     assert loss == recorded_loss
     for (name, a), (_, b) in zip(named(grads), named(recorded), strict=True):
         np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_of_two_runs_the_second_is_seen(checkpointing):
+    m = random_model(TINY)
+    with record(model) as seen:
+        numpy_gpt.loss_and_grads(m, *random_batch(TINY, B=2, T=7, seed=1), checkpointing=checkpointing)
+        loss, _ = numpy_gpt.loss_and_grads(m, *random_batch(TINY, B=2, T=7, seed=2), checkpointing=checkpointing)
+    assert seen["loss"] == loss
+    assert set(seen) == set(VALUES) | {f"grad.act.{name}" for name in VALUES}
+
+
+@pytest.mark.parametrize("wrong", [numpy_gpt, "numpy_gpt.model", None])
+def test_what_is_no_model_is_refused(wrong):
+    with pytest.raises(GPTError, match="record needs the module"), record(wrong):
+        pass
 
 
 def test_the_model_is_unwrapped_after_an_error_too():

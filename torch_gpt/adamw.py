@@ -9,7 +9,7 @@ import math
 import numpy as np
 import torch
 
-from numpy_gpt.adamw import Moments, check_step, cosine
+from numpy_gpt.adamw import Moments, check_max_norm, check_settings, check_step, cosine
 from numpy_gpt.errors import GPTError
 from numpy_gpt.params import named, tree_map
 
@@ -24,7 +24,8 @@ def moments(params):
 @torch.no_grad()
 def step(params, grads, moments, t, lr, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1):
     """Step number t = 1, 2, ...: params and moments are updated in place; matrices decay, biases and gains don't"""
-    check_step(params, grads, moments, t)
+    check_step(params, grads, moments)
+    t, lr, beta1, beta2, eps, weight_decay = check_settings(t, lr, beta1, beta2, eps, weight_decay)
     leaves = zip(named(params), named(grads), named(moments.m), named(moments.v), strict=True)
     for (_, p), (_, g), (_, m), (_, v) in leaves:
         decay = weight_decay if p.ndim == 2 else 0.0
@@ -37,22 +38,25 @@ def update(p, g, m, v, t, lr, beta1, beta2, eps, decay):
     m += (1 - beta1) * g
     v *= beta2
     v += (1 - beta2) * (g * g)
-    d = sqrt(v) * (1 / math.sqrt(1 - beta2**t)) + eps
-    p -= lr / (1 - beta1**t) * (m / d)
+    denominator = sqrt(v) * (1 / math.sqrt(1 - beta2**t)) + eps
+    p -= lr / (1 - beta1**t) * (m / denominator)
 
 
 def sqrt(v):
     """Rounded correctly: on a CPU with AVX-512 PyTorch's own misses the last bit of a fifth of all float32 numbers"""
-    return torch.from_numpy(np.sqrt(v.numpy())) if v.device.type == "cpu" else v.sqrt()
+    exact = v.device.type == "cpu" and v.dtype != torch.bfloat16  # which NumPy lacks
+    return torch.from_numpy(np.sqrt(v.numpy())) if exact else v.sqrt()
 
 
 def clip(grads, max_norm):
     """Scale the gradients in place so that their norm, all as one vector, is at most max_norm -> the norm before"""
+    check_max_norm(max_norm)
     squares = {name: float(g.double().square().sum()) for name, g in named(grads)}
     for name, s in squares.items():
         if not math.isfinite(s):
             raise GPTError(f"the gradient of {name} is not finite: nothing was updated; lower the learning rate.")
     norm = math.sqrt(sum(squares.values()))
     if norm > max_norm:
-        tree_map(lambda g: g.mul_(max_norm / norm), grads)
+        for _, g in named(grads):
+            g *= float(max_norm / norm)
     return norm

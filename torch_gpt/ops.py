@@ -37,7 +37,7 @@ def dropout(x, rate, noise):
     drop = round(256 * rate)
     if noise is None or drop == 0:
         return x
-    keep = noise.bytes(x.shape, x.device) >= drop     # as x
+    keep = noise.bytes(x.shape, x.device) >= drop     # x's shape
     scale = 256 / (256 - drop)
     return x * keep * scale
 
@@ -51,12 +51,9 @@ def attention(q, k, v, rate=0.0, noise=None):
     Its kernel can't take our dropout either: with dropout the formula is spelled out.
     """
     T, S, D = q.shape[-2], k.shape[-2], q.shape[-1]
-    dropped = noise is not None and rate > 0
-    if not dropped and T == S:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
     mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
-    if not dropped:
-        return F.scaled_dot_product_attention(q, k, v, mask)
+    if noise is None or rate == 0:
+        return F.scaled_dot_product_attention(q, k, v, None if T == S else mask, is_causal=T == S)
     s = q @ k.mT / math.sqrt(D)                       # (B,H,T,S)
     p = softmax(s.masked_fill(~mask, -math.inf))      # (B,H,T,S)
     return dropout(p, rate, noise) @ v                # (B,H,T,D)
@@ -64,7 +61,7 @@ def attention(q, k, v, rate=0.0, noise=None):
 
 def embedding(tokens, wte, wpe, start=0):
     """x = wte[token] + wpe[position]             tokens (B,T) ints, the first at position start   ->   x (B,T,C)"""
-    return F.embedding(tokens, wte) + wpe[start : start + tokens.shape[1]]
+    return F.embedding(tokens, wte) + F.embedding(torch.arange(start, start + tokens.shape[1], device=wpe.device), wpe)
 
 
 def unembedding(x, w):
@@ -73,5 +70,5 @@ def unembedding(x, w):
 
 
 def cross_entropy(z, targets):
-    """L = mean( log Σ exp z - z[target] )        z (B,T,V)   targets (B,T) ints   ->   L, a scalar"""
+    """loss = mean( log Σ exp z - z[target] )     z (B,T,V)   targets (B,T) ints   ->   a scalar"""
     return F.cross_entropy(z.flatten(0, 1), targets.flatten())

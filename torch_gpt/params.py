@@ -14,6 +14,8 @@ def init(config, seed=0, device="cpu", dtype=torch.float32):
 
 def from_numpy(m, device="cpu", dtype=None):
     """On the CPU and in the same dtype the tensors share the arrays' memory"""
+    if not isinstance(dtype, torch.dtype | None):
+        raise GPTError(f"dtype is {dtype!r}: it must be one of PyTorch's, as torch.float32.")
     try:
         device = torch.device(device)
         return m._replace(params=tree_map(lambda a: torch.from_numpy(a).to(device, dtype), m.params))
