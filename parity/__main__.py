@@ -9,7 +9,7 @@ from numpy_gpt import GPTError
 
 COMMANDS = {
     "report": "the error of numpy_gpt and of torch_gpt against float64, tensor by tensor",
-    "mutants": "break numpy_gpt in every way that is worth a test, and name the test that sees it",
+    "mutants": "change numpy_gpt's maths in one place at a time, and name the test that sees it",
 }
 
 

@@ -1,4 +1,4 @@
-"""Every way to break a function by one small change: a sign, a term, a factor, an operand, a transpose, a constant."""
+"""Ways to break a function by one small change: a sign, a term, a factor, an operand, a transpose, a constant."""
 
 import ast
 import inspect

@@ -12,22 +12,14 @@ from numpy_gpt import Config, named
 from numpy_gpt.params import tree_map
 
 from .compare import FEW_ULP, FLOAT64, disagreements, error
-from .inputs import TINY, random_batch, random_model
-from .trace import compare_step, numpy_trace, torch_trace
-
-VARIANTS = {
-    "as released": {},
-    "untied": {"tied": False},
-    "no qkv bias": {"qkv_bias": False},
-    "dropout": {"dropout": 0.3},
-    "all three": {"tied": False, "qkv_bias": False, "dropout": 0.3},
-}
+from .inputs import TINY, VARIANTS, random_batch, random_model
+from .trace import compare_steps, numpy_trace, torch_trace
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_tensor_of_a_step(variant, device):
-    config = Config(61, 11, 12, 3, 2, **VARIANTS[variant])
-    rows = compare_step(random_model(config), *random_batch(config, B=2, T=7), device, noise=(5, 3))
+    config = VARIANTS[variant]
+    rows = compare_steps(config, B=2, T=7, device=device)
     assert len(rows) == 30 + 30 + tensors(config)
     assert disagreements(rows) == []
 
@@ -64,13 +56,13 @@ def test_in_any_shape(device, step):
 
 
 def test_the_whole_context(device):
-    rows = compare_step(random_model(TINY), *random_batch(TINY, B=1, T=TINY.n_ctx), device)
+    rows = compare_steps(TINY, B=1, T=TINY.n_ctx, device=device)
     assert disagreements(rows) == []
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_twins_checkpointed_gradients_are_its_plain_ones(variant, device):
-    config = Config(61, 11, 12, 3, 2, **VARIANTS[variant])
+    config = VARIANTS[variant]
     m = torch_gpt.from_numpy(random_model(config), device)
     batch = random_batch(config, B=2, T=7)
     noise = torch_gpt.Noise(5, 3)
@@ -84,7 +76,7 @@ def test_the_twins_checkpointed_gradients_are_its_plain_ones(variant, device):
 def test_bfloat16_errs_as_float32_does_in_units_of_its_own(device):
     m = random_model(TINY)
     batch = random_batch(TINY, B=2, T=7)
-    rows = compare_step(m, *batch, device)
+    rows = compare_steps(TINY, B=2, T=7, device=device)
     truth = numpy_trace(m._replace(params=tree_map(lambda a: a.astype(np.float64), m.params)), *batch)
     coarse = torch_trace(torch_gpt.from_numpy(m, device, torch.bfloat16), *batch)
     for row in rows:

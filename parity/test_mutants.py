@@ -8,6 +8,11 @@ from . import mutants
 from .mutate import mutants as mutants_of
 
 
+@pytest.fixture(autouse=True)
+def draws_as_before(monkeypatch):
+    monkeypatch.setattr(mutants.trace, "DRAWS", mutants.trace.DRAWS)  # which main lowers
+
+
 def hypotenuse(a, b, scale=2.0):
     """not a mutant"""
     a -= b

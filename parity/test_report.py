@@ -12,19 +12,19 @@ from .compare import Row
 from .inputs import random_model
 
 
-def run(*options):
-    command = [sys.executable, "-m", "parity", "report", *options]
+def run(*options, device="cpu"):
+    command = [sys.executable, "-m", "parity", "report", "--device", device, *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
-def test_every_value_and_every_parameter_has_a_line_and_all_agree():
+def test_every_value_and_every_parameter_has_a_line_and_all_agree(device):
     options = ["--n-layer", "1", "--untied", "--dropout", "0.2", "--batch-size", "3", "--tokens", "5"]
-    done = run(*options)
+    done = run(*options, device=device)
     assert (done.returncode, done.stderr) == (0, "")
     lines = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines() if line}
-    assert lines["h.0.attn.q"][0] == "3x3x5x4"
+    assert lines["h.0.attn.q"][0] == "3x3x5x16"
     assert len(lines["h.0.attn.q"]) == 1 + 4
-    config = Config(61, 11, 12, 3, 1, dropout=0.2, tied=False)
+    config = Config(61, 11, 48, 3, 1, dropout=0.2, tied=False)
     names = [name for name, _ in named(random_model(config).params) if not name.endswith("c_attn.b")]
     assert set(names) <= set(lines)
     for name in names:

@@ -1,6 +1,7 @@
 """Do the two train alike: the same AdamW bits from equal gradients, the same losses over k steps, and PyTorch's own?"""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 import numpy_gpt
 import torch_gpt
-from numpy_gpt import Config, GPTError, named
+from numpy_gpt import GPTError, named
 from numpy_gpt.params import tree_map
 
 from .compare import FEW_ULP, FLOAT64
@@ -116,7 +117,7 @@ def train(side, m, batches, device="cpu", **settings):
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_the_losses_of_ten_steps(dropout, checkpointing, device):
-    config = Config(61, 11, 12, 3, 2, dropout=dropout)
+    config = replace(TINY, dropout=dropout)
     batches = [random_batch(config, B=2, T=11, seed=step % 2) for step in range(10)]
     runs = {}
     for dtype in (np.float32, np.float64):
@@ -142,8 +143,14 @@ def test_the_schedule_is_that_of_torch_optim():
         assert math.isclose(ours, schedule.get_last_lr()[0], rel_tol=1e-12), step
         optimiser.step()
         schedule.step()
-    assert numpy_gpt.adamw.cosine(steps + 9, steps, lr, min_lr, warmup) == min_lr
-    assert numpy_gpt.adamw.cosine(0, steps, lr) == lr  # without a warm-up
-    assert math.isclose(numpy_gpt.adamw.cosine(steps // 2, steps, lr), lr / 2)  # and with no floor
-    assert numpy_gpt.adamw.cosine(3, 3, lr, warmup=3) == lr  # warmed up when the steps are over
-    assert numpy_gpt.adamw.cosine(4, 4, lr, warmup=3) == 0
+
+
+def test_the_schedule_at_its_ends():
+    cosine = numpy_gpt.adamw.cosine
+    assert cosine(39, 30, 0.5, min_lr=0.1, warmup=5) == 0.1
+    assert cosine(0, 30, 0.5) == 0.5  # without a warm-up
+    assert math.isclose(cosine(15, 30, 0.5), 0.25)  # and with no floor
+    assert cosine(3, 3, 0.5, warmup=3) == 0.5  # warmed up when the steps are over
+    assert cosine(4, 4, 0.5, warmup=3) == 0
+    with pytest.raises(GPTError, match="the step of the schedule is -1: count from 0"):
+        cosine(-1, 30, 0.5)
