@@ -98,7 +98,7 @@ def checkpointed_block(x, p, config, kv=None, noise=None):
 
 
 def checkpointed_block_backward(dx, saved):
-    """... and runs again to have what its backward reads: a third more time, a fraction of the memory"""
+    """... and runs again to have what its backward reads: one forward more, for a fraction of the memory"""
     x, p, config, noise = saved
     return block_backward(dx, block(x, p, config, None, noise)[1])
 
@@ -153,5 +153,6 @@ def loss_and_grads(m, tokens, targets, noise=None, checkpointing=False):
         logits, s_gpt2 = gpt2(tokens, m.params, m.config, None, noise, checkpointing)
         check_finite("the output", logits, m.params)
         loss, s_cross_entropy = cross_entropy(logits, targets)
+        check_finite("the loss", loss, m.params)
         (dlogits,) = cross_entropy_backward(1.0, s_cross_entropy)
         return loss, gpt2_backward(dlogits, s_gpt2)

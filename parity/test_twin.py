@@ -73,6 +73,16 @@ def test_a_parameter_that_is_not_finite_is_named(m):
             run()
 
 
+def test_a_loss_that_overflows_is_told(device):
+    m = torch_gpt.from_numpy(random_model(VARIANTS["untied"]), device)
+    m.params.ln_f.g[...], m.params.ln_f.b[...] = 0, 1
+    m.params.head.w[...] = 0
+    m.params.head.w[0, 0], m.params.head.w[1, 0] = 3e38, -3e38
+    assert torch.isfinite(torch_gpt.forward(m, GOOD)).all()
+    with pytest.raises(GPTError, match="the loss is not finite though every parameter is"):
+        torch_gpt.loss_and_grads(m, GOOD, GOOD + 1)
+
+
 def test_a_kv_that_is_full_is_left_as_it_was(m, device):
     kv = torch_gpt.kv.new_kv(TINY, B=2, device=device)
     tokens = torch.zeros(2, 11, dtype=torch.long, device=device)

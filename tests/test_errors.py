@@ -80,6 +80,16 @@ def test_a_logit_that_the_loss_does_not_feel_is_seen():
         loss_and_grads(m, GOOD, GOOD)
 
 
+def test_a_loss_that_overflows_is_told():
+    m = random_model(VARIANTS["untied"])
+    m.params.ln_f.g[...], m.params.ln_f.b[...] = 0, 1
+    m.params.head.w[...] = 0
+    m.params.head.w[:2, 0] = 3e38, -3e38
+    assert np.isfinite(forward(m, GOOD)).all()
+    with pytest.raises(GPTError, match="the loss is not finite though every parameter is"):
+        loss_and_grads(m, GOOD, GOOD + 1)
+
+
 WRONG = {
     "n_ctx": replace(TINY, n_ctx=12),
     "n_vocab": replace(TINY, n_vocab=60),

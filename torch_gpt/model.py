@@ -99,6 +99,7 @@ def loss_and_grads(m, tokens, targets, noise=None, checkpointing=False):
     logits = gpt2(on_device(tokens, m), params, m.config, None, noise, checkpointing)
     check_finite("the output", logits, m.params, torch.isfinite)
     loss = cross_entropy(logits, on_device(targets, m))
+    check_finite("the loss", loss, m.params, torch.isfinite)
     loss.backward()
     return loss.detach(), tree_map(lambda a: a.grad, params)
 
