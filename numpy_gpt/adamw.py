@@ -57,7 +57,7 @@ def tiles(*arrays):
 
 def check_settings(t, lr, beta1, beta2, eps, weight_decay):
     """As Python numbers: NumPy's float64 scalars would turn float32 arithmetic into float64"""
-    if t != int(t) or t < 1:
+    if not 1 <= t < math.inf or t != int(t):
         raise GPTError(f"the step t is {t}: count 1, 2, ..., as the correction of the moments' bias needs it.")
     for name, value in (("lr", lr), ("eps", eps), ("weight_decay", weight_decay)):
         if not 0 <= value < math.inf:

@@ -161,6 +161,7 @@ def attention_backward(dy, saved):
 
 def embedding(tokens, wte, wpe, start=0):
     """x = wte[token] + wpe[position]             tokens (B,T) ints, the first at position start   ->   x (B,T,C)"""
+    # indices, since a slice that goes past N would be cut short without an error
     x = wte[tokens] + wpe[np.arange(start, start + tokens.shape[1])]
     return x, (tokens, wte, wpe, start)
 

@@ -103,6 +103,8 @@ def test_a_tree_that_does_not_fit_is_refused_and_nothing_is_updated(what):
 NO_SETTINGS = [
     ({"t": 0}, "the step t is 0: count 1, 2"),
     ({"t": 1.5}, "the step t is 1.5"),
+    ({"t": math.nan}, "the step t is nan"),
+    ({"t": math.inf}, "the step t is inf"),
     ({"lr": -1}, "lr is -1: it must be a finite number of at least 0"),
     ({"lr": math.nan}, "lr is nan"),
     ({"lr": math.inf}, "lr is inf"),
