@@ -1,0 +1,1 @@
+"""GPT-2's weights in three formats, each a file here."""
