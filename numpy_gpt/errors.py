@@ -1,5 +1,9 @@
-"""The one exception that a user's mistake raises."""
+"""What a user's mistake raises."""
 
 
 class GPTError(Exception):
     """One sentence: which file or argument, what is wrong with it, and what to do."""
+
+
+class CheckpointError(GPTError):
+    """Weights are missing, or a file doesn't hold what it should."""

@@ -2,10 +2,10 @@
 
 import argparse
 import importlib
-import os
 import sys
 
 from numpy_gpt import GPTError
+from numpy_gpt.command import run
 
 COMMANDS = {
     "report": "the error of numpy_gpt and of torch_gpt against float64, tensor by tensor",
@@ -24,26 +24,12 @@ def main():
     parser.add_argument("command", choices=COMMANDS)
     command = parser.parse_args(sys.argv[1:2]).command
     try:
-        status = importlib.import_module(f".{command}", __package__).main(sys.argv[2:])
-        sys.stdout.flush()
-        return status
+        return importlib.import_module(f".{command}", __package__).main(sys.argv[2:])
     except ModuleNotFoundError as e:
-        return fail(
+        raise GPTError(
             f'{e.name} is not installed: run pip install "numpy-gpt[test]", or pip install -e ".[test]" in a clone.'
-        )
-    except GPTError as e:
-        return fail(e)
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
-        return 0
-
-
-def fail(sentence):
-    print(f"parity: {sentence}", file=sys.stderr)
-    return 2
+        ) from None
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("parity", main, failed=2))  # 1 says that something differs

@@ -1,0 +1,106 @@
+"""Files that can't be trusted are read here, and files that must not be left half-written are written here."""
+
+import json
+import mmap
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from .errors import CheckpointError, GPTError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+
+def map_file(path: Path) -> np.ndarray:
+    """-> its bytes, of which none is read yet; they can be written to, and the file stays as it is"""
+    size = size_of(path)
+    with opened(path) as f:
+        return np.frombuffer(mmap.mmap(f.fileno(), size, access=mmap.ACCESS_COPY) if size else bytearray(), np.uint8)
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    if size_of(path) > limit:
+        raise CheckpointError(f"{path} has {size_of(path):,} bytes where {limit:,} are plenty: it is another file.")
+    with opened(path) as f:
+        return f.read(limit)
+
+
+def read_json(path: Path, limit: int = 1 << 20) -> dict[str, Any]:
+    return parse_json(path, read_bytes(path, limit))
+
+
+def parse_json(path: Path, text: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(text.decode("utf-8"), object_pairs_hook=without_duplicates)
+    except (ValueError, RecursionError) as e:  # ValueError is also what text that isn't UTF-8 raises
+        raise CheckpointError(f"{path} has no valid JSON ({e}): get the file again.") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(
+            f"{path} holds a JSON {type(value).__name__} where an object belongs: get the file again."
+        )
+    return value
+
+
+def without_duplicates(pairs):
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands there twice")
+    return found
+
+
+def size_of(path: Path) -> int:
+    """of a regular file: to open a pipe or a terminal would wait for ever"""
+    if not path.is_file():
+        what = "is a directory" if path.is_dir() else "is no regular file" if path.exists() else "doesn't exist"
+        raise CheckpointError(f"{path} {what}, and a file is needed there.")
+    return path.stat().st_size
+
+
+def opened(path: Path) -> BinaryIO:
+    try:
+        return open(path, "rb")
+    except OSError as e:
+        raise CheckpointError(f"{path} can't be read: {e.strerror}.") from None
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which takes path's place when all is written, and leaves no trace otherwise"""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with open(part, "wb") as f:
+            yield f
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(part, path)
+    except OSError as e:
+        raise GPTError(f"{path} can't be written: {e.strerror}; what was there before still is.") from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(directory: Path, wait=lambda: None) -> Iterator[None]:
+    """Alone in the directory, among those who ask; wait() is called where another process must be waited for"""
+    if not fcntl:
+        yield
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            wait()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError:
+            pass  # some network file systems lock no directories
+        yield
+    finally:
+        os.close(descriptor)
