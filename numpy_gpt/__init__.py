@@ -2,13 +2,14 @@
 
 from . import adamw, kv
 from .config import RELEASED, Config
-from .errors import GPTError
+from .errors import CheckpointError, GPTError
 from .model import forward, loss_and_grads
 from .noise import Noise
 from .params import Model, init, named
 
 __all__ = [
     "RELEASED",
+    "CheckpointError",
     "Config",
     "GPTError",
     "Model",

@@ -82,6 +82,25 @@ def tree_map(f: Callable, tree: Any, *others: Any) -> Any:
     return type(tree)(*branches) if isinstance(tree, tuple) else branches
 
 
+def grow(config: Config, leaf: Callable[[str], Any]) -> GPT2:
+    """The tree of such a model with leaf(name) for every leaf: named, backwards"""
+
+    def linear(name, bias=True):
+        return Linear(leaf(f"{name}.w"), leaf(f"{name}.b") if bias else None)
+
+    def layernorm(name):
+        return LayerNorm(leaf(f"{name}.g"), leaf(f"{name}.b"))
+
+    def block(name):
+        attn = Attn(linear(f"{name}.attn.c_attn", config.qkv_bias), linear(f"{name}.attn.c_proj"))
+        mlp = MLP(linear(f"{name}.mlp.c_fc"), linear(f"{name}.mlp.c_proj"))
+        return Block(layernorm(f"{name}.ln_1"), attn, layernorm(f"{name}.ln_2"), mlp)
+
+    h = [block(f"h.{i}") for i in range(config.n_layer)]
+    head = None if config.tied else Head(leaf("head.w"))
+    return GPT2(leaf("wte"), leaf("wpe"), h, layernorm("ln_f"), head)
+
+
 def init(config: Config, seed: int = 0) -> Model:
     """GPT-2's start: weights normal with std 0.02, the two projections into the residual stream by sqrt(2 L) smaller"""
     if not isinstance(config, Config):

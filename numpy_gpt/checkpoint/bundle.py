@@ -1,0 +1,182 @@
+"""TensorFlow's bundle without TensorFlow: prefix.index, a table of protocol buffers, and prefix.data-*, raw tensors."""
+
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from math import prod
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from ..errors import CheckpointError
+from ..files import map_file, read_bytes
+from . import table
+from .crc32c import crc32c, mask
+from .stored import Stored, numpy_dtype, packed, view
+
+HEADER = bytes.fromhex("08011a020801")  # one data file, little-endian, version 1
+LARGEST_INDEX = 1 << 26
+DTYPES = {1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 9: "int64", 10: "bool"}
+DTYPES |= {14: "bfloat16", 17: "uint16", 19: "float16", 22: "uint32", 23: "uint64"}
+NUMBERS = {dtype: number for number, dtype in DTYPES.items()}
+
+
+class Entry(NamedTuple):
+    """What the index says of a tensor"""
+
+    dtype: str
+    shape: tuple[int, ...]
+    file: str  # data-00000-of-00001
+    offset: int
+    size: int  # in bytes
+    crc: int  # masked
+
+
+def read(prefix: Path) -> dict[str, Stored]:
+    """The tensors of prefix.index, mapped"""
+    entries = read_index(Path(f"{prefix}.index"))
+    data = {file: map_file(Path(f"{prefix}.{file}")) for file in {entry.file for entry in entries.values()}}
+    stored = {}
+    for name, (dtype, shape, file, offset, size, crc) in entries.items():
+        if offset + size > len(data[file]):
+            raise CheckpointError(
+                f"{prefix}.{file} has {len(data[file]):,} bytes, and the tensor {name} needs {offset + size:,}: "
+                "it was cut off; get the file again."
+            )
+        stored[name] = Stored(name, dtype, shape, view(data[file], offset, dtype, shape), crc)
+    return stored
+
+
+def read_index(path: Path) -> dict[str, Entry]:
+    """What it says of every tensor, where that can be true: sizes are those of the shapes, and no tensors overlap"""
+    try:
+        rows = list(table.items(read_bytes(path, LARGEST_INDEX)))
+        if not rows or rows[0][0] != b"":
+            raise ValueError("it has no header")
+        shards = read_header(rows[0][1], len(rows))
+        entries = {key.decode(): read_entry(key.decode(), value, shards) for key, value in rows[1:]}
+        check_overlaps(entries)
+    except ValueError as e:
+        raise CheckpointError(
+            f"{path} is no intact index of a TensorFlow checkpoint: {e}; get the file again."
+        ) from None
+    return entries
+
+
+def read_header(message: bytes, most: int) -> int:
+    """BundleHeader = 1: number of data files, 2: endianness, 3: version"""
+    header = record(message, shards=(1, int), endianness=(2, int))
+    if header["endianness"]:
+        raise ValueError("it was written on a big-endian machine")
+    if not 0 < header["shards"] <= most:
+        raise ValueError(f"it speaks of {header['shards']} data files")
+    return header["shards"]
+
+
+def read_entry(name: str, message: bytes, shards: int) -> Entry:
+    """BundleEntry = 1: dtype, 2: shape, 3: shard, 4: offset, 5: size, 6: masked CRC-32C, 7: slices"""
+    numbers = dict(zip(("dtype", "shard", "offset", "size", "crc"), ((n, int) for n in (1, 3, 4, 5, 6)), strict=True))
+    entry = record(message, **numbers, shape=(2, bytes), slices=(7, bytes))
+    dtype, shape = DTYPES.get(entry["dtype"]), read_shape(entry["shape"])
+    if dtype is None:
+        raise ValueError(f"the tensor {name} has TensorFlow's dtype {entry['dtype']}, which isn't read here")
+    if entry["slices"]:
+        raise ValueError(f"the tensor {name} is stored in slices, which isn't read here")
+    if entry["shard"] >= shards:
+        raise ValueError(f"the tensor {name} is in data file {entry['shard']} of {shards}")
+    if entry["size"] != prod(shape) * numpy_dtype(dtype).itemsize:
+        raise ValueError(f"the tensor {name} has {entry['size']} bytes, which isn't {dtype} of the shape {shape}")
+    return Entry(dtype, shape, data_file(entry["shard"], shards), entry["offset"], entry["size"], entry["crc"])
+
+
+def data_file(shard: int, shards: int) -> str:
+    return f"data-{shard:05}-of-{shards:05}"
+
+
+def read_shape(message: bytes) -> tuple[int, ...]:
+    """TensorShape = 2: dimension, repeatedly        dimension = 1: size"""
+    dims = [record(typed(dim, bytes), size=(1, int))["size"] for number, dim in fields(message) if number == 2]
+    if len(dims) > 32 or prod(max(dim, 1) for dim in dims) >= 1 << 48:
+        raise ValueError(f"{dims} is no shape")
+    return tuple(dims)
+
+
+def check_overlaps(entries: Mapping[str, Entry]) -> None:
+    """Two tensors in one place would change each other"""
+    rows = sorted((entry.file, entry.offset, entry.offset + entry.size, name) for name, entry in entries.items())
+    for (file, _, end, name), (next_file, offset, _, next_name) in pairwise(rows):
+        if file == next_file and offset < end:
+            raise ValueError(f"the tensors {name} and {next_name} overlap")
+
+
+def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """The number and value of each field of a protocol buffer"""
+    at = 0
+    while at < len(message):
+        tag, at = table.varint(message, at)
+        number, kind = tag >> 3, tag & 7
+        if kind == 0:
+            value, at = table.varint(message, at)
+            yield number, value
+        elif kind == 2:
+            size, at = table.varint(message, at)
+            yield number, table.take(message, at, size)
+            at += size
+        elif kind in (1, 5):
+            size = 8 if kind == 1 else 4
+            yield number, int.from_bytes(table.take(message, at, size), "little")
+            at += size
+        else:
+            raise ValueError(f"a field is of the unknown kind {kind}")
+
+
+def record(message: bytes, **wanted: tuple[int, type]) -> dict[str, Any]:
+    """Of a protocol buffer the fields name=(number, type); one that is 0 or empty is left out of the message"""
+    found = {name: kind() for name, (_, kind) in wanted.items()}
+    names = {number: name for name, (number, _) in wanted.items()}
+    for number, value in fields(message):
+        if number in names:
+            found[names[number]] = typed(value, type(found[names[number]]))
+    return found
+
+
+def typed(value, kind: type):
+    if not isinstance(value, kind):
+        raise ValueError(f"{value!r} stands where {kind.__name__} belongs")
+    return value
+
+
+def write(index: BinaryIO, data: BinaryIO, tensors: Mapping[str, np.ndarray], dtype) -> None:
+    """The tensors end to end in the order of their names, then the index of them"""
+    entries, offset = {}, 0
+    for name in in_order(tensors):
+        a = packed(name, tensors[name], dtype)
+        data.write(a.data)
+        entries[name] = Entry(a.dtype.name, a.shape, data_file(0, 1), offset, a.nbytes, mask(crc32c(a)))
+        offset += a.nbytes
+    index.write(write_index(entries))
+
+
+def write_index(entries: Mapping[str, Entry]) -> bytes:
+    """for one data file"""
+    named = [(name.encode(), write_entry(entries[name])) for name in in_order(entries)]
+    return table.pack([(b"", HEADER), *named])
+
+
+def in_order(names) -> list[str]:
+    return sorted(names, key=str.encode)
+
+
+def write_entry(entry: Entry) -> bytes:
+    shape = b"".join(write_field(2, write_field(1, size)) for size in entry.shape)
+    place = write_field(4, entry.offset) + write_field(5, entry.size)
+    return (
+        write_field(1, NUMBERS[entry.dtype]) + write_field(2, shape) + place + b"\x35" + entry.crc.to_bytes(4, "little")
+    )
+
+
+def write_field(number: int, value: int | bytes) -> bytes:
+    """A number that is 0 is left out"""
+    if isinstance(value, bytes):
+        return table.pack_varints(number << 3 | 2, len(value)) + value
+    return table.pack_varints(number << 3, value) if value else b""
