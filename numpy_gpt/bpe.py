@@ -1,0 +1,117 @@
+"""A trainer of byte-level BPE, which writes the two files that tokenizer.py reads.
+
+Text is cut into words by GPT-2's pattern, and a word is at first a row of bytes. Again and again the pair of neighbours
+that stands there most often becomes a token of its own. Only the words with that pair change then, and with them the
+counts of the pairs in them; those are kept up to date, and a heap has the most frequent pair on top.
+"""
+
+import heapq
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from itertools import pairwise
+from pathlib import Path
+
+import regex
+
+from .errors import GPTError
+from .files import replacing
+from .tokenizer import BYTES, EOT, NAMES, PATTERN, SIGNS
+
+Pair = tuple[int, int]
+FIRST = len(BYTES)  # the id of the first merge
+
+
+def train(texts: Iterable[str], n_vocab: int) -> list[Pair]:
+    """The merges of a vocabulary of that size, <|endoftext|> included; of equally frequent pairs the lower ids first"""
+    if isinstance(texts, str):
+        raise GPTError("texts is one str: give a list of texts, or whatever yields them one after the other.")
+    if not isinstance(n_vocab, int) or n_vocab <= FIRST:
+        raise GPTError(f"n_vocab is {n_vocab!r}: it must be at least {FIRST + 1}, for the bytes and {EOT}.")
+    words, counts = spell(count_words(texts))
+    pairs, places = count_pairs(words, counts)
+    heap = [(-n, pair) for pair, n in pairs.items()]
+    heapq.heapify(heap)
+    merges: list[Pair] = []
+    while len(merges) < n_vocab - FIRST - 1:
+        pair = most_frequent(heap, pairs)
+        if pair is None:
+            raise GPTError(f"n_vocab is {n_vocab}: the text has no pairs left after {FIRST + 1 + len(merges)} tokens.")
+        changed: Counter[Pair] = Counter()
+        for i in places.pop(pair):
+            old = words[i]
+            words[i] = new = merge(old, pair, FIRST + len(merges))
+            for neighbours in pairwise(old):
+                changed[neighbours] -= counts[i]
+            for neighbours in pairwise(new):
+                changed[neighbours] += counts[i]
+                places[neighbours].add(i)
+        for neighbours, change in changed.items():
+            if change:
+                pairs[neighbours] += change
+                heapq.heappush(heap, (-pairs[neighbours], neighbours))
+        merges.append(pair)
+    return merges
+
+
+def count_words(texts: Iterable[str]) -> Counter[str]:
+    """as GPT-2's pattern cuts them; documents end at <|endoftext|>"""
+    word = regex.compile(PATTERN)
+    words: Counter[str] = Counter()
+    for text in texts:
+        for document in text.split(EOT):
+            words.update(word.findall(document))
+    return words
+
+
+def spell(found: Counter[str]) -> tuple[list[list[int]], list[int]]:
+    """The words as rows of ids, and how often each stands there"""
+    ids = {byte: i for i, byte in enumerate(BYTES)}
+    return [[ids[byte] for byte in word.encode()] for word in found], list(found.values())
+
+
+def count_pairs(words: list[list[int]], counts: list[int]) -> tuple[Counter[Pair], defaultdict[Pair, set[int]]]:
+    """How often each pair stands there, and in which words"""
+    pairs: Counter[Pair] = Counter()
+    places: defaultdict[Pair, set[int]] = defaultdict(set)
+    for i, word in enumerate(words):
+        for pair in pairwise(word):
+            pairs[pair] += counts[i]
+            places[pair].add(i)
+    return pairs, places
+
+
+def most_frequent(heap: list[tuple[int, Pair]], pairs: Counter[Pair]) -> Pair | None:
+    """from the heap, which still has the counts of the past as well"""
+    while heap:
+        n, pair = heapq.heappop(heap)
+        if n and -n == pairs[pair]:
+            return pair
+    return None
+
+
+def merge(word: list[int], pair: Pair, token: int) -> list[int]:
+    """The word with that token for every such pair, from the left"""
+    merged: list[int] = []
+    i = 0
+    while i < len(word):
+        if i + 1 < len(word) and (word[i], word[i + 1]) == pair:
+            merged.append(token)
+            i += 2
+        else:
+            merged.append(word[i])
+            i += 1
+    return merged
+
+
+def write(directory: Path, merges: list[Pair]) -> None:
+    """encoder.json and vocab.bpe, in OpenAI's order: bytes, merges, <|endoftext|>"""
+    tokens = [SIGNS[byte] for byte in BYTES]
+    lines = ["#version: 0.2"]
+    for a, b in merges:
+        lines.append(f"{tokens[a]} {tokens[b]}")
+        tokens.append(tokens[a] + tokens[b])
+    ids = {token: i for i, token in enumerate([*tokens, EOT])}
+    for name, text in zip(NAMES[0], (json.dumps(ids), "\n".join(lines) + "\n"), strict=True):
+        with replacing(directory / name) as f:
+            f.write(text.encode())

@@ -1,0 +1,178 @@
+"""GPT-2's byte-level BPE, from the vocabulary beside the weights: tiktoken does it, nothing is fetched or cached."""
+
+import codecs
+import operator
+import re
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from .errors import CheckpointError, GPTError
+from .files import parse_json, read_bytes
+
+NAMES = (
+    ("encoder.json", "vocab.bpe"),
+    ("vocab.json", "merges.txt"),
+)  # OpenAI's, and Hugging Face's for the same contents
+EOT = "<|endoftext|>"
+LARGEST = 1 << 25  # bytes of a file; OpenAI's have 1 MB and 0.5 MB
+# Contractions; words, numbers and other signs, each with the space before it; spaces, but for the one before a word. A
+# run that can only end where it does is taken at once (++), since every step back that is kept in mind costs stack.
+PATTERN = r"'(?:s|t|re|ve|m|ll|d)| ?(?:\p{L}++|\p{N}++|[^\s\p{L}\p{N}]++)|\s++$|\s+(?!\S)|\s"
+# All but the last of the spaces before a word are a piece of their own, so text may be cut after them; a million in one
+# text are more steps back than tiktoken's stack has room for.
+BEFORE_THE_LAST_SPACE = re.compile(r"(?<![ \t\n\r])[ \t\n\r]{100000,}(?=[ \t\n\r]\S)")
+PRINTABLE = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+BYTES = [*PRINTABLE, *(byte for byte in range(256) if byte not in PRINTABLE)]  # in the order of OpenAI's ids
+SIGNS = {byte: chr(byte if byte in PRINTABLE else 256 + i - len(PRINTABLE)) for i, byte in enumerate(BYTES)}
+BYTE_OF = {sign: byte for byte, sign in SIGNS.items()}  # both files write a byte as a character that can be seen
+
+
+def load(directory: Path) -> "Tokenizer | None":
+    """of a directory with the two files, which are read when the tokenizer is first used"""
+    for names in NAMES:
+        paths = [directory / name for name in names]
+        lacking = [path for path in paths if not path.exists()]
+        if not lacking:
+            return Tokenizer(*paths)
+        if len(lacking) == 1:
+            raise CheckpointError(f"{lacking[0]} is missing, one of the two files of the vocabulary: get it again.")
+    return None
+
+
+class Tokenizer:
+    def __init__(self, encoder: Path, merges: Path):
+        self.encoder, self.merges = encoder, merges
+
+    def encode(self, text: str) -> list[int]:
+        """What stands in it is text, <|endoftext|> too; .encoding knows that as a token"""
+        if not isinstance(text, str):
+            raise GPTError(f"text is {type(text).__name__}: it must be str.")
+        ids, start = [], 0
+        for spaces in BEFORE_THE_LAST_SPACE.finditer(text):
+            ids += self.encoding.encode_ordinary(text[start : spaces.end()])
+            start = spaces.end()
+        return ids + self.encoding.encode_ordinary(text[start:])
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Bytes that are no UTF-8 become U+FFFD"""
+        return self.decode_bytes(ids).decode(errors="replace")
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        return b"".join(map(self.token, ids))
+
+    def token(self, i: int) -> bytes:
+        try:
+            return self.tokens[operator.index(i)]
+        except (TypeError, KeyError):
+            raise GPTError(
+                f"the token id {i!r} is none of the vocabulary's: those are 0 to {self.n_vocab - 1}."
+            ) from None
+
+    def decoder(self) -> "Decoder":
+        return Decoder(self)
+
+    @cached_property
+    def files(self) -> tuple[bytes, bytes]:
+        """The bytes of the two"""
+        return read_bytes(self.encoder, LARGEST), read_bytes(self.merges, LARGEST)
+
+    @cached_property
+    def vocabulary(self) -> tuple[dict[bytes, int], int | None]:
+        """The ids of the tokens, and that of <|endoftext|>, if there is one"""
+        encoder, merges = self.files
+        ids = read_encoder(self.encoder, encoder)
+        eot = ids.pop(EOT, None)
+        ordinary = {to_bytes(self.encoder, token): i for token, i in ids.items()}
+        check_merges(self.merges, merges, ids)
+        return ordinary, eot
+
+    @cached_property
+    def tokens(self) -> dict[int, bytes]:
+        ids, eot = self.vocabulary
+        return {i: token for token, i in ids.items()} | ({} if eot is None else {eot: EOT.encode()})
+
+    @property
+    def n_vocab(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def eot(self) -> int | None:
+        return self.vocabulary[1]
+
+    @cached_property
+    def encoding(self) -> Any:
+        """tiktoken's; of two pairs that could be merged it takes the one with the lower id, as vocab.bpe lists them"""
+        import tiktoken  # takes a third of a second, with what it imports
+
+        ids, eot = self.vocabulary
+        special = {} if eot is None else {EOT: eot}
+        return tiktoken.Encoding(
+            str(self.merges),
+            pat_str=PATTERN,
+            mergeable_ranks=ids,
+            special_tokens=special,
+            explicit_n_vocab=self.n_vocab,
+        )
+
+
+class Decoder:
+    """Text from one id after another; the bytes of a character that isn't complete are held back"""
+
+    def __init__(self, tokenizer: Tokenizer):
+        self.tokenizer = tokenizer
+        self.utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def feed(self, i: int) -> str:
+        return self.utf8.decode(self.tokenizer.token(i))
+
+    def flush(self) -> str:
+        """What was held back to the end"""
+        return self.utf8.decode(b"", final=True)
+
+
+def read_encoder(path: Path, text: bytes) -> dict[str, int]:
+    """The ids of the tokens: 0 to n - 1, each once"""
+    ids = parse_json(path, text)
+    for token, i in ids.items():
+        if type(i) is not int or not 0 <= i < len(ids):
+            raise CheckpointError(f"{path}: the token {token!r} has the id {i!r}, not one of 0 to {len(ids) - 1}.")
+    if len(set(ids.values())) < len(ids):
+        raise CheckpointError(f"{path}: two tokens have one id: get the file again.")
+    return ids
+
+
+def to_bytes(path: Path, token: str) -> bytes:
+    try:
+        return bytes(BYTE_OF[sign] for sign in token)
+    except KeyError as e:
+        raise CheckpointError(f"{path}: the token {token!r} has the sign {e}, which stands for no byte.") from None
+
+
+def check_merges(path: Path, text: bytes, ids: Mapping[str, int]) -> None:
+    """Every token is a byte or made of two before it, and the later it is made the higher is its id"""
+    made = set(SIGNS.values())
+    if not made <= ids.keys():
+        raise CheckpointError(f"{path}: the vocabulary lacks the byte {min(made - ids.keys())!r}: get its files again.")
+    last = -1
+    for line in merge_lines(path, text):
+        a, _, b = line.partition(" ")
+        if a not in made or b not in made or ids.get(a + b, -1) <= last:
+            raise CheckpointError(
+                f"{path}: {line!r} doesn't join two tokens to the next: get the vocabulary's files again."
+            )
+        last = ids[a + b]
+        made.add(a + b)
+    if made != ids.keys():
+        raise CheckpointError(
+            f"{path} doesn't make the token {min(ids.keys() - made)!r}: get the vocabulary's files again."
+        )
+
+
+def merge_lines(path: Path, text: bytes) -> list[str]:
+    try:
+        lines = text.decode().split("\n")
+    except UnicodeDecodeError as e:
+        raise CheckpointError(f"{path} is no text ({e}): get the file again.") from None
+    return [line for i, line in enumerate(lines) if line and not (i == 0 and line.startswith("#version"))]

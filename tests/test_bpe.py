@@ -1,0 +1,114 @@
+"""Are the merges those of BPE, the same every time, and do the two files hold them?"""
+
+import json
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+import regex
+
+hypothesis = pytest.importorskip("hypothesis", reason="hypothesis isn't installed: pip install -e '.[test]'")
+from hypothesis import given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+
+from numpy_gpt import GPTError, bpe, tokenizer  # noqa: E402
+
+few = settings(max_examples=200, deadline=None, derandomize=True, database=None)
+
+
+def train_slowly(texts, n_merges):
+    """Count all pairs anew for every merge, of bytes in OpenAI's order, and stop when there is none"""
+    order = {byte: i for i, byte in enumerate(tokenizer.BYTES)}
+    words = [
+        [order[byte] for byte in word.encode()] for text in texts for word in regex.findall(tokenizer.PATTERN, text)
+    ]
+    merges = []
+    while len(merges) < n_merges:
+        counts = Counter(pair for word in words for pair in pairwise(word))
+        if not counts:
+            break
+        best = min(counts, key=lambda pair: (-counts[pair], pair))
+        for k, word in enumerate(words):
+            new = []
+            for token in word:
+                if new and (new[-1], token) == best and new[-1] is not None:
+                    new[-1:] = [256 + len(merges), None]  # None: what was merged can't be merged once more
+                else:
+                    new.append(token)
+            words[k] = [token for token in new if token is not None]
+        merges.append(best)
+    return merges
+
+
+words = st.text("ab c\n'é1", max_size=40)
+
+
+def test_merges_are_those_of_counting_everything_anew():
+    @few
+    @given(st.lists(words, min_size=1, max_size=4), st.integers(1, 30))
+    def check(texts, n):
+        slowly = train_slowly(texts, n)
+        if len(slowly) < n:
+            with pytest.raises(GPTError, match=f"no pairs left after {257 + len(slowly)} tokens"):
+                bpe.train(texts, 257 + n)
+        assert bpe.train(iter(texts), 257 + len(slowly)) == slowly
+
+    check()
+
+
+def test_runs_of_one_letter():
+    for n in range(2, 12):
+        text = "a" * n
+        slowly = train_slowly([text], 20)
+        assert bpe.train([text], 257 + len(slowly)) == slowly
+
+
+def test_the_files_are_openais_in_form(tmp_path):
+    text = "the cat and the hat and the bat"
+    merges = bpe.train([text], 264)
+    bpe.write(tmp_path, merges)
+    ids = json.loads((tmp_path / "encoder.json").read_text())
+    assert list(ids)[:3] == ["!", '"', "#"]  # OpenAI's first three
+    assert (ids["Ġ"], ids["<|endoftext|>"]) == (220, 263)
+    assert (tmp_path / "vocab.bpe").read_text().splitlines()[:2] == ["#version: 0.2", "a t"]
+    t = tokenizer.load(tmp_path)
+    assert t.n_vocab == 264
+    assert t.decode(t.encode(text)) == text
+    assert t.encode("at") == [256]
+
+
+def test_bytes_stand_in_openais_order(data):
+    ids = json.loads((data / "tokenizer" / "encoder.json").read_text())
+    assert [tokenizer.SIGNS[byte] for byte in tokenizer.BYTES] == sorted(ids, key=ids.get)[:256]
+
+
+def test_the_more_tokens_the_fewer_are_needed_and_text_encodes_as_it_was_trained(data, tmp_path):
+    text = (data / "text" / "the-verdict.txt").read_text()
+    lengths = []
+    for n_vocab in (257, 300, 600, 1200):
+        bpe.write(tmp_path, bpe.train([text], n_vocab))
+        t = tokenizer.load(tmp_path)
+        lengths.append(len(t.encode(text)))
+        assert t.decode(t.encode(text)) == text
+    assert lengths[0] == len(text.encode())
+    assert lengths == sorted(lengths, reverse=True)
+    assert lengths[-1] < lengths[0] / 2.5
+    assert bpe.train([text], 600) == bpe.train([text], 1200)[: 600 - 257]
+
+
+def test_endoftext_separates_and_is_not_learnt():
+    merges = bpe.train(["ab<|endoftext|>ab<|endoftext|>ab"], 258)
+    assert merges == bpe.train(["ab", "ab", "ab"], 258)
+    with pytest.raises(GPTError, match="no pairs left after 258 tokens"):
+        bpe.train(["ab<|endoftext|>ab"], 259)
+
+
+@pytest.mark.parametrize("n_vocab", [256, 0, -1, 300.0, "300", True])
+def test_a_size_that_is_none_gets_a_sentence(n_vocab):
+    with pytest.raises(GPTError, match=r"n_vocab is .*: it must be at least 257"):
+        bpe.train(["some text"], n_vocab)
+
+
+def test_a_text_instead_of_texts_gets_a_sentence():
+    with pytest.raises(GPTError, match="texts is one str: give a list of texts"):
+        bpe.train("some text", 300)
