@@ -1,6 +1,7 @@
 """GPT-2 in NumPy, every forward and every backward by hand."""
 
 from . import adamw, kv
+from .checkpoint import load, save
 from .config import RELEASED, Config
 from .errors import CheckpointError, GPTError
 from .model import forward, loss_and_grads
@@ -18,7 +19,9 @@ __all__ = [
     "forward",
     "init",
     "kv",
+    "load",
     "loss_and_grads",
     "named",
+    "save",
 ]
 __version__ = "0.1.0"

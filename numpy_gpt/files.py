@@ -3,6 +3,7 @@
 import json
 import mmap
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,10 +58,13 @@ def without_duplicates(pairs):
 
 def size_of(path: Path) -> int:
     """of a regular file: to open a pipe or a terminal would wait for ever"""
-    if not path.is_file():
-        what = "is a directory" if path.is_dir() else "is no regular file" if path.exists() else "doesn't exist"
-        raise CheckpointError(f"{path} {what}, and a file is needed there.")
-    return path.stat().st_size
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as e:  # ValueError: a NUL in the name
+        raise CheckpointError(f"{path} can't be read: {getattr(e, 'strerror', e)}.") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise CheckpointError(f"{path} is no regular file: give one.")
+    return status.st_size
 
 
 def opened(path: Path) -> BinaryIO:

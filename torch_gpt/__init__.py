@@ -1,14 +1,15 @@
 """The twin: the same GPT-2 on PyTorch's own kernels, with autograd for its backward."""
 
-from numpy_gpt import RELEASED, Config, GPTError, Model, named
+from numpy_gpt import RELEASED, CheckpointError, Config, GPTError, Model, named
 
 from . import adamw, kv
 from .model import forward, loss_and_grads
 from .noise import Noise
-from .params import from_numpy, init, to_numpy
+from .params import from_numpy, init, load, save, to_numpy
 
 __all__ = [
     "RELEASED",
+    "CheckpointError",
     "Config",
     "GPTError",
     "Model",
@@ -18,7 +19,9 @@ __all__ = [
     "from_numpy",
     "init",
     "kv",
+    "load",
     "loss_and_grads",
     "named",
+    "save",
     "to_numpy",
 ]

@@ -12,6 +12,16 @@ def init(config, seed=0, device="cpu", dtype=torch.float32):
     return from_numpy(numpy_gpt.init(config, seed), device, dtype)
 
 
+def load(source, device="cpu", dtype=None, n_head=None):
+    """What numpy_gpt.load reads; on the CPU the tensors share the mapped file's memory, and the file stays as it is"""
+    return from_numpy(numpy_gpt.load(source, n_head=n_head), device, dtype)
+
+
+def save(m, path, format=None, dtype=None):
+    """As numpy_gpt.save, from any device"""
+    numpy_gpt.save(m._replace(params=to_numpy(m.params)), path, format, dtype)
+
+
 def from_numpy(m, device="cpu", dtype=None):
     """On the CPU and in the same dtype the tensors share the arrays' memory"""
     if not isinstance(dtype, torch.dtype | None):

@@ -1,1 +1,97 @@
-"""GPT-2's weights in three formats, each a file here."""
+"""GPT-2's weights in three formats: load maps them into memory, save writes them so that nothing is left half-done."""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import tokenizer
+from ..checks import check_model
+from ..errors import CheckpointError, GPTError
+from ..params import Model, grow, named
+from . import huggingface, llmc, openai
+from .stored import Contents, floats
+
+SUFFIXES = {".safetensors": "huggingface", ".bin": "llmc-v3"}
+WRITERS: dict[str, Callable[..., None]] = {
+    "openai": openai.write,
+    "huggingface": huggingface.write,
+    "llmc-v3": partial(llmc.write, version=3),
+    "llmc-v1": partial(llmc.write, version=1),
+}
+
+
+def load(source: str | Path, dtype: Any = None, n_head: int | None = None) -> Model:
+    """
+    A directory, a .safetensors or .bin file, or the name of a released model -> the model, its arrays mapped.
+
+    The arrays may be written to, and the file stays as it is. Half-precision weights become float32; dtype asks for
+    float32 or float64. n_head is for files that don't say it.
+    """
+    contents = read(find(source), n_head)
+    stored = contents.tensors
+    if dtype is None:
+        dtype = "float64" if any(tensor.dtype == "float64" for tensor in stored.values()) else "float32"
+    dtype = one_of(("float32", "float64"), dtype)
+    params = grow(contents.config, lambda name: floats(stored[name], dtype))
+    return Model(contents.config, params, tokenizer.load(contents.directory))
+
+
+def find(source: str | Path) -> Path:
+    """A path, or where a released model is, which is downloaded if it is nowhere"""
+    if os.path.exists(source):  # False for names that can't be
+        return Path(source)
+    from .. import download  # only where a name may have been meant
+
+    if source in download.NAMES:
+        return download.find(source) or download.download(source)
+    raise CheckpointError(
+        f"{source} is no file or directory here, nor a released model: those are {', '.join(download.NAMES)}."
+    )
+
+
+def read(path: Path, n_head: int | None = None) -> Contents:
+    """Where a directory has both layouts, OpenAI's counts"""
+    if path.is_file():
+        if path.suffix == ".safetensors":
+            return huggingface.read(path, n_head)
+        if path.suffix == ".bin":
+            return llmc.read(path)
+        raise CheckpointError(f"{path} is no .safetensors or .bin file: of OpenAI's layout give the directory.")
+    if any((path / name).exists() for name in ("checkpoint", "model.ckpt.index")):
+        return openai.read(path)
+    if any((path / name).exists() for name in (huggingface.FILE, huggingface.SHARDS)):
+        return huggingface.read(path, n_head)
+    raise CheckpointError(f"{path} has no checkpoint: neither model.ckpt.index nor model.safetensors is there.")
+
+
+def save(m: Model, path: str | Path, format: str | None = None, dtype: Any = None) -> None:
+    """
+    To OpenAI's layout, or to a file if path ends in .safetensors or .bin; a format of WRITERS says otherwise.
+
+    Weights are written as they are, or as float16, float32 or float64 if dtype says so. What was at path is replaced
+    when all is written, and not before.
+    """
+    check_model(m)
+    path = Path(path)
+    format = format or SUFFIXES.get(path.suffix, "openai")
+    dtype = one_of(("float16", "float32", "float64"), m.params.wte.dtype if dtype is None else dtype)
+    if format not in WRITERS:
+        raise GPTError(f"format is {format!r}: it must be one of {', '.join(WRITERS)}.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        WRITERS[format](path, m.config, dict(named(m.params)), dtype, m.tokenizer)
+    except OSError as e:
+        raise GPTError(f"{path} can't be written: {e.strerror}; what was there before still is.") from None
+
+
+def one_of(allowed: tuple[str, ...], dtype: Any) -> np.dtype:
+    try:
+        if np.dtype(dtype).name in allowed:
+            return np.dtype(dtype)
+    except TypeError:  # no dtype at all, or one of PyTorch's
+        pass
+    raise GPTError(f"dtype is {dtype!r}: it must be one of NumPy's {', '.join(allowed)}.")

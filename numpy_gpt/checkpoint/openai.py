@@ -37,7 +37,6 @@ TABLE = """
     head.w                  model/head/w                    V C
 """  # the leading 1 is the width of a convolution
 PREFIX = "model.ckpt"
-POINTER = 'model_checkpoint_path: "{0}"\nall_model_checkpoint_paths: "{0}"\n'
 STAGE = ".saving"
 VOCABULARY = ("encoder.json", "vocab.bpe")
 
@@ -57,13 +56,13 @@ def without_one(a: np.ndarray) -> np.ndarray:
 
 def find_prefix(directory: Path) -> Path:
     """What `checkpoint` points to, within the directory even if that was moved since"""
-    pointer = directory / "checkpoint"
-    if not pointer.exists():
+    file = directory / "checkpoint"
+    if not file.exists():
         return directory / PREFIX
-    found = re.search(rb'^\s*model_checkpoint_path:\s*"([^"\\]+)"', read_bytes(pointer, 1 << 20), re.MULTILINE)
+    found = re.search(rb'^\s*model_checkpoint_path:\s*"([^"\\]+)"', read_bytes(file, 1 << 20), re.MULTILINE)
     path = Path(found[1].decode(errors="replace")) if found else Path("..")
     if ".." in path.parts:
-        raise CheckpointError(f"{pointer} names no checkpoint of its directory: get the file again.")
+        raise CheckpointError(f"{file} names no checkpoint of its directory: get the file again.")
     return directory / (path.name if path.is_absolute() else path)
 
 
@@ -104,8 +103,8 @@ def fill(directory: Path, config: Config, arrays: Mapping[str, np.ndarray], dtyp
         replacing(directory / f"{PREFIX}.index") as index,
     ):
         bundle.write(index, data, tensors, dtype)
-    texts = {"hparams.json": json.dumps(hparams(config), indent=2).encode() + b"\n"}
-    texts |= dict(zip(VOCABULARY, tokenizer.files(), strict=True)) if tokenizer else {}
+    texts = {"hparams.json": hparams_json(config)}
+    texts |= dict(zip(VOCABULARY, tokenizer.files, strict=True)) if tokenizer else {}
     for name, text in texts.items():
         with replacing(directory / name) as f:
             f.write(text)
@@ -138,4 +137,12 @@ def put_also(file: Path, place: Path) -> None:
 
 def point(directory: Path, prefix: str) -> None:
     with replacing(directory / "checkpoint") as f:
-        f.write(POINTER.format(prefix).encode())
+        f.write(pointer(prefix))
+
+
+def pointer(prefix: str) -> bytes:
+    return f'model_checkpoint_path: "{prefix}"\nall_model_checkpoint_paths: "{prefix}"\n'.encode()
+
+
+def hparams_json(config: Config) -> bytes:
+    return json.dumps(hparams(config), indent=2).encode() + b"\n"

@@ -1,0 +1,99 @@
+"""llm.c's model file: 256 numbers, then sixteen tensors, each for all layers at once, with matrices (out, in)."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ..config import Config
+from ..errors import CheckpointError, GPTError
+from ..files import locked, map_file, replacing
+from .stored import Contents, Stored, expand, numpy_dtype, packed, view
+
+TABLE = """
+    wte                     wte             V C
+    wpe                     wpe             N C
+    h.{i}.ln_1.g            ln1w            L C
+    h.{i}.ln_1.b            ln1b            L C
+    h.{i}.attn.c_attn.w     qkvw            L 3C C
+    h.{i}.attn.c_attn.b     qkvb            L 3C
+    h.{i}.attn.c_proj.w     attprojw        L C C
+    h.{i}.attn.c_proj.b     attprojb        L C
+    h.{i}.ln_2.g            ln2w            L C
+    h.{i}.ln_2.b            ln2b            L C
+    h.{i}.mlp.c_fc.w        fcw             L 4C C
+    h.{i}.mlp.c_fc.b        fcb             L 4C
+    h.{i}.mlp.c_proj.w      fcprojw         L C 4C
+    h.{i}.mlp.c_proj.b      fcprojb         L C
+    ln_f.g                  lnfw            C
+    ln_f.b                  lnfb            C
+"""  # in the order of the file; V is the padded vocabulary but in version 1
+MAGIC = 20240326
+HEADER = 256  # int32: magic, version, N, V, L, H, C, padded V
+DTYPES = {1: "float32", 3: "float32", 5: "bfloat16"}
+PADDING = 128  # a whole number of these rows is what a GPU multiplies by fastest
+
+
+def read(path: Path) -> Contents:
+    data = map_file(path)
+    if len(data) < 4 * HEADER:
+        raise CheckpointError(f"{path} has {len(data)} bytes, too few for the header of llm.c's format: get it again.")
+    magic, version, N, V, L, H, C, padded = (int(n) for n in data[: 4 * HEADER].view("<i4")[:8])
+    if magic != MAGIC:
+        raise CheckpointError(f"{path} is no model of llm.c: it starts with {magic}, not {MAGIC}.")
+    if version not in DTYPES:
+        raise CheckpointError(f"{path} has version {version} of llm.c's format, and 1, 3 and 5 are read here.")
+    try:
+        config = Config(n_vocab=V, n_ctx=N, n_embd=C, n_head=H, n_layer=L)
+    except GPTError as e:
+        raise CheckpointError(f"{path}: {e}") from None
+    padded = V if version == 1 else padded
+    size = 4 * HEADER + (config.num_parameters() + (padded - V) * C) * numpy_dtype(DTYPES[version]).itemsize
+    if padded < V or len(data) != size:
+        raise CheckpointError(
+            f"{path} has {len(data):,} bytes, and {size:,} by its header: it was cut off; get it again."
+        )
+    return Contents("llm.c", config, read_tensors(data, DTYPES[version], config, padded), path.parent)
+
+
+def read_tensors(data: np.ndarray, dtype: str, config: Config, padded: int) -> dict[str, Stored]:
+    rows = expand(TABLE, replace(config, n_vocab=padded))
+    stacks, start = {}, 4 * HEADER
+    for name, shape in dict(rows.values()).items():
+        stacks[name] = view(data, start, dtype, shape)
+        start += stacks[name].nbytes
+    stored = {}
+    for ours, (theirs, _) in rows.items():
+        a, name = stacks[theirs], theirs
+        if ours.startswith("h."):
+            i = int(ours.split(".")[1])
+            a, name = a[i], f"{theirs}[{i}]"
+        stored[ours] = Stored(name, dtype, a.shape, a[: config.n_vocab] if ours == "wte" else orient(ours, a))
+    return stored
+
+
+def orient(name: str, a: np.ndarray) -> np.ndarray:
+    """(out, in) <-> (in, out)"""
+    return a.T if name.startswith("h.") else a
+
+
+def write(path: Path, config: Config, arrays: Mapping[str, np.ndarray], dtype, tokenizer, version: int) -> None:
+    """float32, and no tokenizer"""
+    if dtype == np.float16:
+        raise GPTError(f"{path}: llm.c's format holds float32 alone; save float16 to a directory or to .safetensors.")
+    if not config.tied or not config.qkv_bias:
+        missing = "an output head of its own" if not config.tied else "attention without biases"
+        raise GPTError(f"{path}: llm.c's format has no place for {missing}; save to a directory or to .safetensors.")
+    padded = config.n_vocab if version == 1 else -(-config.n_vocab // PADDING) * PADDING
+    numbers = [MAGIC, version, config.n_ctx, config.n_vocab, config.n_layer, config.n_head, config.n_embd]
+    numbers += [] if version == 1 else [padded]
+    header = np.array(numbers + [0] * (HEADER - len(numbers)), "<i4")
+    rows = expand(TABLE, config)
+    with locked(path.parent), replacing(path) as f:
+        f.write(header.data)
+        for stack in dict(rows.values()):
+            for ours in (ours for ours, (theirs, _) in rows.items() if theirs == stack):
+                f.write(packed(ours, orient(ours, arrays[ours]), np.float32).data)
+            if stack == "wte":
+                f.write(bytes(4 * (padded - config.n_vocab) * config.n_embd))

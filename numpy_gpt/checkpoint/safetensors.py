@@ -1,0 +1,103 @@
+"""The file format safetensors: the length of a header, a uint64, then the header, then the tensors without a gap.
+
+The header is JSON:
+
+    {"__metadata__": {text: text}, name: {"dtype": "F32", "shape": [...], "data_offsets": [start, end]}, ...}
+"""
+
+import json
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from ..errors import CheckpointError
+from ..files import map_file, parse_json
+from .stored import Stored, numpy_dtype, packed, view
+
+DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool"}
+DTYPES |= {f"{kind}{bits}": f"{name}{bits}" for kind, name in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)}
+CODES = {dtype: code for code, dtype in DTYPES.items()}
+LARGEST_HEADER = 10_000_000  # 100 times that of the 1558M
+
+
+class Entry(NamedTuple):
+    """What the header says of a tensor"""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+def read(path: Path) -> tuple[dict[str, str], dict[str, Stored]]:
+    """-> the metadata and the tensors, mapped"""
+    data = map_file(path)
+    length = int.from_bytes(data[:8].tobytes(), "little")
+    if len(data) < 8 or length > min(LARGEST_HEADER, len(data) - 8):
+        raise CheckpointError(f"{path} is no safetensors file, or was cut off in its header: get it again.")
+    header = parse_json(path, data[8 : 8 + length].tobytes())
+    data = data[8 + length :]
+    try:
+        metadata = read_metadata(header.pop("__metadata__", {}))
+        entries = {name: read_entry(name, entry) for name, entry in header.items()}
+        check_places(entries, len(data))
+    except ValueError as e:
+        raise CheckpointError(f"{path} is no intact safetensors file: {e}; get it again.") from None
+    stored = {
+        name: Stored(name, dtype, shape, view(data, start, dtype, shape))
+        for name, (dtype, shape, start, _) in entries.items()
+    }
+    return metadata, stored
+
+
+def read_metadata(metadata: Any) -> dict[str, str]:
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+        raise ValueError("its metadata isn't text")
+    return metadata
+
+
+def read_entry(name: str, entry: Any) -> Entry:
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise ValueError(f"the tensor {name} isn't described by dtype, shape and data_offsets")
+    code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(code, str) or code not in DTYPES:
+        raise ValueError(f"the tensor {name} has the dtype {code!r}, which isn't read here")
+    for numbers in (shape, offsets):
+        if not isinstance(numbers, list) or not all(type(n) is int and 0 <= n < 1 << 63 for n in numbers):
+            raise ValueError(f"the tensor {name} has {numbers!r} where whole numbers belong")
+    if len(offsets) != 2 or len(shape) > 32 or prod(max(n, 1) for n in shape) >= 1 << 48:
+        raise ValueError(f"the tensor {name} can't have the shape {shape} and the place {offsets}")
+    start, end = offsets
+    if end - start != prod(shape) * numpy_dtype(DTYPES[code]).itemsize:
+        raise ValueError(f"the tensor {name} has {end - start} bytes, which isn't {code} of the shape {shape}")
+    return Entry(DTYPES[code], tuple(shape), start, end)
+
+
+def check_places(entries: Mapping[str, Entry], size: int) -> None:
+    """Every byte belongs to one tensor"""
+    last = 0
+    for start, end, name in sorted((entry.start, entry.end, name) for name, entry in entries.items()):
+        if start != last:
+            raise ValueError(
+                f"the tensor {name} starts at byte {start} of the data, where the one before it ends at {last}"
+            )
+        last = end
+    if last != size:
+        raise ValueError(f"its tensors have {last} bytes and its data {size}")
+
+
+def write(f: BinaryIO, tensors: Mapping[str, np.ndarray], dtype, metadata: Mapping[str, str]) -> None:
+    header: dict[str, Any] = {"__metadata__": metadata}
+    code, itemsize, start = CODES[np.dtype(dtype).name], np.dtype(dtype).itemsize, 0
+    for name, a in tensors.items():
+        end = start + a.size * itemsize
+        header[name] = {"dtype": code, "shape": a.shape, "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # so that the tensors are aligned
+    f.write(len(text).to_bytes(8, "little") + text)
+    for name, a in tensors.items():
+        f.write(packed(name, a, dtype).data)

@@ -1,0 +1,276 @@
+"""Are the tokens GPT-2's, whatever the text, and is no vocabulary believed that can't be one?"""
+
+import json
+import random
+import subprocess
+import sys
+
+import pytest
+
+hypothesis = pytest.importorskip("hypothesis", reason="hypothesis isn't installed: pip install -e '.[test]'")
+import tiktoken  # noqa: E402
+from hypothesis import given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+from tiktoken.load import data_gym_to_mergeable_bpe_ranks  # noqa: E402
+
+from numpy_gpt import CheckpointError, GPTError, bpe, init, load, save, tokenizer  # noqa: E402
+from parity.inputs import TINY  # noqa: E402
+
+many = settings(max_examples=500, deadline=None, derandomize=True, database=None)
+# what tiktoken_ext.openai_public gives for "gpt2", which it would fetch from the network
+TIKTOKENS_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
+
+
+@pytest.fixture(scope="module")
+def ours(data):
+    return tokenizer.load(data / "tokenizer")
+
+
+@pytest.fixture(scope="module")
+def theirs(data):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TIKTOKEN_CACHE_DIR", "")
+        ranks = data_gym_to_mergeable_bpe_ranks(
+            vocab_bpe_file=str(data / "tokenizer" / "vocab.bpe"),
+            encoder_json_file=str(data / "tokenizer" / "encoder.json"),
+            vocab_bpe_hash="1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+            encoder_json_hash="196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+        )
+    special = {"<|endoftext|>": 50256}
+    return tiktoken.Encoding(
+        "gpt2", pat_str=TIKTOKENS_PATTERN, mergeable_ranks=ranks, special_tokens=special, explicit_n_vocab=50257
+    )
+
+
+HARD = {
+    "contractions": "it's IT'S don't we'll We'LL I'd they've you're 'tis 's's''s ' s",
+    "runs of spaces": "a  b   c    d     \n\n\n e \t\t f \r\n\r\n  ",
+    "spaces at the end": "word    ",
+    "lines alone": "\n" * 1000,
+    "no-break spaces": "a\u00a0b \u00a0 c\u2003d\u3000e",
+    "Chinese, Japanese, Korean": "我喜欢机器学习。東京タワー 서울",
+    "one family, many code points": "👩‍👩‍👧‍👦 👍🏽 🏳️‍🌈",
+    "combining marks": "e\u0301\u0302\u0323 Z̷a̶l̸g̵o̴",
+    "digits of all kinds": "3.14159 ١٢٣ ½ ² 1234567890 ⅷ",
+    "signs": "!!!??? -- ... <html> {}[]() \\ /// #@$%^&*",
+    "what looks special": "<|endoftext|> <|endoftext|>",
+    "half a surrogate pair": "a\ud83db",
+    "control characters": "\x00\x01\x1c\x1f\x7f\x85",
+    "one letter, often": "a" * 50_000,
+    "spaces, often": " " * 100_000 + "x",
+    "nothing": "",
+}
+
+
+@pytest.mark.parametrize("what", HARD)
+def test_hard_cases_are_tiktokens(what, ours, theirs):
+    ids = ours.encode(HARD[what])
+    assert ids == theirs.encode_ordinary(HARD[what])
+    assert ours.decode(ids) == HARD[what].encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+alphabet = "a'sdtlvrem SDT 1½é\u0301\u00a0\n\t\r\u2003\x1c\x85我👍.,!?<|>"
+texts = st.one_of(st.text(), st.text(alphabet), st.text(st.characters(categories=["Zs", "Cc", "Mn", "N", "L"])))
+
+
+def test_any_text_is_tiktokens_and_comes_back(ours, theirs):
+    @many
+    @given(texts)
+    def check(text):
+        ids = ours.encode(text)
+        assert ids == theirs.encode_ordinary(text)
+        assert ours.decode(ids) == text
+
+    check()
+
+
+def test_transformers_agrees(ours, data):
+    transformers = pytest.importorskip("transformers", reason="transformers isn't installed: pip install -e '.[test]'")
+    files = (data / "tokenizer" / name for name in ("encoder.json", "vocab.bpe"))
+    other = transformers.GPT2Tokenizer(*(str(file) for file in files))
+    for what in set(HARD) - {"half a surrogate pair", "what looks special"}:
+        assert ours.encode(HARD[what]) == other.encode(HARD[what]), what
+
+
+def test_a_million_spaces_before_a_word_need_no_stack(ours):
+    """tiktoken alone panics at them"""
+    for space in (" ", "\n", " \n"):
+        text = "begin" + space * 1_000_000 + "end"
+        ids = ours.encode(text)
+        assert ours.decode(ids) == text
+        assert ids[-1] == ours.encode(f"{text[-4]}end")[-1]
+    assert ours.encode(" " * 1_000_001 + "x") == [220] * 1_000_000 + ours.encode(" x")
+
+
+def test_the_known_tokens(ours):
+    assert ours.encode("Hello world!") == [15496, 995, 0]
+    assert (ours.n_vocab, ours.eot) == (50257, 50256)
+    assert ours.encoding.encode("a<|endoftext|>", allowed_special="all") == [64, 50256]
+    assert ours.decode([15496, 50256]) == "Hello<|endoftext|>"
+
+
+def test_text_one_id_at_a_time_is_the_same_text(ours):
+    @many
+    @given(st.lists(st.integers(0, 50256)), texts)
+    def check(ids, text):
+        for some in (ids, ours.encode(text)):
+            decoder = ours.decoder()
+            assert "".join([*map(decoder.feed, some), decoder.flush()]) == ours.decode(some)
+
+    check()
+
+
+def test_half_a_character_is_held_back(ours):
+    ids = ours.encode("👍!")
+    assert len(ids) > 2
+    decoder = ours.decoder()
+    assert [decoder.feed(i) for i in ids] == [""] * (len(ids) - 2) + ["👍", "!"]
+    decoder = ours.decoder()
+    assert (decoder.feed(ids[0]), decoder.flush()) == ("", "\ufffd")
+
+
+@pytest.mark.parametrize("wrong", [50257, -1, 1.5, "a", None, 10**30])
+def test_an_id_that_is_none_gets_a_sentence(wrong, ours):
+    with pytest.raises(GPTError, match=r"the token id .* is none of the vocabulary's: those are 0 to 50256"):
+        ours.decode([15496, wrong])
+
+
+@pytest.mark.parametrize("wrong", [b"bytes", None, 7])
+def test_what_is_no_text_gets_a_sentence(wrong, ours):
+    with pytest.raises(GPTError, match=f"text is {type(wrong).__name__}: it must be str"):
+        ours.encode(wrong)
+
+
+def test_nothing_is_read_before_it_is_used_and_nothing_cached(data, tmp_path):
+    script = f"""
+import sys
+from pathlib import Path
+from numpy_gpt import tokenizer
+t = tokenizer.load(Path({str(data / "tokenizer")!r}))
+opened = []
+sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
+assert "tiktoken" not in sys.modules and not t.__dict__.keys() - {{"encoder", "merges"}}
+print(t.decode([15496]), "tiktoken" in sys.modules, len(t.encode("Hello")))
+assert not [path for path in opened if "tmp" in path or "cache" in path.lower() and "__pycache__" not in path], opened
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env={"TMPDIR": str(tmp_path)})
+    assert run.stdout == "Hello False 1\n", run.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """A vocabulary of our own in a directory of its own"""
+    bpe.write(tmp_path, bpe.train(["the cat and the hat and the bat"], 270))
+    return tmp_path
+
+
+def test_it_comes_along_with_the_weights(tiny):
+    config = TINY.__class__(270, 11, 48, 3, 2)
+    m = init(config)._replace(tokenizer=tokenizer.load(tiny))
+    ids = m.tokenizer.encode("the cat")
+    for place, format in (("openai", None), ("huggingface", "huggingface")):
+        save(m, tiny / place, format)
+        loaded = load(tiny / place)
+        assert loaded.tokenizer.encode("the cat") == ids
+        assert loaded.tokenizer.files == m.tokenizer.files
+        save(m._replace(tokenizer=None), tiny / place, format)
+        assert load(tiny / place).tokenizer is None
+    assert load_file(m, tiny / "model.safetensors").tokenizer.encode("the cat") == ids  # the two files stand beside it
+
+
+def load_file(m, path):
+    save(m, path)
+    return load(path)
+
+
+def test_a_vocabulary_with_endoftext_first_as_hugging_faces_trainer_writes_it(tiny):
+    ids = json.loads((tiny / "encoder.json").read_text())
+    moved = {token: 0 if token == tokenizer.EOT else i + 1 for token, i in ids.items()}
+    (tiny / "vocab.json").write_text(json.dumps(moved))
+    (tiny / "vocab.bpe").rename(tiny / "merges.txt")
+    before = [i + 1 for i in range(269)]
+    (tiny / "encoder.json").unlink()
+    t = tokenizer.load(tiny)
+    assert (t.eot, t.n_vocab) == (0, 270)
+    assert t.decode(t.encode("the bat")) == "the bat"
+    assert sorted(set(t.vocabulary[0].values())) == before
+    assert len(t.encode("the bat")) == 2
+
+
+def test_a_vocabulary_without_endoftext(tiny):
+    ids = json.loads((tiny / "encoder.json").read_text())
+    del ids[tokenizer.EOT]
+    (tiny / "encoder.json").write_text(json.dumps(ids))
+    t = tokenizer.load(tiny)
+    assert (t.eot, t.n_vocab) == (None, 269)
+    assert t.decode(t.encode("<|endoftext|>")) == "<|endoftext|>"
+
+
+def test_half_a_vocabulary_is_named(tiny):
+    (tiny / "vocab.bpe").unlink()
+    with pytest.raises(CheckpointError, match=r"vocab\.bpe is missing, one of the two files of the vocabulary"):
+        tokenizer.load(tiny)
+    (tiny / "encoder.json").unlink()
+    assert tokenizer.load(tiny) is None
+
+
+def changed_ids(**ids):
+    return lambda encoder, merges: (encoder | ids, merges)
+
+
+WRONG = {
+    "an id twice": (changed_ids(at=0), "encoder.json: two tokens have one id"),
+    "an id too high": (changed_ids(at=270), "encoder.json: the token 'at' has the id 270"),
+    "an id below 0": (changed_ids(at=-1), "encoder.json: the token 'at' has the id -1"),
+    "an id of true": (changed_ids(at=True), "encoder.json: the token 'at' has the id True"),
+    "an id of text": (changed_ids(at="256"), "encoder.json: the token 'at' has the id '256'"),
+    "a token that no merge makes": (changed_ids(xyz=270), "vocab.bpe doesn't make the token 'xyz'"),
+    "a sign that is no byte": (changed_ids(我=270), "encoder.json: the token '我' has the sign '我'"),
+    "a byte that is lacking": (
+        lambda e, m: ({**{k: v for k, v in e.items() if k != "!"}, "at!": 0}, m),
+        "lacks the byte '!'",
+    ),
+    "merges in another order": (
+        lambda e, m: (e, [m[0], m[2], m[1], *m[3:]]),
+        "vocab.bpe: .* doesn't join two tokens to the next",
+    ),
+    "a merge twice": (lambda e, m: (e, [*m[:2], *m[1:]]), "vocab.bpe: .* doesn't join two tokens to the next"),
+    "a merge that is lacking": (lambda e, m: (e, m[:-1]), "vocab.bpe doesn't make the token"),
+    "a merge of three": (lambda e, m: (e, [m[0], "t h e", *m[1:]]), "vocab.bpe: 't h e' doesn't join two tokens"),
+    "a merge of one": (lambda e, m: (e, [m[0], "the", *m[1:]]), "vocab.bpe: 'the' doesn't join two tokens"),
+    "a merge of what is not yet there": (lambda e, m: (e, [m[0], "zz zz", *m[1:]]), "'zz zz' doesn't join two tokens"),
+    "no merges": (lambda e, m: (e, []), "vocab.bpe doesn't make the token"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_vocabulary_that_cannot_be_one_is_refused(what, tiny):
+    change, sentence = WRONG[what]
+    encoder = json.loads((tiny / "encoder.json").read_text())
+    encoder, merges = change(encoder, (tiny / "vocab.bpe").read_text().splitlines())
+    (tiny / "encoder.json").write_text(json.dumps(encoder))
+    (tiny / "vocab.bpe").write_text("\n".join(merges))
+    with pytest.raises(CheckpointError, match=sentence):
+        tokenizer.load(tiny).encode("the")
+
+
+@pytest.mark.parametrize("file", ["encoder.json", "vocab.bpe"])
+def test_a_file_of_the_vocabulary_that_was_changed_anywhere(file, tiny):
+    content = (tiny / file).read_bytes()
+    rng = random.Random(0)
+    refused = 0
+    for _ in range(1000):
+        changed = bytearray(content)
+        for _ in range(rng.randint(1, 3)):
+            at = rng.randrange(len(changed))
+            changed[at : at + rng.choice([0, 1, 5])] = rng.choice(
+                [b"", b"\xff", b"9", b" ", b'"', b"\n", rng.randbytes(3)]
+            )
+        (tiny / file).write_bytes(changed)
+        try:
+            t = tokenizer.load(tiny)
+            assert t.decode(t.encode("the cat, the end")) == "the cat, the end"
+        except CheckpointError as e:
+            refused += str(tiny) in str(e)
+    assert refused > 500
