@@ -1,0 +1,123 @@
+"""python -m numpy_gpt.checkpoint info | verify | convert"""
+
+import argparse
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from ..command import run
+from ..config import RELEASED
+from ..errors import GPTError
+from . import WRITERS, find, load, read, save, verify
+from .stored import Contents
+
+EXAMPLES = """examples:
+  python -m numpy_gpt.checkpoint info 124M
+  python -m numpy_gpt.checkpoint verify some/dir
+  python -m numpy_gpt.checkpoint convert some/dir gpt2_124M.bin
+
+A checkpoint is a directory in OpenAI's or Hugging Face's layout, a .safetensors file, llm.c's .bin, or the name of a
+released model."""
+FIRST_NAMES = {"124M": "117M", "355M": "345M", "774M": "762M", "1558M": "1542M"}
+
+
+def main() -> int:
+    args = parse()
+    if args.command == "convert":
+        save(load(args.source, n_head=args.n_head), args.destination, args.to, args.dtype)
+        print(args.destination)
+        return 0
+    path = find(args.source)
+    contents = read(path, args.n_head)
+    return info(path, contents) if args.command == "info" else prove(path, contents)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m numpy_gpt.checkpoint",
+        description="Look into a checkpoint of GPT-2, prove that it is intact, or write it in another format.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, what in (
+        ("info", "the table of tensors, and the number of parameters"),
+        (
+            "verify",
+            "read every byte: 0 if all is well, 3 if a tensor is broken, 1 if it has the 124M's shapes and isn't it",
+        ),
+        ("convert", "write it in another format, replacing what is there"),
+    ):
+        command = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
+        command.add_argument("source", help="directory, .safetensors or .bin file, or the name of a released model")
+        command.add_argument("--n-head", type=int, metavar="H", help="for a .safetensors file that doesn't say it")
+    command.add_argument("destination", help="a directory, or a .safetensors or .bin file")
+    command.add_argument("--to", choices=WRITERS, help="the format, if the destination's name doesn't say it")
+    command.add_argument(
+        "--dtype", choices=("float16", "float32", "float64"), help="default: as it is, half as float32"
+    )
+    return parser.parse_args()
+
+
+def info(path: Path, contents: Contents) -> int:
+    config = contents.config
+    rows = [("tensor", "in the file", "dtype", "shape", "parameters")]
+    for name, stored in contents.tensors.items():
+        rows.append((name, stored.name, stored.dtype, " x ".join(map(str, stored.shape)), f"{stored.array.size:,}"))
+    rows.append((f"{len(contents.tensors)} tensors", "", "", "", f"{config.num_parameters():,}"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    print(f"{path}: {contents.format}'s format, {config}\n")
+    for *texts, number in rows:
+        print(
+            "  ".join(text.ljust(width) for text, width in zip(texts, widths, strict=False)), number.rjust(widths[-1])
+        )
+    print()
+    for n, why in counts(contents):
+        print(f"{n:>{widths[-1]}}  {why}")
+    return 0
+
+
+def counts(contents: Contents) -> list[tuple[str, str]]:
+    """What this model is said to have, and why"""
+    config, n = contents.config, contents.config.num_parameters()
+    head = 0 if not config.tied else config.n_vocab * config.n_embd
+    masks = config.n_layer * config.n_ctx**2
+    rows = [(f"{n:,}", "parameters, each counted once")]
+    if config.tied:
+        rows.append((f"{n + head:,}", "if the output head, which is wte, is counted again"))
+    rows.append(
+        (
+            f"{n + masks:,}",
+            f"with the {config.n_layer} masks of {config.n_ctx} x {config.n_ctx} that older Hugging Face files hold",
+        )
+    )
+    for name, released in RELEASED.items():
+        if replace(config, dropout=0.0) == released:
+            rows.append(
+                (FIRST_NAMES[name], f"what OpenAI's paper calls the {name}, by a mistake in counting that it took back")
+            )
+    return rows
+
+
+def prove(path: Path, contents: Contents) -> int:
+    started = time.perf_counter()
+    checks = verify.check(contents.tensors)
+    seconds = time.perf_counter() - started
+    nbytes = sum(stored.array.nbytes for stored in contents.tensors.values())
+    if sys.stderr.isatty():
+        print(f"{nbytes:,} bytes in {seconds:.2f} s, {nbytes / seconds / 1e6:,.0f} MB/s", file=sys.stderr)
+    verify.check_intact(path, contents, checks)
+    indexed = all(stored.crc is not None for stored in contents.tensors.values())
+    print(f"{len(checks)} tensors, {nbytes:,} bytes, no NaN and no infinity")
+    print("every tensor has its checksum" if indexed else f"{contents.format}'s format has no checksums")
+    if verify.has_the_size_of_the_124M(contents):
+        different = verify.first_different(contents, checks)
+        if different:
+            raise GPTError(f"{path} is not OpenAI's 124M: the first tensor that differs is {different}.")
+        print("bit-identical to OpenAI's 124M")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run("checkpoint", main))

@@ -1,0 +1,68 @@
+"""Are the weights what they were? The checksums of every tensor, against the file's own and against OpenAI's."""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..config import RELEASED
+from ..errors import CheckpointError
+from .crc32c import crc32c, mask
+from .openai import TABLE
+from .stored import Contents, Stored, expand, floats
+
+
+class Check(NamedTuple):
+    """of one tensor"""
+
+    crc: int  # masked CRC-32C of its bytes, rows one after the other
+    finite: bool  # no NaN, no infinity
+
+
+def check(tensors: Mapping[str, Stored]) -> dict[str, Check]:
+    """Read every byte, on two threads: NumPy lets go of the interpreter while it XORs"""
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(tensors, pool.map(check_tensor, tensors.values()), strict=True))
+
+
+def check_tensor(stored: Stored) -> Check:
+    finite = bool(np.isfinite(floats(stored, np.float64 if stored.dtype == "float64" else np.float32)).all())
+    return Check(mask(crc32c(np.ascontiguousarray(stored.array))), finite)
+
+
+def check_intact(path: Path, contents: Contents, checks: Mapping[str, Check]) -> None:
+    """Every tensor has the checksum that the file gives, and no NaN"""
+    for name, stored in contents.tensors.items():
+        if stored.crc not in (None, checks[name].crc):
+            raise CheckpointError(
+                f"{path}: the tensor {stored.name} is corrupt: its checksum is {checks[name].crc:08x}, and the index "
+                f"says {stored.crc:08x}; get the file again."
+            )
+    for name, stored in contents.tensors.items():
+        if not checks[name].finite:
+            raise CheckpointError(
+                f"{path}: the tensor {stored.name} has a NaN or an infinity: load an earlier checkpoint."
+            )
+
+
+def released_checksums() -> dict[str, int]:
+    """of the 124M's tensors, as its index has them, under our names"""
+    lines = Path(__file__).with_name("124M.crc32c").read_text().splitlines()
+    checksums = {name: int(crc, 16) for crc, name in map(str.split, lines)}
+    return {ours: checksums[theirs] for ours, (theirs, _) in expand(TABLE, RELEASED["124M"]).items()}
+
+
+def has_the_size_of_the_124M(contents: Contents) -> bool:
+    return replace(contents.config, dropout=0.0) == RELEASED["124M"]
+
+
+def first_different(contents: Contents, checks: Mapping[str, Check]) -> str | None:
+    """The first tensor that is not OpenAI's 124M's bit by bit, by the file's name"""
+    for name, crc in released_checksums().items():
+        stored = contents.tensors[name]
+        if stored.dtype != "float32" or checks[name].crc != crc:
+            return stored.name
+    return None
