@@ -1,0 +1,108 @@
+"""Do OpenAI's real weights give, in both packages, what others have published of them?
+
+Greedy continuations, losses, and llm.c's ten training steps; each entry of gpt2_golden.json names its source.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import numpy_gpt
+import torch_gpt
+from numpy_gpt import adamw, download
+
+pytestmark = [pytest.mark.weights, pytest.mark.parametrize("package", [numpy_gpt, torch_gpt], ids=["numpy", "torch"])]
+
+
+def load(package, size, device):
+    place = download.find(size)
+    if not place:
+        pytest.skip(f"the {size} is neither in $GPT2_MODELS nor in the cache: python -m numpy_gpt.download {size}")
+    return numpy_gpt.load(place) if package is numpy_gpt else torch_gpt.load(place, device)
+
+
+@pytest.fixture(scope="module")
+def data():
+    if "GPT_TEST_DATA" not in os.environ:
+        pytest.skip("GPT_TEST_DATA doesn't say where the published outputs are")
+    return Path(os.environ["GPT_TEST_DATA"])
+
+
+@pytest.fixture(scope="module")
+def published(data):
+    return json.loads((data / "gpt2_golden.json").read_text())
+
+
+def entries(published, kind, size):
+    return [entry for entry in published[kind] if entry["model"] == size]
+
+
+def numbers(values):
+    """NumPy's, from wherever they are"""
+    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+
+
+@pytest.mark.parametrize("size", ["124M", "355M"])
+def test_greedy_continuations(package, size, device, published):
+    m = load(package, size, device)
+    for entry in entries(published, "greedy", size):
+        ids, expected = list(entry["prompt_ids"]), entry["continuation_ids"]
+        if "compare 39" in entry["note"]:
+            expected = expected[:39]  # the last was inferred
+        for _ in expected:
+            ids.append(int(numbers(package.forward(m, np.array([ids])))[0, -1].argmax()))
+        assert ids[len(entry["prompt_ids"]) :] == expected, entry["source"]
+
+
+@pytest.mark.parametrize("size", ["124M", "1558M"])
+def test_losses(package, size, device, published, data):
+    m = load(package, size, device)
+    for entry in entries(published, "loss", size):
+        for expected, batches in losses(entry, m.tokenizer, data):
+            found = np.mean([loss(numbers(package.forward(m, x)), y) for x, y in batches])
+            assert abs(found - expected) < entry["tol"], entry["source"]
+
+
+def loss(logits, targets):
+    """The mean cross-entropy, in float64"""
+    z = logits.astype(np.float64)
+    z -= z.max(-1, keepdims=True)
+    picked = np.take_along_axis(z, targets[..., None], -1)[..., 0]
+    return (np.log(np.exp(z).sum(-1)) - picked).mean()
+
+
+def losses(entry, tokenizer, data):
+    """The published numbers of an entry, each with the batches whose mean it is"""
+    if "text_file" in entry:
+        text = (data / entry["text_file"]).read_text()
+        cut = int(0.9 * len(text))
+        for which, part in (("train", text[:cut]), ("val", text[cut:])):
+            ids = np.array(tokenizer.encode(part))
+            windows = [(ids[None, i : i + 256], ids[None, i + 1 : i + 257]) for i in range(0, len(ids) - 256, 256)]
+            assert len(windows) == entry[f"{which}_windows"]
+            yield entry[f"{which}_loss"], windows
+    elif "tokens" in entry:
+        tokens = np.array(entry["tokens"])
+        rows = [tokens[256 * i : 256 * i + 257] for i in range(5)]
+        yield entry["loss"], [(row[:-1].reshape(4, 64), row[1:].reshape(4, 64)) for row in rows]
+    elif "targets" in entry:
+        yield entry["loss"], [(np.array(entry["ids"]), np.array(entry["targets"]))]
+    else:
+        ids = np.array([entry["ids"]])
+        yield entry["loss"], [(ids[:, :-1], ids[:, 1:])]
+
+
+def test_the_losses_of_llmcs_ten_training_steps(package, device, published):
+    """llm.c decays every parameter, we only matrices: 1e-6 of a bias a step"""
+    m = load(package, "124M", device)
+    (batch,) = [entry for entry in entries(published, "loss", "124M") if "targets" in entry]
+    (entry,) = entries(published, "training", "124M")
+    optimiser = adamw if package is numpy_gpt else torch_gpt.adamw
+    moments = optimiser.moments(m.params)
+    for t, expected in enumerate(entry["losses"], 1):
+        loss, grads = package.loss_and_grads(m, np.array(batch["ids"]), np.array(batch["targets"]))
+        assert abs(float(loss) - expected) < entry["tol"], f"step {t}"
+        optimiser.step(m.params, grads, moments, t, lr=1e-4, beta1=0.9, beta2=0.999, weight_decay=0.01)
