@@ -1,0 +1,117 @@
+"""Two sources of a checkpoint on this machine, which misbehave as they are told."""
+
+import os
+import re
+import threading
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from numpy_gpt import RELEASED, download
+from numpy_gpt.download import DATA
+from parity.inputs import TINY
+
+VOCABULARY = {"encoder.json": b'{"!": 0}\n', "vocab.bpe": b"#version: 0.2\n"}
+PIECE = 1000
+
+
+def set_up(monkeypatch, url, timeout=0.3):
+    """The 124M is tiny, and the sources are one and two at that url"""
+    monkeypatch.setitem(RELEASED, "124M", TINY)
+    for file, content in VOCABULARY.items():
+        monkeypatch.setitem(download.SAME, file, (len(content), sha256(content).hexdigest()))
+    monkeypatch.delitem(download.INDEX_SHA256, "124M")
+    monkeypatch.setattr(download, "SOURCES", (f"{url}/one", f"{url}/two"))
+    monkeypatch.setattr(download, "TIMEOUT", (timeout, timeout))
+    monkeypatch.setattr(download, "PAUSE", 0.001)
+    monkeypatch.setattr(download, "PIECE", PIECE)
+    for variable in [variable for variable in os.environ if variable.lower().endswith("_proxy")]:
+        monkeypatch.delenv(variable)
+
+
+class Request(NamedTuple):
+    source: str
+    file: str
+    start: int  # the first byte that was asked for
+
+
+class Server(ThreadingHTTPServer):
+    def __init__(self, files):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files = {"one": dict(files), "two": dict(files)}
+        self.replies = {}  # to the first requests for a file of a source; what comes after them gets an honest one
+        self.requests = []
+        self.go = threading.Event()  # ends a stall
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+    def asked(self, file=DATA):
+        """-> the sources that were asked for the file, and from which byte on"""
+        return [(request.source, request.start) for request in self.requests if request.file == file]
+
+    def handle_error(self, request, client_address):
+        """A client that hangs up is none"""
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        source, _, file = urlsplit(self.path).path.strip("/").split("/")
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "bytes=0-"))
+        self.server.requests.append(Request(source, file, int(asked[1])))
+        replies = self.server.replies.get((source, file))
+        reply = replies.pop(0) if replies else sends()
+        reply(self, self.server.files[source][file], int(asked[1]))
+
+    def head(self, status, **headers):
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+
+    def log_message(self, *args):
+        pass
+
+
+def sends(n=None, stall=False, length=0, first=0, total=0):
+    """The rest of the file, or n bytes of it; length, first and total are by how much the header lies"""
+
+    def reply(handler, body, start):
+        if start >= len(body) or handler.headers["Accept-Encoding"] != "identity":
+            handler.head(400)
+            return
+        headers = {"Content_Length": len(body) - start + length}
+        if start:
+            headers["Content_Range"] = f"bytes {start + first}-{len(body) - 1}/{len(body) + total}"
+        handler.head(206 if start else 200, **headers)
+        handler.wfile.write(body[start:][:n])
+        if stall:
+            handler.server.go.wait(20)
+
+    return reply
+
+
+def answers(status):
+    def reply(handler, body, start):
+        handler.head(status)
+        handler.wfile.write(b"<h1>It isn't here.</h1>")
+
+    return reply
+
+
+def knows_no_ranges(handler, body, start):
+    handler.head(200, Content_Length=len(body))
+    handler.wfile.write(body)
+
+
+def does_not_stop(handler, body, start):
+    handler.head(200)
+    handler.wfile.write(body + b"more" * PIECE)
+
+
+def tells_no_length(handler, body, start):
+    handler.head(200)
+    handler.wfile.write(body[:100_000])
+
+
+def redirects(handler, body, start):
+    handler.head(302, Location=handler.path.replace("one", "two"))

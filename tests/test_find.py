@@ -1,0 +1,77 @@
+"""Are released checkpoints looked for where they should be, and is nothing else done on the way?"""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from numpy_gpt import RELEASED, GPTError, download
+from numpy_gpt.download import DATA
+from parity.inputs import TINY
+
+
+@pytest.mark.parametrize("place", ["124M", "gpt2"])
+def test_a_model_is_found_in_both_roots_under_both_names(tmp_path, monkeypatch, place):
+    """when all its weights are there"""
+    monkeypatch.setitem(RELEASED, "124M", TINY)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("GPT2_MODELS", raising=False)
+    cache, models = tmp_path / "cache" / "numpy_gpt", tmp_path / "models"
+    assert download.roots() == [cache]
+    found = None
+    for root in (cache, models):
+        monkeypatch.setenv("GPT2_MODELS", str(models))
+        directory = root / place
+        directory.mkdir(parents=True)
+        for name, lacking in ((f"{DATA}.part", 0), (DATA, 1)):
+            (directory / name).write_bytes(bytes(4 * TINY.num_parameters() - lacking))
+            assert download.find("gpt2") == found
+        (directory / DATA).write_bytes(bytes(4 * TINY.num_parameters()))
+        found = directory
+        assert download.find("gpt2") == download.find("124M") == found
+    assert download.roots() == [models, cache]
+
+
+def test_a_model_in_hugging_faces_layout_is_found_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("GPT2_MODELS", str(tmp_path))
+    (tmp_path / "gpt2-xl").mkdir()
+    (tmp_path / "gpt2-xl" / "model.safetensors").write_bytes(b"x")
+    assert download.find("1558M") == tmp_path / "gpt2-xl"
+
+
+CACHES = {
+    ("linux", "HOME"): ".cache",
+    ("linux", "XDG_CACHE_HOME"): "",
+    ("darwin", "HOME"): "Library/Caches",
+    ("win32", "LOCALAPPDATA"): "",
+}
+
+
+@pytest.mark.parametrize(("platform", "variable"), CACHES)
+def test_the_cache_is_where_the_system_has_it(platform, variable, tmp_path, monkeypatch):
+    for other in ("GPT2_MODELS", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setenv(variable, str(tmp_path))
+    assert download.roots() == [tmp_path / CACHES[platform, variable] / "numpy_gpt"]
+
+
+def test_a_name_that_is_none_is_told_with_those_that_are(tmp_path):
+    with pytest.raises(
+        GPTError, match="gpt3 is no released model: those are 124M, 355M, 774M, 1558M, gpt2, gpt2-medium"
+    ):
+        download.download("gpt3", tmp_path)
+    line = [sys.executable, "-m", "numpy_gpt.download", "GPT2"]
+    run = subprocess.run(line, capture_output=True, text=True)
+    assert run.returncode == 2
+    assert re.search(r"invalid choice: 'GPT2' \(choose from '?124M'?, .*gpt2-xl'?\)", run.stderr)
+
+
+def test_finding_a_model_imports_nothing_that_fetches():
+    code = (
+        "import sys, numpy_gpt.download; numpy_gpt.download.find('124M'); print({'requests', 'tqdm'} & {*sys.modules})"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.stdout == "set()\n"
