@@ -15,8 +15,8 @@ from pathlib import Path
 import regex
 
 from .errors import GPTError
-from .files import replacing
-from .tokenizer import BYTES, EOT, NAMES, PATTERN, SIGNS
+from .files import make_directory, replacing
+from .tokenizer import BYTES, EOT, OPENAI, PATTERN, SIGNS
 
 Pair = tuple[int, int]
 FIRST = len(BYTES)  # the id of the first merge
@@ -65,9 +65,9 @@ def count_words(texts: Iterable[str]) -> Counter[str]:
 
 
 def spell(found: Counter[str]) -> tuple[list[list[int]], list[int]]:
-    """The words as rows of ids, and how often each stands there"""
+    """The words as rows of ids, and how often each stands there; half a surrogate pair, which no file can hold, is ?"""
     ids = {byte: i for i, byte in enumerate(BYTES)}
-    return [[ids[byte] for byte in word.encode()] for word in found], list(found.values())
+    return [[ids[byte] for byte in word.encode(errors="replace")] for word in found], list(found.values())
 
 
 def count_pairs(words: list[list[int]], counts: list[int]) -> tuple[Counter[Pair], defaultdict[Pair, set[int]]]:
@@ -104,7 +104,7 @@ def merge(word: list[int], pair: Pair, token: int) -> list[int]:
     return merged
 
 
-def write(directory: Path, merges: list[Pair]) -> None:
+def write(directory: str | Path, merges: list[Pair]) -> None:
     """encoder.json and vocab.bpe, in OpenAI's order: bytes, merges, <|endoftext|>"""
     tokens = [SIGNS[byte] for byte in BYTES]
     lines = ["#version: 0.2"]
@@ -112,6 +112,7 @@ def write(directory: Path, merges: list[Pair]) -> None:
         lines.append(f"{tokens[a]} {tokens[b]}")
         tokens.append(tokens[a] + tokens[b])
     ids = {token: i for i, token in enumerate([*tokens, EOT])}
-    for name, text in zip(NAMES[0], (json.dumps(ids), "\n".join(lines) + "\n"), strict=True):
-        with replacing(directory / name) as f:
+    make_directory(Path(directory))
+    for name, text in zip(OPENAI, (json.dumps(ids), "\n".join(lines) + "\n"), strict=True):
+        with replacing(Path(directory, name)) as f:
             f.write(text.encode())

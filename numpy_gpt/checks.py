@@ -3,7 +3,7 @@
 import numpy as np
 
 from .errors import GPTError
-from .params import named
+from .params import grow, named
 
 
 def check_tokens(tokens, config, what="tokens"):
@@ -39,7 +39,11 @@ def check_model(m, dtypes=(np.float32, np.float64)):
     found = (*p.wte.shape, *p.wpe.shape, len(p.h), p.head is None, all(b.attn.c_attn.b is None for b in p.h))
     if found != (c.n_vocab, c.n_embd, c.n_ctx, c.n_embd, c.n_layer, c.tied, not c.qkv_bias):
         raise GPTError(f"the parameters are not those of {c}: make or load both together.")
+    shapes: dict[str, tuple[int, ...]] = {}
+    grow(c, lambda name, *shape: shapes.setdefault(name, shape))
     for name, a in named(p):
+        if tuple(a.shape) != shapes[name]:
+            raise GPTError(f"parameter {name} has the shape {tuple(a.shape)}, and {shapes[name]} is that of {c}.")
         if a.dtype not in dtypes:
             raise GPTError(
                 f"parameter {name} has the dtype {a.dtype}, which the maths can't use: convert it to float32."

@@ -1,8 +1,10 @@
 """What a GPT-2 looks like, in the words of OpenAI's hparams.json, and the four released sizes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .errors import GPTError
+
+SIZES = ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer")
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,7 @@ class Config:
     tied: bool = True  # the output head is wte; otherwise it has weights of its own
 
     def __post_init__(self):
-        for name in ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer"):
+        for name in SIZES:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise GPTError(f"{name} is {value!r}: it must be a whole number of at least 1.")
@@ -41,6 +43,10 @@ class Config:
         norm = C + C
         head = 0 if self.tied else V * C
         return embeddings + L * (norm + attn + norm + mlp) + norm + head
+
+    def released_size(self) -> str | None:
+        """124M ... where it is one of OpenAI's; dropout is no part of the weights"""
+        return next((size for size, released in RELEASED.items() if replace(self, dropout=0.0) == released), None)
 
 
 RELEASED = {

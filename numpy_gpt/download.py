@@ -6,7 +6,6 @@ and is NAME.part until then. What NAME.part has is not fetched again, whoever br
 """
 
 import argparse
-import json
 import os
 import re
 import shutil
@@ -17,12 +16,11 @@ from itertools import cycle
 from pathlib import Path
 
 from .checkpoint import bundle, openai
-from .checkpoint.crc32c import crc32cs, mask
-from .checkpoint.stored import hparams
+from .checkpoint.crc32c import crc32c, mask, on_two_threads
 from .command import run
-from .config import RELEASED
+from .config import RELEASED, Config
 from .errors import CheckpointError, GPTError
-from .files import locked, map_file, read_json
+from .files import locked, map_file, replacing
 
 SOURCES = (
     "https://openaipublic.blob.core.windows.net/gpt-2/models",
@@ -32,7 +30,6 @@ NAMES = {size: size for size in RELEASED}
 NAMES |= {"gpt2": "124M", "gpt2-medium": "355M", "gpt2-large": "774M", "gpt2-xl": "1558M"}
 INDEX, DATA = "model.ckpt.index", "model.ckpt.data-00000-of-00001"
 SAME = {  # for every size: bytes, SHA-256
-    "checkpoint": (77, "dd1b025d2e155283f5e300ce95bf6d5b6bc0f7fe010db73daa6975eb896ab9cb"),
     "encoder.json": (1_042_301, "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"),
     "vocab.bpe": (456_318, "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"),
 }
@@ -88,7 +85,6 @@ def sizes(size: str) -> dict[str, int]:
     config = RELEASED[size]
     return {
         **{file: nbytes for file, (nbytes, _) in SAME.items()},
-        "hparams.json": len(json.dumps(hparams(config), indent=2)) + 1,
         INDEX: len(bundle.write_index(openai.entries(config))),
         DATA: 4 * config.num_parameters(),
     }
@@ -105,16 +101,31 @@ def download(name: str, root: Path | None = None) -> Path:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with locked(directory, lambda: remark(f"another process writes to {directory}: waiting for it.")):
+            write_words(directory, RELEASED[size])
             for file, nbytes in sizes(size).items():
                 path, part = directory / file, directory / f"{file}.part"
-                if length(path) == nbytes and not first_wrong(path, size, file):
-                    continue
-                if length(path) > length(part):  # what is right of it is used
-                    os.replace(path, part)
-                fetch(part, size, file, nbytes)
+                wrong = first_wrong(path, size, file) if length(path) == nbytes else (length(path), "its size")
+                if wrong:
+                    salvage(path, part, wrong[0])
+                    fetch(part, size, file, nbytes)
     except OSError as e:
         raise GPTError(f"{directory} can't be written to: {e.strerror}; {ELSEWHERE}.") from None
     return directory
+
+
+def write_words(directory: Path, config: Config) -> None:
+    """The two files that are known to the last byte"""
+    for file, content in (("hparams.json", openai.hparams_json(config)), ("checkpoint", openai.pointer(openai.PREFIX))):
+        if length(directory / file) != len(content) or (directory / file).read_bytes() != content:
+            with replacing(directory / file) as f:
+                f.write(content)
+
+
+def salvage(path: Path, part: Path, nbytes: int) -> None:
+    """What is right of a file goes on being used; the file stays as it is until there is a better one"""
+    if nbytes > length(part):
+        with open(part, "wb") as f:
+            f.write(map_file(path)[:nbytes].data)
 
 
 def remark(text: str) -> None:
@@ -134,7 +145,9 @@ def fetch(part: Path, size: str, file: str, nbytes: int) -> None:
             problems[source] = str(e)
         failures = 0 if length(part) > most else failures + 1
         most = max(most, length(part))
-        offline = failures == len(SOURCES) and most == begun and set(problems.values()) == {UNREACHABLE}
+        offline = (
+            failures == len(SOURCES) and most == begun and all(why.startswith(UNREACHABLE) for why in problems.values())
+        )
         if offline or failures == PATIENCE * len(SOURCES):
             why = "; ".join(f"{source} {problem}" for source, problem in problems.items())
             raise CheckpointError(
@@ -169,8 +182,8 @@ def receive(url: str, part: Path, nbytes: int) -> None:
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     try:
         response = requests.get(url, headers=headers, stream=True, timeout=TIMEOUT)
-    except OSError:  # all that requests raises, and its plain OSError where the certificates are missing
-        raise SourceError(UNREACHABLE) from None
+    except OSError as e:  # all that requests raises, and its plain OSError where the certificates are missing
+        raise SourceError(f"{UNREACHABLE}: {type(e).__name__}") from None
     with (
         response,
         open(part, "ab") as f,
@@ -222,7 +235,7 @@ def first_wrong(path: Path, size: str, file: str) -> tuple[int, str] | None:
 
 def first_broken(data: Path, entries: dict[str, bundle.Entry]) -> tuple[int, str] | None:
     content = map_file(data)
-    crcs = crc32cs(content[entry.offset : entry.offset + entry.size] for entry in entries.values())
+    crcs = on_two_threads(crc32c, (content[entry.offset :][: entry.size] for entry in entries.values()))
     for (name, entry), crc in zip(entries.items(), crcs, strict=True):  # names and offsets have the same order
         if mask(crc) != entry.crc:
             return entry.offset, f"the tensor {name} of {DATA} doesn't have its checksum"
@@ -230,17 +243,15 @@ def first_broken(data: Path, entries: dict[str, bundle.Entry]) -> tuple[int, str
 
 
 def is_right(path: Path, size: str, file: str) -> bool:
-    """One of the small files"""
-    digest = SAME[file][1] if file in SAME else INDEX_SHA256.get(size) if file == INDEX else None
+    """One of the small files; where its SHA-256 was never published, it is an index that has what it must"""
+    digest = INDEX_SHA256.get(size) if file == INDEX else SAME[file][1]
     if digest:
         return sha256(path.read_bytes()).hexdigest() == digest
     try:
-        if file == INDEX:
-            found = bundle.read_index(path)
-            return {name: entry._replace(crc=0) for name, entry in found.items()} == openai.entries(RELEASED[size])
-        return read_json(path) == hparams(RELEASED[size])
+        found = bundle.read_index(path)
     except CheckpointError:
         return False
+    return {name: entry._replace(crc=0) for name, entry in found.items()} == openai.entries(RELEASED[size])
 
 
 def main() -> int:

@@ -5,7 +5,7 @@ import mmap
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -52,7 +52,7 @@ def parse_json(path: Path, text: bytes) -> dict[str, Any]:
 def without_duplicates(pairs):
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a name stands there twice")
+        raise ValueError("a name occurs twice")
     return found
 
 
@@ -63,7 +63,7 @@ def size_of(path: Path) -> int:
     except (OSError, ValueError) as e:  # ValueError: a NUL in the name
         raise CheckpointError(f"{path} can't be read: {getattr(e, 'strerror', e)}.") from None
     if not stat.S_ISREG(status.st_mode):
-        raise CheckpointError(f"{path} is no regular file: give one.")
+        raise CheckpointError(f"{path} is a directory or a device where a file is needed.")
     return status.st_size
 
 
@@ -87,7 +87,15 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except OSError as e:
         raise GPTError(f"{path} can't be written: {e.strerror}; what was there before still is.") from None
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # it isn't there
+            part.unlink()
+
+
+def make_directory(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise GPTError(f"{path} can't be made a directory: {e.strerror}.") from None
 
 
 @contextmanager

@@ -82,23 +82,23 @@ def tree_map(f: Callable, tree: Any, *others: Any) -> Any:
     return type(tree)(*branches) if isinstance(tree, tuple) else branches
 
 
-def grow(config: Config, leaf: Callable[[str], Any]) -> GPT2:
-    """The tree of such a model with leaf(name) for every leaf: named, backwards"""
+def grow(config: Config, leaf: Callable[..., Any]) -> GPT2:
+    """The tree of such a model with leaf(name, *shape) for every leaf: named, backwards"""
+    V, N, C, L = config.n_vocab, config.n_ctx, config.n_embd, config.n_layer
 
-    def linear(name, bias=True):
-        return Linear(leaf(f"{name}.w"), leaf(f"{name}.b") if bias else None)
+    def linear(name, i, o, bias=True):
+        return Linear(leaf(f"{name}.w", i, o), leaf(f"{name}.b", o) if bias else None)
 
     def layernorm(name):
-        return LayerNorm(leaf(f"{name}.g"), leaf(f"{name}.b"))
+        return LayerNorm(leaf(f"{name}.g", C), leaf(f"{name}.b", C))
 
     def block(name):
-        attn = Attn(linear(f"{name}.attn.c_attn", config.qkv_bias), linear(f"{name}.attn.c_proj"))
-        mlp = MLP(linear(f"{name}.mlp.c_fc"), linear(f"{name}.mlp.c_proj"))
+        attn = Attn(linear(f"{name}.attn.c_attn", C, 3 * C, config.qkv_bias), linear(f"{name}.attn.c_proj", C, C))
+        mlp = MLP(linear(f"{name}.mlp.c_fc", C, 4 * C), linear(f"{name}.mlp.c_proj", 4 * C, C))
         return Block(layernorm(f"{name}.ln_1"), attn, layernorm(f"{name}.ln_2"), mlp)
 
-    h = [block(f"h.{i}") for i in range(config.n_layer)]
-    head = None if config.tied else Head(leaf("head.w"))
-    return GPT2(leaf("wte"), leaf("wpe"), h, layernorm("ln_f"), head)
+    head = None if config.tied else Head(leaf("head.w", V, C))
+    return GPT2(leaf("wte", V, C), leaf("wpe", N, C), [block(f"h.{i}") for i in range(L)], layernorm("ln_f"), head)
 
 
 def init(config: Config, seed: int = 0) -> Model:
@@ -107,24 +107,12 @@ def init(config: Config, seed: int = 0) -> Model:
         raise GPTError(f"config is {config!r}: it must be a Config, as RELEASED has for the released sizes.")
     if not isinstance(seed, int) or seed < 0:
         raise GPTError(f"seed is {seed!r}: it must be a whole number of at least 0.")
-    V, N, C, L = config.n_vocab, config.n_ctx, config.n_embd, config.n_layer
     rng = np.random.default_rng(seed)
 
-    def normal(*shape, std=0.02):
+    def leaf(name, *shape):
+        if name.endswith((".g", ".b")):
+            return np.full(shape, name.endswith(".g"), np.float32)
+        std = 0.02 / math.sqrt(2 * config.n_layer) if name.endswith("c_proj.w") else 0.02
         return rng.standard_normal(shape, np.float32) * np.float32(std)
 
-    def linear(i, o, std=0.02, bias=True):
-        return Linear(normal(i, o, std=std), np.zeros(o, np.float32) if bias else None)
-
-    def layernorm():
-        return LayerNorm(np.ones(C, np.float32), np.zeros(C, np.float32))
-
-    def block():
-        residual = 0.02 / math.sqrt(2 * L)
-        attn = Attn(linear(C, 3 * C, bias=config.qkv_bias), linear(C, C, residual))
-        mlp = MLP(linear(C, 4 * C), linear(4 * C, C, residual))
-        return Block(layernorm(), attn, layernorm(), mlp)
-
-    head = None if config.tied else Head(normal(V, C))
-    params = GPT2(normal(V, C), normal(N, C), [block() for _ in range(L)], layernorm(), head)
-    return Model(config, params)
+    return Model(config, grow(config, leaf))

@@ -11,37 +11,35 @@ from typing import Any
 from .errors import CheckpointError, GPTError
 from .files import parse_json, read_bytes
 
-NAMES = (
-    ("encoder.json", "vocab.bpe"),
-    ("vocab.json", "merges.txt"),
-)  # OpenAI's, and Hugging Face's for the same contents
+OPENAI = ("encoder.json", "vocab.bpe")
+HUGGING_FACE = ("vocab.json", "merges.txt")  # its names for the same contents
 EOT = "<|endoftext|>"
 LARGEST = 1 << 25  # bytes of a file; OpenAI's have 1 MB and 0.5 MB
-# Contractions; words, numbers and other signs, each with the space before it; spaces, but for the one before a word. A
-# run that can only end where it does is taken at once (++), since every step back that is kept in mind costs stack.
+# Contractions; words, numbers and other signs, each with the space before it; spaces, but for the one before a word.
+# Possessive (++) where a run can end in one place only: to be ready to step back would cost stack.
 PATTERN = r"'(?:s|t|re|ve|m|ll|d)| ?(?:\p{L}++|\p{N}++|[^\s\p{L}\p{N}]++)|\s++$|\s+(?!\S)|\s"
 # All but the last of the spaces before a word are a piece of their own, so text may be cut after them; a million in one
 # text are more steps back than tiktoken's stack has room for.
-BEFORE_THE_LAST_SPACE = re.compile(r"(?<![ \t\n\r])[ \t\n\r]{100000,}(?=[ \t\n\r]\S)")
+SPACE = r"[^\S\x1c-\x1f]"  # tiktoken's \s, which lacks four of Python's
+BEFORE_THE_LAST_SPACE = re.compile(rf"(?<!{SPACE}){SPACE}{{100000,}}(?={SPACE}[\S\x1c-\x1f])")
 PRINTABLE = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
 BYTES = [*PRINTABLE, *(byte for byte in range(256) if byte not in PRINTABLE)]  # in the order of OpenAI's ids
 SIGNS = {byte: chr(byte if byte in PRINTABLE else 256 + i - len(PRINTABLE)) for i, byte in enumerate(BYTES)}
 BYTE_OF = {sign: byte for byte, sign in SIGNS.items()}  # both files write a byte as a character that can be seen
 
 
-def load(directory: Path) -> "Tokenizer | None":
-    """of a directory with the two files, which are read when the tokenizer is first used"""
-    for names in NAMES:
-        paths = [directory / name for name in names]
-        lacking = [path for path in paths if not path.exists()]
-        if not lacking:
+def load(directory: str | Path) -> "Tokenizer | None":
+    """of a directory that has the two files"""
+    for names in (OPENAI, HUGGING_FACE):
+        paths = [Path(directory, name) for name in names]
+        if all(path.exists() for path in paths):
             return Tokenizer(*paths)
-        if len(lacking) == 1:
-            raise CheckpointError(f"{lacking[0]} is missing, one of the two files of the vocabulary: get it again.")
     return None
 
 
 class Tokenizer:
+    """Reads the two files when it is first used; tiktoken encodes"""
+
     def __init__(self, encoder: Path, merges: Path):
         self.encoder, self.merges = encoder, merges
 
@@ -135,11 +133,12 @@ class Decoder:
 def read_encoder(path: Path, text: bytes) -> dict[str, int]:
     """The ids of the tokens: 0 to n - 1, each once"""
     ids = parse_json(path, text)
+    tokens: dict[int, str] = {}
     for token, i in ids.items():
         if type(i) is not int or not 0 <= i < len(ids):
             raise CheckpointError(f"{path}: the token {token!r} has the id {i!r}, not one of 0 to {len(ids) - 1}.")
-    if len(set(ids.values())) < len(ids):
-        raise CheckpointError(f"{path}: two tokens have one id: get the file again.")
+        if tokens.setdefault(i, token) != token:
+            raise CheckpointError(f"{path}: {tokens[i]!r} and {token!r} have one id, {i}: get the file again.")
     return ids
 
 

@@ -16,3 +16,8 @@ def data():
 def tf():
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     return pytest.importorskip("tensorflow", reason="TensorFlow isn't installed: pip install -e '.[test]'")
+
+
+@pytest.fixture(scope="session")
+def st():
+    return pytest.importorskip("safetensors.numpy", reason="safetensors isn't installed: pip install -e '.[test]'")

@@ -103,6 +103,10 @@ def test_endoftext_separates_and_is_not_learnt():
         bpe.train(["ab<|endoftext|>ab"], 259)
 
 
+def test_half_a_surrogate_pair_is_a_question_mark():
+    assert bpe.train(["a\ud83d\ud83d b"], 258) == bpe.train(["a?? b"], 258)
+
+
 @pytest.mark.parametrize("n_vocab", [256, 0, -1, 300.0, "300", True])
 def test_a_size_that_is_none_gets_a_sentence(n_vocab):
     with pytest.raises(GPTError, match=r"n_vocab is .*: it must be at least 257"):
@@ -112,3 +116,12 @@ def test_a_size_that_is_none_gets_a_sentence(n_vocab):
 def test_a_text_instead_of_texts_gets_a_sentence():
     with pytest.raises(GPTError, match="texts is one str: give a list of texts"):
         bpe.train("some text", 300)
+
+
+def test_the_files_get_a_directory_or_a_sentence(tmp_path):
+    merges = bpe.train(["some text"], 260)
+    bpe.write(str(tmp_path / "a" / "b"), merges)
+    assert tokenizer.load(str(tmp_path / "a" / "b")).n_vocab == 260
+    (tmp_path / "file").touch()
+    with pytest.raises(GPTError, match="file/b can't be made a directory: Not a directory"):
+        bpe.write(tmp_path / "file" / "b", merges)

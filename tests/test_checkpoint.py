@@ -16,6 +16,7 @@ from numpy_gpt import CheckpointError, Config, GPTError, adamw, init, load, loss
 from parity.inputs import TINY, random_batch, random_model
 
 PLACES = {"openai": "directory", "huggingface": "model.safetensors", "llmc-v3": "m.bin"}
+OPENAI = ["checkpoint", "hparams.json", "model.ckpt.data-00000-of-00001", "model.ckpt.index"]
 
 
 @pytest.mark.parametrize("format", PLACES)
@@ -113,6 +114,15 @@ def test_settings_that_are_none_get_a_sentence(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize(
+    ("place", "format"), [("m.bin", "openai"), ("m.safetensors", "openai"), ("m", "llmc-v3"), ("m.bin", "huggingface")]
+)
+def test_a_name_that_load_would_take_for_another_format_is_refused(place, format, tmp_path):
+    with pytest.raises(GPTError, match=f"{place} is no name for {format}"):
+        save(init(TINY), tmp_path / place, format)
+    assert not (tmp_path / place).exists()
+
+
 @pytest.mark.parametrize("place", ["file/directory", "file/m.bin", "file/m.safetensors", "file"])
 def test_a_place_that_cannot_be_written_gets_a_sentence(place, tmp_path):
     (tmp_path / "file").write_text("hello")
@@ -190,8 +200,35 @@ def test_other_files_of_the_directory_are_left_alone(tmp_path):
     (tmp_path / "log.jsonl").write_text("{}")
     save(init(TINY), tmp_path)
     save(init(TINY, seed=1), tmp_path)
-    openai = ["checkpoint", "hparams.json", "model.ckpt.data-00000-of-00001", "model.ckpt.index"]
-    assert sorted(os.listdir(tmp_path)) == [*openai[:2], "log.jsonl", *openai[2:]]
+    assert sorted(os.listdir(tmp_path)) == sorted([*OPENAI, "log.jsonl"])
+
+
+def test_a_parameter_of_another_shape_is_not_saved_as_if_it_were_right(tmp_path):
+    m = init(TINY)
+    a = m.params.h[0].attn.c_attn
+    m.params.h[0] = m.params.h[0]._replace(attn=m.params.h[0].attn._replace(c_attn=a._replace(w=a.w.T)))
+    with pytest.raises(
+        GPTError, match=r"parameter h\.0\.attn\.c_attn\.w has the shape \(144, 48\), and \(48, 144\) is that"
+    ):
+        save(m, tmp_path)
+
+
+def test_a_hugging_face_directory_is_replaced_whole_or_not_at_all(tmp_path):
+    m = random_model(TINY)
+    save(m, tmp_path, "huggingface")
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    assert before.keys() == {"config.json", "model.safetensors"}
+    large = random_model(Config(61, 11, 48, 6, 2))
+    large.params.ln_f.g[0] = 70000
+    with pytest.raises(GPTError, match=r"ln_f\.weight has values that are too large for float16"):
+        save(large, tmp_path, "huggingface", dtype="float16")
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    save(large, tmp_path, "huggingface")
+    assert load(tmp_path).config.n_head == 6
+    save(m, tmp_path / "other")
+    with pytest.raises(GPTError, match="has a checkpoint in OpenAI's layout, which load would take"):
+        save(large, tmp_path / "other", "huggingface")
+    assert sorted(os.listdir(tmp_path / "other")) == OPENAI
 
 
 KILL = """
@@ -245,8 +282,7 @@ def test_killed_at_any_moment_the_old_or_the_new_checkpoint_is_there(format, tmp
     moments, old, new, *files = run.stdout.split()
     assert int(moments) > (25 if format == "openai" else 4)
     assert (old, new) == ("[0,", "1]")
-    openai = ["checkpoint", "hparams.json", "model.ckpt.data-00000-of-00001", "model.ckpt.index"]
-    assert files == (openai if format == "openai" else [PLACES[format]])  # what was left half-done is gone
+    assert files == (OPENAI if format == "openai" else [PLACES[format]])  # what was left half-done is gone
 
 
 FULL = """

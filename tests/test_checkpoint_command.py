@@ -51,7 +51,7 @@ def test_verify_finds_one_flipped_bit_and_names_the_tensor(tmp_path):
     save(random_model(TINY), tmp_path)
     assert command("verify", tmp_path).splitlines() == [
         "28 tensors, 240,384 bytes, no NaN and no infinity",
-        "every tensor has its checksum",
+        "each matches its checksum in the index",
     ]
     content = bytearray((tmp_path / DATA).read_bytes())
     for byte, tensor in ((0, "model/h0/attn/c_attn/b"), (240_383, "model/wte"), (240_383 - 4 * 61 * 48, "model/wpe")):

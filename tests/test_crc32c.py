@@ -1,10 +1,10 @@
-"""Is it CRC-32C, for every length and alignment, and fast enough not to be left out?"""
+"""Is it CRC-32C, for every length and alignment?"""
 
 import numpy as np
 import pytest
 
 from numpy_gpt.checkpoint import crc32c as module
-from numpy_gpt.checkpoint.crc32c import FAR, MIDDLE, NEAR, SEGMENT, crc32c, crc32cs, mask
+from numpy_gpt.checkpoint.crc32c import FAR, MIDDLE, NEAR, SEGMENT, crc32c, mask, on_two_threads
 
 
 def bit_by_bit(data):
@@ -49,19 +49,9 @@ def test_the_sparse_polynomial_is_a_multiple_of_p():
     assert powers[-1 - FAR] ^ powers[-1 - (FAR - NEAR)] ^ powers[-1 - (FAR - MIDDLE)] ^ powers[-1] == 0
 
 
-def test_every_flipped_bit_of_a_long_message_shows():
-    data = np.random.default_rng(0).integers(0, 256, 8 * (FAR + SEGMENT) + 3, np.uint8)
-    crc = crc32c(data)
-    for position in np.random.default_rng(1).integers(0, len(data), 50):
-        data[position] ^= 1 << position % 8
-        assert crc32c(data) != crc
-        data[position] ^= 1 << position % 8
-    assert crc32c(data) == crc
-
-
 def test_two_threads_keep_the_order():
     arrays = [np.full(n, n % 256, np.uint8) for n in (100_000, 3, 50_000, 0, 70_001)]
-    assert crc32cs(arrays) == [crc32c(a) for a in arrays]
+    assert on_two_threads(crc32c, arrays) == [crc32c(a) for a in arrays]
 
 
 def test_mask():

@@ -35,8 +35,8 @@ def load(source: str | Path, dtype: Any = None, n_head: int | None = None) -> Mo
     stored = contents.tensors
     if dtype is None:
         dtype = "float64" if any(tensor.dtype == "float64" for tensor in stored.values()) else "float32"
-    dtype = one_of(("float32", "float64"), dtype)
-    params = grow(contents.config, lambda name: floats(stored[name], dtype))
+    dtype = allowed_dtype(("float32", "float64"), dtype)
+    params = grow(contents.config, lambda name, *_: floats(stored[name], dtype))
     return Model(contents.config, params, tokenizer.load(contents.directory))
 
 
@@ -44,7 +44,7 @@ def find(source: str | Path) -> Path:
     """A path, or where a released model is, which is downloaded if it is nowhere"""
     if os.path.exists(source):  # False for names that can't be
         return Path(source)
-    from .. import download  # only where a name may have been meant
+    from .. import download  # here, since it imports this package
 
     if source in download.NAMES:
         return download.find(source) or download.download(source)
@@ -60,7 +60,9 @@ def read(path: Path, n_head: int | None = None) -> Contents:
             return huggingface.read(path, n_head)
         if path.suffix == ".bin":
             return llmc.read(path)
-        raise CheckpointError(f"{path} is no .safetensors or .bin file: of OpenAI's layout give the directory.")
+        raise CheckpointError(
+            f"{path} is no .safetensors or .bin file: if it is of OpenAI's layout, give its directory."
+        )
     if any((path / name).exists() for name in ("checkpoint", "model.ckpt.index")):
         return openai.read(path)
     if any((path / name).exists() for name in (huggingface.FILE, huggingface.SHARDS)):
@@ -78,17 +80,19 @@ def save(m: Model, path: str | Path, format: str | None = None, dtype: Any = Non
     check_model(m)
     path = Path(path)
     format = format or SUFFIXES.get(path.suffix, "openai")
-    dtype = one_of(("float16", "float32", "float64"), m.params.wte.dtype if dtype is None else dtype)
+    dtype = allowed_dtype(("float16", "float32", "float64"), m.params.wte.dtype if dtype is None else dtype)
     if format not in WRITERS:
         raise GPTError(f"format is {format!r}: it must be one of {', '.join(WRITERS)}.")
+    if (path.suffix == ".bin") != format.startswith("llmc") or (path.suffix, format) == (".safetensors", "openai"):
+        raise GPTError(f"{path} is no name for {format}: llm.c's files end in .bin, and no directory in .safetensors.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         WRITERS[format](path, m.config, dict(named(m.params)), dtype, m.tokenizer)
     except OSError as e:
-        raise GPTError(f"{path} can't be written: {e.strerror}; what was there before still is.") from None
+        raise GPTError(f"{path} can't be written: {e.strerror}; a checkpoint that was there is still whole.") from None
 
 
-def one_of(allowed: tuple[str, ...], dtype: Any) -> np.dtype:
+def allowed_dtype(allowed: tuple[str, ...], dtype: Any) -> np.dtype:
     try:
         if np.dtype(dtype).name in allowed:
             return np.dtype(dtype)

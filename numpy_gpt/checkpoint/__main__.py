@@ -3,11 +3,9 @@
 import argparse
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from ..command import run
-from ..config import RELEASED
 from ..errors import GPTError
 from . import WRITERS, find, load, read, save, verify
 from .stored import Contents
@@ -19,6 +17,11 @@ EXAMPLES = """examples:
 
 A checkpoint is a directory in OpenAI's or Hugging Face's layout, a .safetensors file, llm.c's .bin, or the name of a
 released model."""
+COMMANDS = {
+    "info": "the table of tensors, and the number of parameters",
+    "verify": "read every byte: exit 0 if all is well, 3 if a tensor is broken, 1 if it looks like the 124M and isn't",
+    "convert": "write it in another format, replacing what is there",
+}
 FIRST_NAMES = {"124M": "117M", "355M": "345M", "774M": "762M", "1558M": "1542M"}
 
 
@@ -41,22 +44,15 @@ def parse() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, what in (
-        ("info", "the table of tensors, and the number of parameters"),
-        (
-            "verify",
-            "read every byte: 0 if all is well, 3 if a tensor is broken, 1 if it has the 124M's shapes and isn't it",
-        ),
-        ("convert", "write it in another format, replacing what is there"),
-    ):
+    for name, what in COMMANDS.items():
         command = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
         command.add_argument("source", help="directory, .safetensors or .bin file, or the name of a released model")
         command.add_argument("--n-head", type=int, metavar="H", help="for a .safetensors file that doesn't say it")
-    command.add_argument("destination", help="a directory, or a .safetensors or .bin file")
-    command.add_argument("--to", choices=WRITERS, help="the format, if the destination's name doesn't say it")
-    command.add_argument(
-        "--dtype", choices=("float16", "float32", "float64"), help="default: as it is, half as float32"
-    )
+    convert = commands.choices["convert"]
+    convert.add_argument("destination", help="a directory, or a .safetensors or .bin file")
+    convert.add_argument("--to", choices=WRITERS, help="the format, if the destination's name doesn't say it")
+    dtypes = ("float16", "float32", "float64")
+    convert.add_argument("--dtype", choices=dtypes, help="default: as it is, but half precision as float32")
     return parser.parse_args()
 
 
@@ -81,22 +77,16 @@ def info(path: Path, contents: Contents) -> int:
 def counts(contents: Contents) -> list[tuple[str, str]]:
     """What this model is said to have, and why"""
     config, n = contents.config, contents.config.num_parameters()
-    head = 0 if not config.tied else config.n_vocab * config.n_embd
-    masks = config.n_layer * config.n_ctx**2
     rows = [(f"{n:,}", "parameters, each counted once")]
     if config.tied:
-        rows.append((f"{n + head:,}", "if the output head, which is wte, is counted again"))
-    rows.append(
-        (
-            f"{n + masks:,}",
-            f"with the {config.n_layer} masks of {config.n_ctx} x {config.n_ctx} that older Hugging Face files hold",
+        rows.append((f"{n + config.n_vocab * config.n_embd:,}", "if the output head, which is wte, is counted again"))
+    masks = f"{config.n_layer} masks of {config.n_ctx} x {config.n_ctx}"
+    rows.append((f"{n + config.n_layer * config.n_ctx**2:,}", f"with the {masks} that older Hugging Face files hold"))
+    size = config.released_size()
+    if size:
+        rows.append(
+            (FIRST_NAMES[size], f"what OpenAI's paper calls the {size}, by a mistake in counting that it took back")
         )
-    )
-    for name, released in RELEASED.items():
-        if replace(config, dropout=0.0) == released:
-            rows.append(
-                (FIRST_NAMES[name], f"what OpenAI's paper calls the {name}, by a mistake in counting that it took back")
-            )
     return rows
 
 
@@ -110,8 +100,8 @@ def prove(path: Path, contents: Contents) -> int:
     verify.check_intact(path, contents, checks)
     indexed = all(stored.crc is not None for stored in contents.tensors.values())
     print(f"{len(checks)} tensors, {nbytes:,} bytes, no NaN and no infinity")
-    print("every tensor has its checksum" if indexed else f"{contents.format}'s format has no checksums")
-    if verify.has_the_size_of_the_124M(contents):
+    print("each matches its checksum in the index" if indexed else f"{contents.format}'s format has no checksums")
+    if contents.config.released_size() == "124M":
         different = verify.first_different(contents, checks)
         if different:
             raise GPTError(f"{path} is not OpenAI's 124M: the first tensor that differs is {different}.")

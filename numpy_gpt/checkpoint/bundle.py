@@ -14,8 +14,8 @@ from . import table
 from .crc32c import crc32c, mask
 from .stored import Stored, numpy_dtype, packed, view
 
-HEADER = bytes.fromhex("08011a020801")  # one data file, little-endian, version 1
 LARGEST_INDEX = 1 << 26
+# TensorFlow's DataType
 DTYPES = {1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 9: "int64", 10: "bool"}
 DTYPES |= {14: "bfloat16", 17: "uint16", 19: "float16", 22: "uint32", 23: "uint64"}
 NUMBERS = {dtype: number for number, dtype in DTYPES.items()}
@@ -63,20 +63,20 @@ def read_index(path: Path) -> dict[str, Entry]:
     return entries
 
 
-def read_header(message: bytes, most: int) -> int:
-    """BundleHeader = 1: number of data files, 2: endianness, 3: version"""
+def read_header(message: bytes, rows: int) -> int:
+    """BundleHeader = 1: number of data files, of which none is without a tensor, 2: endianness, 3: version"""
     header = record(message, shards=(1, int), endianness=(2, int))
     if header["endianness"]:
         raise ValueError("it was written on a big-endian machine")
-    if not 0 < header["shards"] <= most:
+    if not 0 < header["shards"] <= rows:
         raise ValueError(f"it speaks of {header['shards']} data files")
     return header["shards"]
 
 
 def read_entry(name: str, message: bytes, shards: int) -> Entry:
     """BundleEntry = 1: dtype, 2: shape, 3: shard, 4: offset, 5: size, 6: masked CRC-32C, 7: slices"""
-    numbers = dict(zip(("dtype", "shard", "offset", "size", "crc"), ((n, int) for n in (1, 3, 4, 5, 6)), strict=True))
-    entry = record(message, **numbers, shape=(2, bytes), slices=(7, bytes))
+    places = {"dtype": (1, int), "shape": (2, bytes), "shard": (3, int), "offset": (4, int), "size": (5, int)}
+    entry = record(message, **places, crc=(6, int), slices=(7, bytes))
     dtype, shape = DTYPES.get(entry["dtype"]), read_shape(entry["shape"])
     if dtype is None:
         raise ValueError(f"the tensor {name} has TensorFlow's dtype {entry['dtype']}, which isn't read here")
@@ -110,7 +110,11 @@ def check_overlaps(entries: Mapping[str, Entry]) -> None:
 
 
 def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """The number and value of each field of a protocol buffer"""
+    """
+    The number and value of each field of a protocol buffer: a tag, number << 3 | kind, and the value
+
+    kind 0: a varint        1: eight bytes        2: a length, a varint, and so many bytes        5: four bytes
+    """
     at = 0
     while at < len(message):
         tag, at = table.varint(message, at)
@@ -132,11 +136,12 @@ def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 def record(message: bytes, **wanted: tuple[int, type]) -> dict[str, Any]:
     """Of a protocol buffer the fields name=(number, type); one that is 0 or empty is left out of the message"""
-    found = {name: kind() for name, (_, kind) in wanted.items()}
-    names = {number: name for name, (number, _) in wanted.items()}
+    names = {number: (name, kind) for name, (number, kind) in wanted.items()}
+    found = {name: kind() for name, kind in names.values()}
     for number, value in fields(message):
         if number in names:
-            found[names[number]] = typed(value, type(found[names[number]]))
+            name, kind = names[number]
+            found[name] = typed(value, kind)
     return found
 
 
@@ -159,8 +164,8 @@ def write(index: BinaryIO, data: BinaryIO, tensors: Mapping[str, np.ndarray], dt
 
 def write_index(entries: Mapping[str, Entry]) -> bytes:
     """for one data file"""
-    named = [(name.encode(), write_entry(entries[name])) for name in in_order(entries)]
-    return table.pack([(b"", HEADER), *named])
+    header = write_field(1, 1) + write_field(3, write_field(1, 1))  # one data file, version 1; 0 is little-endian
+    return table.pack([(b"", header), *((name.encode(), write_entry(entries[name])) for name in in_order(entries))])
 
 
 def in_order(names) -> list[str]:
@@ -169,10 +174,9 @@ def in_order(names) -> list[str]:
 
 def write_entry(entry: Entry) -> bytes:
     shape = b"".join(write_field(2, write_field(1, size)) for size in entry.shape)
-    place = write_field(4, entry.offset) + write_field(5, entry.size)
-    return (
-        write_field(1, NUMBERS[entry.dtype]) + write_field(2, shape) + place + b"\x35" + entry.crc.to_bytes(4, "little")
-    )
+    crc = table.pack_varints(6 << 3 | 5) + entry.crc.to_bytes(4, "little")
+    dtype, place = write_field(1, NUMBERS[entry.dtype]), write_field(4, entry.offset) + write_field(5, entry.size)
+    return dtype + write_field(2, shape) + place + crc
 
 
 def write_field(number: int, value: int | bytes) -> bytes:

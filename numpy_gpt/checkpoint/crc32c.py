@@ -5,11 +5,16 @@ P. This P divides x^5685 + x^1362 + x^426 + 1, and so, since squaring over GF(2)
 
     x^(64 5685) + x^(64 1362) + x^(64 426) + 1
 
-too. Hence a word of 64 bits may be taken away if it is added to the words 4323, 5259 and 5685 places further on, and
-those additions are XORs of long arrays. When 5685 words are left, the remainders of their bits are added one by one.
+too. Hence a word of 64 bits may be taken away if it is added to the words 4323, 5259 and 5685 places further on. From
+words w these are taken away:
+
+    t[i] = w[i] + t[i - 4323] + t[i - 5259] + t[i - 5685]
+
+and + is XOR, of 4323 words at a time. When 5685 words are left, the remainders of their bits are added one by one. A
+register that starts with ones adds them to the first 32 bits, and the result is inverted.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import accumulate
@@ -18,7 +23,7 @@ import numpy as np
 
 P = 0x82F63B78  # Castagnoli's polynomial without its x^32; the lowest bit stands for x^31, since a byte starts with it
 NEAR, MIDDLE, FAR = 5685 - 1362, 5685 - 426, 5685  # words
-SEGMENT = 4 * NEAR
+SEGMENT = 4 * NEAR  # words: t of a segment stays in the cache
 
 
 def crc32c(data) -> int:
@@ -31,27 +36,27 @@ def crc32c(data) -> int:
         left[:4] ^= 0xFF  # the register starts with ones
     bits = np.unpackbits(left, bitorder="little").view(bool)
     n = len(bits)
-    table = powers(1 << 16) if n <= 1 << 16 else powers(64 * (FAR + 1) + 32)
+    table = powers(1 << 16) if n <= 1 << 16 else powers(64 * (FAR + 1) + 32)  # the long one takes a while to make
     return int(np.bitwise_xor.reduce(table[-n:][bits])) ^ 0xFFFFFFFF
 
 
 def fold(words):
     """-> FAR words with the same remainder"""
-    s = np.zeros(FAR + SEGMENT, "<u8")  # what was taken away before, then what is taken away now
-    s[0] = 0xFFFFFFFF  # the register starts with ones: they are added FAR words further on, to the first
+    t = np.zeros(FAR + SEGMENT, "<u8")  # the last FAR that were taken away, then those of this segment
+    t[0] = 0xFFFFFFFF  # the register starts with ones: they are added FAR words further on, to the first
     end = len(words) - FAR
     for start in range(0, end, SEGMENT):
         segment = words[start : min(start + SEGMENT, end)]
         for i in range(0, len(segment), NEAR):  # NEAR words don't depend on one another
-            new = segment[i : i + NEAR]
-            now = s[FAR + i :][: len(new)]
-            np.bitwise_xor(new, s[i:][: len(new)], out=now)
-            now ^= s[FAR + i - MIDDLE :][: len(new)]
-            now ^= s[FAR + i - NEAR :][: len(new)]
-        s[:FAR] = s[len(segment) :][:FAR]
-    left = words[end:] ^ s[:FAR]
-    left[:MIDDLE] ^= s[FAR - MIDDLE : FAR]
-    left[:NEAR] ^= s[FAR - NEAR : FAR]
+            w = segment[i : i + NEAR]
+            now = t[FAR + i :][: len(w)]
+            np.bitwise_xor(w, t[i:][: len(w)], out=now)
+            now ^= t[FAR + i - MIDDLE :][: len(w)]
+            now ^= t[FAR + i - NEAR :][: len(w)]
+        t[:FAR] = t[len(segment) :][:FAR]
+    left = words[end:] ^ t[:FAR]
+    left[:MIDDLE] ^= t[FAR - MIDDLE : FAR]
+    left[:NEAR] ^= t[FAR - NEAR : FAR]
     return left
 
 
@@ -62,10 +67,10 @@ def powers(n):
     return np.fromiter(table, np.uint32, n)[::-1].copy()
 
 
-def crc32cs(arrays: Iterable) -> list[int]:
-    """of many arrays, on two threads: NumPy lets go of the interpreter while it XORs"""
+def on_two_threads(f: Callable, items: Iterable) -> list:
+    """NumPy lets go of the interpreter while it XORs"""
     with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(crc32c, arrays))
+        return list(pool.map(f, items))
 
 
 def mask(crc):

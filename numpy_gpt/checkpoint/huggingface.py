@@ -3,15 +3,17 @@
 import json
 import re
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from ..config import Config
-from ..errors import CheckpointError
-from ..files import locked, parse_json, read_json, replacing
+from ..config import SIZES, Config
+from ..errors import CheckpointError, GPTError
+from ..files import locked, make_directory, parse_json, read_json, replacing
+from ..tokenizer import HUGGING_FACE
 from . import safetensors
 from .stored import Contents, Stored, config_from, expand, fit, hparams
 
@@ -38,9 +40,8 @@ PREFIX = "transformer."
 MASKS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")  # what older versions of transformers stored beside the weights
 FILE = "model.safetensors"
 SHARDS = "model.safetensors.index.json"
-VOCABULARY = ("vocab.json", "merges.txt")
 HPARAMS = "numpy_gpt.hparams"  # where the metadata has our config
-WORDS = {"n_vocab": "vocab_size", "n_ctx": "n_positions", "n_embd": "n_embd", "n_head": "n_head", "n_layer": "n_layer"}
+WORDS = {size: size for size in SIZES} | {"n_vocab": "vocab_size", "n_ctx": "n_positions"}
 DROPOUTS = ("embd_pdrop", "attn_pdrop", "resid_pdrop")
 ARITHMETIC: dict[str, tuple] = {  # what GPT-2 computes, in the words of config.json; what we write comes first
     "model_type": ("gpt2",),
@@ -55,7 +56,10 @@ ARITHMETIC: dict[str, tuple] = {  # what GPT-2 computes, in the words of config.
 def read(path: Path, n_head: int | None) -> Contents:
     """path is a directory or a safetensors file; n_head counts only where nothing beside the weights says it"""
     directory = path if path.is_dir() else path.parent
-    metadata, found = read_shards(path) if path.is_dir() and not (path / FILE).exists() else read_file(path)
+    if path.is_dir() and not (path / FILE).exists():
+        metadata, found = dict[str, str](), read_shards(path)
+    else:
+        metadata, found = safetensors.read(path / FILE if path.is_dir() else path)
     tensors = {name: stored for name, stored in without_prefix(path, found).items() if not MASKS.fullmatch(name)}
     if HPARAMS in metadata:
         config = config_from(path, parse_json(path, metadata[HPARAMS].encode()))
@@ -67,11 +71,7 @@ def read(path: Path, n_head: int | None) -> Contents:
     return Contents("Hugging Face", config, fit(path, TABLE, config, tensors), directory)
 
 
-def read_file(path: Path) -> tuple[dict[str, str], dict[str, Stored]]:
-    return safetensors.read(path / FILE if path.is_dir() else path)
-
-
-def read_shards(directory: Path) -> tuple[dict[str, str], dict[str, Stored]]:
+def read_shards(directory: Path) -> dict[str, Stored]:
     """A model in several files, and a list of which tensor is where"""
     index = directory / SHARDS
     places = read_json(index, limit=1 << 24).get("weight_map")
@@ -85,7 +85,7 @@ def read_shards(directory: Path) -> tuple[dict[str, str], dict[str, Stored]]:
             raise CheckpointError(
                 f"{directory / file} lacks the tensor {name}, which {SHARDS} looks for there: get it again."
             )
-    return {}, {name: shards[file][name] for name, file in places.items()}
+    return {name: shards[file][name] for name, file in places.items()}
 
 
 def without_prefix(path: Path, found: Mapping[str, Stored]) -> dict[str, Stored]:
@@ -119,7 +119,7 @@ def infer_config(path: Path, tensors: Mapping[str, Stored], n_head: int | None) 
     """from shapes, which tell all but the number of heads"""
     if n_head is None:
         raise CheckpointError(
-            f"{path} doesn't say how many heads the model has: put its config.json beside it, or give n_head."
+            f"{path} doesn't say how many heads it has: put its config.json beside it, or give n_head (--n-head)."
         )
     shapes = [tensors[name].shape if name in tensors else () for name in ("wte.weight", "wpe.weight")]
     if [len(shape) for shape in shapes] != [2, 2]:
@@ -154,19 +154,20 @@ def write(path: Path, config: Config, arrays: Mapping[str, np.ndarray], dtype, t
         with locked(path.parent), replacing(path) as f:
             write_weights(f, config, arrays, dtype)
         return
-    path.mkdir(exist_ok=True)
-    eot = tokenizer.eot if tokenizer else None
-    texts = {"config.json": json.dumps(config_words(config, dtype, eot), indent=2).encode() + b"\n"}
-    texts |= dict(zip(VOCABULARY, tokenizer.files, strict=True)) if tokenizer else {}
-    with locked(path):
-        for name in VOCABULARY:
+    if any((path / name).exists() for name in ("checkpoint", "model.ckpt.index")):
+        raise GPTError(f"{path} has a checkpoint in OpenAI's layout, which load would take: save to another directory.")
+    words = config_words(config, dtype, getattr(tokenizer, "eot", None))
+    texts = {"config.json": json.dumps(words, indent=2).encode() + b"\n"}
+    texts |= zip(HUGGING_FACE, getattr(tokenizer, "files", ()), strict=False)
+    make_directory(path)
+    with locked(path), ExitStack() as renamed_at_the_end:
+        weights = renamed_at_the_end.enter_context(replacing(path / FILE))
+        for name, text in texts.items():
+            renamed_at_the_end.enter_context(replacing(path / name)).write(text)
+        write_weights(weights, config, arrays, dtype)
+        for name in HUGGING_FACE:
             if name not in texts:
                 (path / name).unlink(missing_ok=True)
-        for name, text in texts.items():
-            with replacing(path / name) as f:
-                f.write(text)
-        with replacing(path / FILE) as f:
-            write_weights(f, config, arrays, dtype)
 
 
 def write_weights(f: BinaryIO, config: Config, arrays: Mapping[str, np.ndarray], dtype) -> None:

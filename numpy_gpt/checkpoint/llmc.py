@@ -80,8 +80,10 @@ def orient(name: str, a: np.ndarray) -> np.ndarray:
 
 def write(path: Path, config: Config, arrays: Mapping[str, np.ndarray], dtype, tokenizer, version: int) -> None:
     """float32, and no tokenizer"""
-    if dtype == np.float16:
-        raise GPTError(f"{path}: llm.c's format holds float32 alone; save float16 to a directory or to .safetensors.")
+    if dtype != np.float32:
+        raise GPTError(
+            f"{path}: llm.c's format holds float32: give that as dtype, or save to a directory or .safetensors."
+        )
     if not config.tied or not config.qkv_bias:
         missing = "an output head of its own" if not config.tied else "attention without biases"
         raise GPTError(f"{path}: llm.c's format has no place for {missing}; save to a directory or to .safetensors.")
@@ -94,6 +96,6 @@ def write(path: Path, config: Config, arrays: Mapping[str, np.ndarray], dtype, t
         f.write(header.data)
         for stack in dict(rows.values()):
             for ours in (ours for ours, (theirs, _) in rows.items() if theirs == stack):
-                f.write(packed(ours, orient(ours, arrays[ours]), np.float32).data)
+                f.write(packed(ours, orient(ours, arrays[ours]), dtype).data)
             if stack == "wte":
                 f.write(bytes(4 * (padded - config.n_vocab) * config.n_embd))

@@ -13,6 +13,7 @@ import numpy as np
 from ..config import Config
 from ..errors import CheckpointError
 from ..files import locked, read_bytes, read_json, replacing
+from ..tokenizer import OPENAI
 from . import bundle
 from .bundle import Entry
 from .stored import Contents, config_from, expand, fit, hparams
@@ -38,7 +39,6 @@ TABLE = """
 """  # the leading 1 is the width of a convolution
 PREFIX = "model.ckpt"
 STAGE = ".saving"
-VOCABULARY = ("encoder.json", "vocab.bpe")
 
 
 def read(directory: Path) -> Contents:
@@ -104,7 +104,7 @@ def fill(directory: Path, config: Config, arrays: Mapping[str, np.ndarray], dtyp
     ):
         bundle.write(index, data, tensors, dtype)
     texts = {"hparams.json": hparams_json(config)}
-    texts |= dict(zip(VOCABULARY, tokenizer.files, strict=True)) if tokenizer else {}
+    texts |= zip(OPENAI, getattr(tokenizer, "files", ()), strict=False)
     for name, text in texts.items():
         with replacing(directory / name) as f:
             f.write(text)
@@ -114,7 +114,7 @@ def settle(directory: Path) -> None:
     """Finish what was killed after `checkpoint` pointed to STAGE; what was killed before never counted"""
     stage = directory / STAGE
     if stage.exists() and find_prefix(directory).parent == stage:
-        for name in VOCABULARY:
+        for name in OPENAI:
             if not (stage / name).exists():
                 (directory / name).unlink(missing_ok=True)
         for file in stage.iterdir():

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..config import Config
+from ..config import SIZES, Config
 from ..errors import CheckpointError, GPTError
 from ..params import grow, named
 
@@ -35,12 +35,9 @@ class Contents(NamedTuple):
 FLOATS = ("float32", "float16", "bfloat16", "float64")
 
 
-WORDS = ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer")
-
-
 def config_from(path: Path, values: Mapping[str, Any]) -> Config:
     """Of the words of hparams.json, and ours; others are passed over"""
-    for word in WORDS:
+    for word in SIZES:
         if word not in values:
             raise CheckpointError(f"{path} doesn't say {word}: get the file again.")
     try:
@@ -51,7 +48,7 @@ def config_from(path: Path, values: Mapping[str, Any]) -> Config:
 
 def hparams(config: Config) -> dict[str, Any]:
     """The five words of hparams.json, and ours where they aren't as in GPT-2"""
-    return {word: value for word, value in asdict(config).items() if word in WORDS or value != getattr(Config, word)}
+    return {word: value for word, value in asdict(config).items() if word in SIZES or value != getattr(Config, word)}
 
 
 def numpy_dtype(dtype: str) -> np.dtype:
@@ -93,7 +90,7 @@ def expand(table: str, config: Config) -> dict[str, tuple[str, tuple[int, ...]]]
         ours, theirs, *shape = line.split()
         for i in range(config.n_layer if "{i}" in ours else 1):
             rows[ours.format(i=i)] = theirs.format(i=i), tuple(sizes[size] for size in shape)
-    return {name: rows[name] for name, _ in named(grow(config, str))}
+    return {name: rows[name] for name, _ in named(grow(config, lambda name, *_: name))}
 
 
 def fit(path: Path, table: str, config: Config, found: Mapping[str, Stored]) -> dict[str, Stored]:
@@ -117,7 +114,7 @@ def fit(path: Path, table: str, config: Config, found: Mapping[str, Stored]) -> 
 
 
 def check_layers(path: Path, config: Config, found: Collection) -> None:
-    """before a list of all names is made: a number in a file is quickly written"""
+    """A file can claim a billion layers, and expand would list their names"""
     if config.n_layer > len(found):
         raise CheckpointError(
             f"{path} has {len(found)} tensors, too few for the {config.n_layer} layers of its config."

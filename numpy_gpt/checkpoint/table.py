@@ -24,11 +24,12 @@ def items(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """The keys and values of a table, in the order of the keys"""
     if len(data) < FOOTER or data[-len(MAGIC) :] != MAGIC:
         raise ValueError("it doesn't end as one")
-    _, at = handle(data, len(data) - FOOTER)
-    (offset, size), _ = handle(data, at)
+    *_, at = handle(data, len(data) - FOOTER)
+    offset, size, _ = handle(data, at)
     last, room = None, LARGEST_NAMES
     for _, value in block(data, offset, size):
-        for key, entry in block(data, *handle(value, 0)[0]):
+        offset, size, _ = handle(value, 0)
+        for key, entry in block(data, offset, size):
             if last is not None and key <= last:
                 raise ValueError(f"the key {key!r} stands after {last!r}")
             last, room = key, room - len(key)
@@ -37,10 +38,11 @@ def items(data: bytes) -> Iterator[tuple[bytes, bytes]]:
             yield key, entry
 
 
-def handle(data: bytes, at: int) -> tuple[tuple[int, int], int]:
+def handle(data: bytes, at: int) -> tuple[int, int, int]:
+    """Where a block is, how long it is, and where this ends"""
     offset, at = varint(data, at)
     size, at = varint(data, at)
-    return (offset, size), at
+    return offset, size, at
 
 
 def block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
@@ -81,20 +83,20 @@ def varint(data: bytes, at: int) -> tuple[int, int]:
     raise ValueError(f"a number at byte {at} has no end")
 
 
-def pack(table: list[tuple[bytes, bytes]]) -> bytes:
-    """The table with these items in one data block, as TensorFlow writes it up to 256 KB"""
-    data = stored_block(table, RESTART)
+def pack(rows: list[tuple[bytes, bytes]]) -> bytes:
+    """The table of these keys and values in one data block, as TensorFlow writes it up to 256 KB"""
+    data = stored_block(rows, RESTART)
     metaindex = stored_block([], RESTART)
-    index = stored_block([(successor(table[-1][0]), pack_varints(0, len(data) - 5))], 1)
+    index = stored_block([(successor(rows[-1][0]), pack_varints(0, len(data) - 5))], 1)
     footer = pack_varints(len(data), len(metaindex) - 5, len(data) + len(metaindex), len(index) - 5)
     return data + metaindex + index + footer.ljust(40, b"\0") + MAGIC
 
 
-def stored_block(table: list[tuple[bytes, bytes]], restart: int) -> bytes:
+def stored_block(rows: list[tuple[bytes, bytes]], restart: int) -> bytes:
     """The block, as it is stored; an empty one has a restart point too"""
     entries, last = b"", b""
     restarts = [0]
-    for i, (key, value) in enumerate(table):
+    for i, (key, value) in enumerate(rows):
         shared = common(last, key)
         if i and i % restart == 0:
             restarts.append(len(entries))
@@ -111,7 +113,7 @@ def common(a: bytes, b: bytes) -> int:
 
 
 def successor(key: bytes) -> bytes:
-    """The shortest key above this one, as far as a byte can be raised"""
+    """A short key above this one: its first byte that isn't 255, raised, and those before it"""
     for i, byte in enumerate(key):
         if byte < 255:
             return key[:i] + bytes([byte + 1])

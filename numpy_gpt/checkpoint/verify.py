@@ -1,8 +1,6 @@
 """Are the weights what they were? The checksums of every tensor, against the file's own and against OpenAI's."""
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +8,7 @@ import numpy as np
 
 from ..config import RELEASED
 from ..errors import CheckpointError
-from .crc32c import crc32c, mask
+from .crc32c import crc32c, mask, on_two_threads
 from .openai import TABLE
 from .stored import Contents, Stored, expand, floats
 
@@ -23,9 +21,8 @@ class Check(NamedTuple):
 
 
 def check(tensors: Mapping[str, Stored]) -> dict[str, Check]:
-    """Read every byte, on two threads: NumPy lets go of the interpreter while it XORs"""
-    with ThreadPoolExecutor(2) as pool:
-        return dict(zip(tensors, pool.map(check_tensor, tensors.values()), strict=True))
+    """Read every byte of them"""
+    return dict(zip(tensors, on_two_threads(check_tensor, tensors.values()), strict=True))
 
 
 def check_tensor(stored: Stored) -> Check:
@@ -53,10 +50,6 @@ def released_checksums() -> dict[str, int]:
     lines = Path(__file__).with_name("124M.crc32c").read_text().splitlines()
     checksums = {name: int(crc, 16) for crc, name in map(str.split, lines)}
     return {ours: checksums[theirs] for ours, (theirs, _) in expand(TABLE, RELEASED["124M"]).items()}
-
-
-def has_the_size_of_the_124M(contents: Contents) -> bool:
-    return replace(contents.config, dropout=0.0) == RELEASED["124M"]
 
 
 def first_different(contents: Contents, checks: Mapping[str, Check]) -> str | None:
