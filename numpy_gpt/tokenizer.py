@@ -102,7 +102,7 @@ class Tokenizer:
     @cached_property
     def encoding(self) -> Any:
         """tiktoken's; of two pairs that could be merged it takes the one with the lower id, as vocab.bpe lists them"""
-        import tiktoken  # takes a third of a second, with what it imports
+        import tiktoken  # here, since decoding needs none of it
 
         ids, eot = self.vocabulary
         special = {} if eot is None else {EOT: eot}
@@ -136,7 +136,7 @@ def read_encoder(path: Path, text: bytes) -> dict[str, int]:
     tokens: dict[int, str] = {}
     for token, i in ids.items():
         if type(i) is not int or not 0 <= i < len(ids):
-            raise CheckpointError(f"{path}: the token {token!r} has the id {i!r}, not one of 0 to {len(ids) - 1}.")
+            raise CheckpointError(f"{path}: the token {token[:40]!r} has the id {i!r}, not one of 0 to {len(ids) - 1}.")
         if tokens.setdefault(i, token) != token:
             raise CheckpointError(f"{path}: {tokens[i]!r} and {token!r} have one id, {i}: get the file again.")
     return ids
@@ -146,7 +146,7 @@ def to_bytes(path: Path, token: str) -> bytes:
     try:
         return bytes(BYTE_OF[sign] for sign in token)
     except KeyError as e:
-        raise CheckpointError(f"{path}: the token {token!r} has the sign {e}, which stands for no byte.") from None
+        raise CheckpointError(f"{path}: the token {token[:40]!r} has the sign {e}, which stands for no byte.") from None
 
 
 def check_merges(path: Path, text: bytes, ids: Mapping[str, int]) -> None:
@@ -159,7 +159,7 @@ def check_merges(path: Path, text: bytes, ids: Mapping[str, int]) -> None:
         a, _, b = line.partition(" ")
         if a not in made or b not in made or ids.get(a + b, -1) <= last:
             raise CheckpointError(
-                f"{path}: {line!r} doesn't join two tokens to the next: get the vocabulary's files again."
+                f"{path}: {line[:40]!r} doesn't join two tokens to the next: get the vocabulary's files again."
             )
         last = ids[a + b]
         made.add(a + b)
