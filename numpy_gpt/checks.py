@@ -41,6 +41,9 @@ def check_model(m, dtypes=(np.float32, np.float64)):
         raise GPTError(f"the parameters are not those of {c}: make or load both together.")
     shapes: dict[str, tuple[int, ...]] = {}
     grow(c, lambda name, *shape: shapes.setdefault(name, shape))
+    missing = shapes.keys() - dict(named(p)).keys()
+    if missing:
+        raise GPTError(f"parameter {min(missing)} is missing, and {c} has it.")
     for name, a in named(p):
         if tuple(a.shape) != shapes[name]:
             raise GPTError(f"parameter {name} has the shape {tuple(a.shape)}, and {shapes[name]} is that of {c}.")

@@ -9,9 +9,12 @@ from .errors import CheckpointError, GPTError
 
 def run(name: str, main: Callable[[], int | None], failed: int = 1) -> int:
     """main's status, or: failed, 3 for weights that are missing or broken, 130 after Ctrl-C; 0 where nobody reads on"""
+    if sys.stdout:  # a closed one is None
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         status = main()
-        sys.stdout.flush()
+        if sys.stdout:
+            sys.stdout.flush()
         return status or 0
     except GPTError as e:
         print(f"{name}: {e}", file=sys.stderr)

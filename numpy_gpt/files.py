@@ -3,8 +3,9 @@
 import json
 import mmap
 import os
+import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,7 +24,11 @@ def map_file(path: Path) -> np.ndarray:
     """-> its bytes, of which none is read yet; they can be written to, and the file stays as it is"""
     size = size_of(path)
     with opened(path) as f:
-        return np.frombuffer(mmap.mmap(f.fileno(), size, access=mmap.ACCESS_COPY) if size else bytearray(), np.uint8)
+        try:
+            data = mmap.mmap(f.fileno(), size, access=mmap.ACCESS_COPY) if size else bytearray()
+        except OSError as e:
+            raise CheckpointError(f"{path} can't be mapped into memory: {e.strerror}.") from None
+    return np.frombuffer(data, np.uint8)
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
@@ -96,6 +101,45 @@ def make_directory(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise GPTError(f"{path} can't be made a directory: {e.strerror}.") from None
+
+
+def put_in_place(stage: Path, directory: Path, names: Iterable[str]) -> None:
+    """Of these names the files that stage has, and no others; it keeps them, so that one of the two is always whole"""
+    for name in names:
+        place, link = directory / name, directory / f".{name}.part"
+        if not (stage / name).exists():
+            place.unlink(missing_ok=True)
+            continue
+        link.unlink(missing_ok=True)
+        try:
+            os.link(stage / name, link)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(stage / name, link)
+        os.replace(link, place)
+        link.unlink(missing_ok=True)  # it stays where both were the same file already
+
+
+def read_settled(read: Callable[[], Any], files: Callable[[], Iterable[Path]]) -> Any:
+    """What read gives, once none of these files became another one meanwhile: somebody may be saving"""
+    for _ in range(1000):
+        before, result, error = [identity(file) for file in files()], None, None
+        try:
+            result = read()
+        except CheckpointError as e:
+            error = e
+        if [identity(file) for file in files()] == before:
+            break
+    if error:
+        raise error
+    return result
+
+
+def identity(path: Path) -> tuple | None:
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return path, status.st_ino, status.st_mtime_ns, status.st_size
 
 
 @contextmanager

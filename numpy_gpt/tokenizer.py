@@ -2,6 +2,7 @@
 
 import codecs
 import operator
+import os
 import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -29,19 +30,21 @@ BYTE_OF = {sign: byte for byte, sign in SIGNS.items()}  # both files write a byt
 
 
 def load(directory: str | Path) -> "Tokenizer | None":
-    """of a directory that has the two files"""
+    """of a directory that has the two files; in Hugging Face's layout one alone may be of another kind of tokenizer"""
     for names in (OPENAI, HUGGING_FACE):
         paths = [Path(directory, name) for name in names]
-        if all(path.exists() for path in paths):
+        there = [os.path.exists(path) for path in paths]
+        if all(there) or (any(there) and names == OPENAI):
             return Tokenizer(*paths)
     return None
 
 
 class Tokenizer:
-    """Reads the two files when it is first used; tiktoken encodes"""
+    """Has the bytes of the two files from the start, and looks into them when it is first used; tiktoken encodes"""
 
     def __init__(self, encoder: Path, merges: Path):
         self.encoder, self.merges = encoder, merges
+        self.files = read_bytes(encoder, LARGEST), read_bytes(merges, LARGEST)
 
     def encode(self, text: str) -> list[int]:
         """What stands in it is text, <|endoftext|> too; .encoding knows that as a token"""
@@ -70,11 +73,6 @@ class Tokenizer:
 
     def decoder(self) -> "Decoder":
         return Decoder(self)
-
-    @cached_property
-    def files(self) -> tuple[bytes, bytes]:
-        """The bytes of the two"""
-        return read_bytes(self.encoder, LARGEST), read_bytes(self.merges, LARGEST)
 
     @cached_property
     def vocabulary(self) -> tuple[dict[bytes, int], int | None]:

@@ -8,6 +8,7 @@ from transformers import GPT2LMHeadModel
 import numpy_gpt
 import torch_gpt
 from numpy_gpt import GPTError, named
+from numpy_gpt.checkpoint import read
 
 from .inputs import TINY, VARIANTS, random_batch, random_model
 
@@ -49,8 +50,14 @@ def test_the_twin_loads_and_saves_in_the_precision_that_is_asked_for(device, tmp
     assert {t.dtype for _, t in named(m.params)} == {torch.bfloat16}
     torch_gpt.save(m, tmp_path)  # as float32, which holds bfloat16
     np.testing.assert_array_equal(numpy_gpt.load(tmp_path).params.wte, m.params.wte.float().cpu().numpy(), strict=True)
-    with pytest.raises(GPTError, match=r"dtype is torch\.float16: it must be one of NumPy's"):
-        torch_gpt.save(m, tmp_path, dtype=torch.float16)
+    half = torch_gpt.load(tmp_path, device, torch.float16)
+    torch_gpt.save(half, tmp_path, dtype=torch.float16)
+    assert {stored.dtype for stored in read(tmp_path).tensors.values()} == {"float16"}
+    np.testing.assert_array_equal(
+        numpy_gpt.load(tmp_path).params.wte, half.params.wte.float().cpu().numpy(), strict=True
+    )
+    with pytest.raises(GPTError, match=r"dtype is torch\.int64: it must be one of torch\.float32"):
+        torch_gpt.load(tmp_path, device, torch.int64)
 
 
 @pytest.mark.parametrize("variant", ["as released", "untied", "no qkv bias"])

@@ -151,6 +151,15 @@ def footed(data, *numbers):
     return data[: -table.FOOTER] + table.pack_varints(*numbers).ljust(40, b"\0") + table.MAGIC
 
 
+def again(name, n):
+    """An index block that names one data block n times"""
+    data = table.stored_block([], table.RESTART) + bytes(100)
+    rows = [(name + b"%06d" % i, table.pack_varints(0, 8)) for i in range(n)]
+    blocks = table.stored_block(rows, table.RESTART)
+    footer = table.pack_varints(0, 8, len(data), len(blocks) - 5).ljust(40, b"\0") + table.MAGIC
+    return data + blocks + footer
+
+
 SHAPE, SIX = field(2, field(2, field(1, 6))), field(5, 24)
 HOSTILE = {
     "an empty file": (b"", "doesn't end as one"),
@@ -169,6 +178,11 @@ HOSTILE = {
     "a name twice": (index((b"t", b""), (b"t", b"")), "the key b't' stands after b't'"),
     "names out of order": (index((b"u", bundle.write_entry(ENTRY)), (b"t", b"")), "the key b't' stands after b'u'"),
     "a name that isn't text": (index((b"\xff", bundle.write_entry(ENTRY))), "can't decode"),
+    "a name of control characters": (
+        index((b"\x1b[2J", bundle.write_entry(ENTRY))),
+        "is the start of no tensor's name",
+    ),
+    "one block again and again": (again(b"", 200_000), "its blocks have more bytes than the file"),
     "a number that never ends": (index((b"t", b"\x08" + b"\x80" * 50)), "a number at byte 1 has no end"),
     "a number of 70 bits": (index((b"t", b"\x20" + b"\xff" * 9 + b"\x7f")), "a number at byte 1 has no end"),
     "a field that never ends": (index((b"t", field(2, b"abc")[:-1])), "3 bytes should stand at byte 2 of 4"),
@@ -186,16 +200,16 @@ HOSTILE = {
     "a size that isn't the shape's": (one(size=20), "the tensor t has 20 bytes, which isn't float32"),
     "a shape that isn't the size's": (one(shape=(2, 4)), "the tensor t has 24 bytes, which isn't float32"),
     "a dtype that isn't the size's": (one(dtype="float64"), "the tensor t has 24 bytes, which isn't float64"),
-    "a dimension of 2^63": (one(shape=(1 << 63,)), "is no shape"),
-    "an empty shape of 2^100": (one(shape=(0, 1 << 50, 1 << 50), size=0), "is no shape"),
-    "1,000 dimensions": (one(shape=(1,) * 1000, size=4), "is no shape"),
+    "a dimension of 2^63": (one(shape=(1 << 63,)), "is the start of no shape"),
+    "an empty shape of 2^100": (one(shape=(0, 1 << 50, 1 << 50), size=0), "is the start of no shape"),
+    "1,000 dimensions": (one(shape=(1,) * 1000, size=4), "is the start of no shape"),
     "tensors in one place": (
         bundle.write_index({"t": ENTRY, "u": ENTRY._replace(offset=20)}),
         "the tensors t and u overlap",
     ),
     "names that take no room in the file": (
         table.pack([(b"", HEADER), *((b"x" * 50_000 + b"%03d" % i, b"") for i in range(400))]),
-        "its names have more than",
+        "the names of the block at byte 0 have more than",
     ),
 }
 

@@ -175,6 +175,11 @@ BOMBS = {
         {"__metadata__": {"numpy_gpt.hparams": "{"}, "t": ["F32", [3], [0, 12]]},
         "no valid JSON",
     ),
+    "a config of half a character": (
+        {"__metadata__": {"numpy_gpt.hparams": "\ud800"}, "t": ["F32", [3], [0, 12]]},
+        "no valid JSON",
+    ),
+    "a name of control characters": ({"\x1b[2J": ["F32", [3], [0, 12]]}, "is the start of no tensor's name"),
     "no tensors": ({"t": ["F32", [3], [0, 12]]}, "doesn't say how many heads"),
 }
 
@@ -213,8 +218,9 @@ def test_a_safetensors_file_that_cannot_be_true_is_refused_at_once(what, tmp_pat
 HEADERS = {
     "another magic": ([20240327, 3], "it starts with 20240327, not 20240326"),
     "a version to come": ([20240326, 4], "has version 4 of llm.c's format"),
-    "2^31 layers": ([20240326, 3, 11, 61, (1 << 31) - 1, 3, 48, 128], "bytes, and .* by its header"),
-    "the largest of everything": ([20240326, 3, *[(1 << 31) - 1] * 6], "bytes, and .* by its header"),
+    "2^31 layers": ([20240326, 3, 11, 61, (1 << 31) - 1, 3, 48, 128], "says that it has 2147483647 layers"),
+    "the largest of everything": ([20240326, 3, *[(1 << 31) - 1] * 6], "says that it has 2147483647 layers"),
+    "many layers of one number": ([20240326, 1, 1, 1, 100_000, 1, 1], "says that it has 100000 layers"),
     "negative sizes": ([20240326, 3, 11, -61, 2, 3, 48, 128], "n_vocab is -61"),
     "no sizes": ([20240326, 1], "n_vocab is 0"),
     "heads that don't fit": ([20240326, 1, 11, 61, 2, 5, 48], "n_embd 48 is not divisible by n_head 5"),

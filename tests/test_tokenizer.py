@@ -143,7 +143,7 @@ def test_what_is_no_text_gets_a_sentence(wrong, ours):
         ours.encode(wrong)
 
 
-def test_nothing_is_read_before_it_is_used_and_nothing_cached(data, tmp_path):
+def test_nothing_is_looked_into_before_it_is_used_and_nothing_cached(data, tmp_path):
     script = f"""
 import sys
 from pathlib import Path
@@ -151,7 +151,7 @@ from numpy_gpt import tokenizer
 t = tokenizer.load(Path({str(data / "tokenizer")!r}))
 opened = []
 sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
-assert "tiktoken" not in sys.modules and not t.__dict__.keys() - {{"encoder", "merges"}}
+assert "tiktoken" not in sys.modules and not t.__dict__.keys() - {{"encoder", "merges", "files"}}
 print(t.decode([15496]), "tiktoken" in sys.modules, len(t.encode("Hello")))
 assert not [path for path in opened if "tmp" in path or "cache" in path.lower() and "__pycache__" not in path], opened
 """
@@ -211,9 +211,26 @@ def test_a_vocabulary_without_endoftext(tiny):
     assert t.decode(t.encode("<|endoftext|>")) == "<|endoftext|>"
 
 
-def test_half_a_vocabulary_is_none(tiny):
+def test_half_a_vocabulary_is_named(tiny):
+    (tiny / "vocab.bpe").rename(tiny / "merges.txt")
+    with pytest.raises(CheckpointError, match=r"vocab\.bpe can't be read: No such file"):
+        tokenizer.load(tiny)
+    (tiny / "encoder.json").unlink()
+    assert tokenizer.load(tiny) is None  # Hugging Face's other tokenizers have a merges.txt or vocab.json too
+
+
+def test_a_vocabulary_that_is_broken_is_not_saved(tiny):
+    (tiny / "encoder.json").write_bytes((tiny / "encoder.json").read_bytes()[:100])
+    m = init(replace(TINY, n_vocab=270))._replace(tokenizer=tokenizer.load(tiny))
+    with pytest.raises(CheckpointError, match=r"encoder\.json has no valid JSON"):
+        save(m, tiny / "new")
+    assert not (tiny / "new").exists()
+
+
+def test_what_was_loaded_stays_whatever_becomes_of_the_files(tiny):
+    t = tokenizer.load(tiny)
     (tiny / "vocab.bpe").unlink()
-    assert tokenizer.load(tiny) is None
+    assert t.decode(t.encode("the cat")) == "the cat"
 
 
 def changed_ids(**ids):

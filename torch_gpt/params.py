@@ -1,10 +1,13 @@
 """The same tree with tensors as leaves: from NumPy and back."""
 
+import numpy as np
 import torch
 
 import numpy_gpt
 from numpy_gpt.errors import GPTError
 from numpy_gpt.params import tree_map
+
+FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def init(config, seed=0, device="cpu", dtype=torch.float32):
@@ -18,14 +21,19 @@ def load(source, device="cpu", dtype=None, n_head=None):
 
 
 def save(m, path, format=None, dtype=None):
-    """As numpy_gpt.save, from any device"""
-    numpy_gpt.save(m._replace(params=to_numpy(m.params)), path, format, dtype)
+    """As numpy_gpt.save, from any device; half-precision weights become float32, which holds them, unless dtype asks"""
+    dtype = str(dtype).removeprefix("torch.") if isinstance(dtype, torch.dtype) else dtype
+    numpy_gpt.save(m._replace(params=tree_map(widened, to_numpy(m.params))), path, format, dtype)
+
+
+def widened(a):
+    return a.astype(np.float32) if a.dtype == np.float16 else a
 
 
 def from_numpy(m, device="cpu", dtype=None):
     """On the CPU and in the same dtype the tensors share the arrays' memory"""
-    if not isinstance(dtype, torch.dtype | None):
-        raise GPTError(f"dtype is {dtype!r}: it must be one of PyTorch's, as torch.float32.")
+    if dtype not in (None, *FLOATS):
+        raise GPTError(f"dtype is {dtype!r}: it must be one of {', '.join(map(str, FLOATS))}.")
     try:
         device = torch.device(device)
         return m._replace(params=tree_map(lambda a: torch.from_numpy(a).to(device, dtype), m.params))

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from .. import tokenizer
 from ..checks import check_model
 from ..errors import CheckpointError, GPTError
 from ..params import Model, grow, named
@@ -37,11 +36,14 @@ def load(source: str | Path, dtype: Any = None, n_head: int | None = None) -> Mo
         dtype = "float64" if any(tensor.dtype == "float64" for tensor in stored.values()) else "float32"
     dtype = allowed_dtype(("float32", "float64"), dtype)
     params = grow(contents.config, lambda name, *_: floats(stored[name], dtype))
-    return Model(contents.config, params, tokenizer.load(contents.directory))
+    return Model(contents.config, params, contents.tokenizer)
 
 
-def find(source: str | Path) -> Path:
+def find(source: str | os.PathLike) -> Path:
     """A path, or where a released model is, which is downloaded if it is nowhere"""
+    if not isinstance(source, str | os.PathLike):
+        raise GPTError(f"source is {source!r}: it must be a path, or the name of a released model.")
+    source = os.fspath(source)
     if os.path.exists(source):  # False for names that can't be
         return Path(source)
     from .. import download  # here, since it imports this package
@@ -55,7 +57,7 @@ def find(source: str | Path) -> Path:
 
 def read(path: Path, n_head: int | None = None) -> Contents:
     """Where a directory has both layouts, OpenAI's counts"""
-    if path.is_file():
+    if os.path.isfile(path):
         if path.suffix == ".safetensors":
             return huggingface.read(path, n_head)
         if path.suffix == ".bin":
@@ -63,9 +65,10 @@ def read(path: Path, n_head: int | None = None) -> Contents:
         raise CheckpointError(
             f"{path} is no .safetensors or .bin file: if it is of OpenAI's layout, give its directory."
         )
-    if any((path / name).exists() for name in ("checkpoint", "model.ckpt.index")):
+    if any(os.path.isfile(path / name) for name in ("checkpoint", "model.ckpt.index")):
         return openai.read(path)
-    if any((path / name).exists() for name in (huggingface.FILE, huggingface.SHARDS)):
+    weights = (huggingface.FILE, huggingface.SHARDS, f"{huggingface.STAGE}/{huggingface.FILE}")
+    if any(os.path.isfile(path / name) for name in weights):
         return huggingface.read(path, n_head)
     raise CheckpointError(f"{path} has no checkpoint: neither model.ckpt.index nor model.safetensors is there.")
 
@@ -77,6 +80,8 @@ def save(m: Model, path: str | Path, format: str | None = None, dtype: Any = Non
     Weights are written as they are, or as float16, float32 or float64 if dtype says so. What was at path is replaced
     when all is written, and not before.
     """
+    if not isinstance(m, Model) or not isinstance(path, str | os.PathLike) or not os.fspath(path):
+        raise GPTError(f"save takes a Model and a path, and not {type(m).__name__} and {path!r}.")
     check_model(m)
     path = Path(path)
     format = format or SUFFIXES.get(path.suffix, "openai")
@@ -85,6 +90,7 @@ def save(m: Model, path: str | Path, format: str | None = None, dtype: Any = Non
         raise GPTError(f"format is {format!r}: it must be one of {', '.join(WRITERS)}.")
     if (path.suffix == ".bin") != format.startswith("llmc") or (path.suffix, format) == (".safetensors", "openai"):
         raise GPTError(f"{path} is no name for {format}: llm.c's files end in .bin, and no directory in .safetensors.")
+    getattr(m.tokenizer, "vocabulary", None)  # what can't be read isn't written
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         WRITERS[format](path, m.config, dict(named(m.params)), dtype, m.tokenizer)
@@ -94,7 +100,7 @@ def save(m: Model, path: str | Path, format: str | None = None, dtype: Any = Non
 
 def allowed_dtype(allowed: tuple[str, ...], dtype: Any) -> np.dtype:
     try:
-        if np.dtype(dtype).name in allowed:
+        if np.dtype(dtype).name in allowed and np.dtype(dtype).isnative:
             return np.dtype(dtype)
     except TypeError:  # no dtype at all, or one of PyTorch's
         pass

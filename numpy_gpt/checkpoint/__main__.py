@@ -101,6 +101,8 @@ def prove(path: Path, contents: Contents) -> int:
     indexed = all(stored.crc is not None for stored in contents.tensors.values())
     print(f"{len(checks)} tensors, {nbytes:,} bytes, no NaN and no infinity")
     print("each matches its checksum in the index" if indexed else f"{contents.format}'s format has no checksums")
+    if contents.tokenizer:
+        print(f"a vocabulary of {contents.tokenizer.n_vocab:,} tokens")
     if contents.config.released_size() == "124M":
         different = verify.first_different(contents, checks)
         if different:

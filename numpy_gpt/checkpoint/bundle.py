@@ -54,13 +54,20 @@ def read_index(path: Path) -> dict[str, Entry]:
         if not rows or rows[0][0] != b"":
             raise ValueError("it has no header")
         shards = read_header(rows[0][1], len(rows))
-        entries = {key.decode(): read_entry(key.decode(), value, shards) for key, value in rows[1:]}
+        entries = {name: read_entry(name, value, shards) for name, value in ((printable(k), v) for k, v in rows[1:])}
         check_overlaps(entries)
     except ValueError as e:
         raise CheckpointError(
             f"{path} is no intact index of a TensorFlow checkpoint: {e}; get the file again."
         ) from None
     return entries
+
+
+def printable(key: bytes) -> str:
+    name = key.decode()
+    if not name.isprintable():
+        raise ValueError(f"{name[:40]!r} is the start of no tensor's name")
+    return name
 
 
 def read_header(message: bytes, rows: int) -> int:
@@ -97,7 +104,7 @@ def read_shape(message: bytes) -> tuple[int, ...]:
     """TensorShape = 2: dimension, repeatedly        dimension = 1: size"""
     dims = [record(typed(dim, bytes), size=(1, int))["size"] for number, dim in fields(message) if number == 2]
     if len(dims) > 32 or prod(max(dim, 1) for dim in dims) >= 1 << 48:
-        raise ValueError(f"{dims} is no shape")
+        raise ValueError(f"{dims[:8]} is the start of no shape")
     return tuple(dims)
 
 

@@ -1,9 +1,10 @@
 """Hugging Face's layout: model.safetensors, with config.json and the vocabulary beside it."""
 
 import json
+import os
 import re
+import shutil
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,8 +13,9 @@ import numpy as np
 
 from ..config import SIZES, Config
 from ..errors import CheckpointError, GPTError
-from ..files import locked, make_directory, parse_json, read_json, replacing
+from ..files import locked, make_directory, parse_json, put_in_place, read_json, read_settled, replacing
 from ..tokenizer import HUGGING_FACE
+from ..tokenizer import load as load_tokenizer
 from . import safetensors
 from .stored import Contents, Stored, config_from, expand, fit, hparams
 
@@ -39,6 +41,7 @@ TABLE = """
 PREFIX = "transformer."
 MASKS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")  # what older versions of transformers stored beside the weights
 FILE = "model.safetensors"
+STAGE = ".saving"
 SHARDS = "model.safetensors.index.json"
 HPARAMS = "numpy_gpt.hparams"  # where the metadata has our config
 WORDS = {size: size for size in SIZES} | {"n_vocab": "vocab_size", "n_ctx": "n_positions"}
@@ -54,21 +57,47 @@ ARITHMETIC: dict[str, tuple] = {  # what GPT-2 computes, in the words of config.
 
 
 def read(path: Path, n_head: int | None) -> Contents:
-    """path is a directory or a safetensors file; n_head counts only where nothing beside the weights says it"""
-    directory = path if path.is_dir() else path.parent
-    if path.is_dir() and not (path / FILE).exists():
-        metadata, found = dict[str, str](), read_shards(path)
+    """path is a directory or a safetensors file; n_head counts only where nothing says it"""
+    if os.path.isfile(path):
+        metadata, found = safetensors.read(path)
+        return contents(path, path.parent, metadata, found, n_head)
+    return read_settled(lambda: read_directory(home(path), n_head), lambda: listing(home(path)))
+
+
+def home(directory: Path) -> Path:
+    """The stage, where a process was killed after it had written all of it"""
+    return directory / STAGE if os.path.isdir(directory / STAGE) else directory
+
+
+def listing(directory: Path) -> list[Path]:
+    try:
+        return [directory, *directory.iterdir()]
+    except OSError:  # a stage that was just now put in its place
+        return []
+
+
+def read_directory(directory: Path, n_head: int | None) -> Contents:
+    if os.path.isfile(directory / FILE):
+        metadata, found = safetensors.read(directory / FILE)
     else:
-        metadata, found = safetensors.read(path / FILE if path.is_dir() else path)
+        metadata, found = dict[str, str](), read_shards(directory)
+    if os.path.isfile(directory / "config.json"):
+        metadata = {}  # what others go by counts for us too
+    return contents(directory, directory, metadata, found, n_head)
+
+
+def contents(
+    path: Path, directory: Path, metadata: Mapping[str, str], found: Mapping[str, Stored], n_head: int | None
+) -> Contents:
     tensors = {name: stored for name, stored in without_prefix(path, found).items() if not MASKS.fullmatch(name)}
     if HPARAMS in metadata:
-        config = config_from(path, parse_json(path, metadata[HPARAMS].encode()))
-    elif (directory / "config.json").exists():
+        config = config_from(path, parse_json(path, metadata[HPARAMS].encode(errors="surrogatepass")))
+    elif os.path.isfile(directory / "config.json"):
         config = read_config(directory / "config.json")
     else:
         config = infer_config(path, tensors, n_head)
     config, tensors = settle_head(config, tensors)
-    return Contents("Hugging Face", config, fit(path, TABLE, config, tensors), directory)
+    return Contents("Hugging Face", config, fit(path, TABLE, config, tensors), load_tokenizer(directory))
 
 
 def read_shards(directory: Path) -> dict[str, Stored]:
@@ -104,13 +133,13 @@ def read_config(path: Path) -> Config:
                 f"{path} says {word} {words[word]!r}: GPT-2 computes with {allowed[0]!r}, and so do we."
             )
     values = asdict(Config()) | {ours: words[theirs] for ours, theirs in WORDS.items() if theirs in words}
-    values["tied"] = words.get("tie_word_embeddings", True)
+    values |= {"tied": words.get("tie_word_embeddings", True), "qkv_bias": words.get("qkv_bias", True)}
     rates = [words.get(word, 0.0) for word in DROPOUTS]
     values["dropout"] = rates[0] if rates.count(rates[0]) == len(rates) else 0.0  # ours is one, and for training alone
     config = config_from(path, values)
     if words.get("n_inner") not in (None, 4 * config.n_embd):
         raise CheckpointError(
-            f"{path} says n_inner {words['n_inner']!r}: GPT-2's MLP is {4 * config.n_embd} wide, and so is ours."
+            f"{path} says n_inner {str(words['n_inner'])[:40]}: GPT-2's MLP is {4 * config.n_embd} wide, as ours is."
         )
     return config
 
@@ -154,20 +183,41 @@ def write(path: Path, config: Config, arrays: Mapping[str, np.ndarray], dtype, t
         with locked(path.parent), replacing(path) as f:
             write_weights(f, config, arrays, dtype)
         return
-    if any((path / name).exists() for name in ("checkpoint", "model.ckpt.index")):
+    if any(os.path.exists(path / name) for name in ("checkpoint", "model.ckpt.index")):
         raise GPTError(f"{path} has a checkpoint in OpenAI's layout, which load would take: save to another directory.")
+    make_directory(path)
+    stage = path / f"{STAGE}.part"
+    with locked(path):
+        settle(path)
+        try:
+            stage.mkdir()
+            fill(stage, config, arrays, dtype, tokenizer)
+        except BaseException:
+            shutil.rmtree(stage, ignore_errors=True)
+            raise
+        os.rename(stage, path / STAGE)  # from here on it is what load reads
+        settle(path)
+
+
+def fill(directory: Path, config: Config, arrays: Mapping[str, np.ndarray], dtype, tokenizer) -> None:
     words = config_words(config, dtype, getattr(tokenizer, "eot", None))
     texts = {"config.json": json.dumps(words, indent=2).encode() + b"\n"}
     texts |= zip(HUGGING_FACE, getattr(tokenizer, "files", ()), strict=False)
-    make_directory(path)
-    with locked(path), ExitStack() as renamed_at_the_end:
-        weights = renamed_at_the_end.enter_context(replacing(path / FILE))
-        for name, text in texts.items():
-            renamed_at_the_end.enter_context(replacing(path / name)).write(text)
-        write_weights(weights, config, arrays, dtype)
-        for name in HUGGING_FACE:
-            if name not in texts:
-                (path / name).unlink(missing_ok=True)
+    for name, text in texts.items():
+        with replacing(directory / name) as f:
+            f.write(text)
+    with replacing(directory / FILE) as f:
+        write_weights(f, config, arrays, dtype)
+
+
+def settle(directory: Path) -> None:
+    """Finish what was killed after the stage had its name; what was killed before never counted"""
+    stage, part = directory / STAGE, directory / f"{STAGE}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    if stage.exists():
+        put_in_place(stage, directory, ("config.json", *HUGGING_FACE, FILE))
+        os.rename(stage, part)
+        shutil.rmtree(part)
 
 
 def write_weights(f: BinaryIO, config: Config, arrays: Mapping[str, np.ndarray], dtype) -> None:
@@ -182,5 +232,6 @@ def write_weights(f: BinaryIO, config: Config, arrays: Mapping[str, np.ndarray],
 def config_words(config: Config, dtype, eot: int | None) -> dict[str, Any]:
     words = {theirs: getattr(config, ours) for ours, theirs in WORDS.items()}
     words |= {word: allowed[0] for word, allowed in ARITHMETIC.items()} | dict.fromkeys(DROPOUTS, config.dropout)
+    words |= {} if config.qkv_bias else {"qkv_bias": False}  # a word of ours
     words |= {"tie_word_embeddings": config.tied, "bos_token_id": eot, "eos_token_id": eot}
     return {"architectures": ["GPT2LMHeadModel"], "dtype": np.dtype(dtype).name, **words}

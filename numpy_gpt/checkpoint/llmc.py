@@ -9,6 +9,7 @@ import numpy as np
 from ..config import Config
 from ..errors import CheckpointError, GPTError
 from ..files import locked, map_file, replacing
+from ..tokenizer import load as load_tokenizer
 from .stored import Contents, Stored, expand, numpy_dtype, packed, view
 
 TABLE = """
@@ -32,6 +33,7 @@ TABLE = """
 MAGIC = 20240326
 HEADER = 256  # int32: magic, version, N, V, L, H, C, padded V
 DTYPES = {1: "float32", 3: "float32", 5: "bfloat16"}
+MOST_LAYERS = 10_000  # a file of narrow ones would fill the memory with their names
 PADDING = 128  # a whole number of these rows is what a GPU multiplies by fastest
 
 
@@ -48,13 +50,15 @@ def read(path: Path) -> Contents:
         config = Config(n_vocab=V, n_ctx=N, n_embd=C, n_head=H, n_layer=L)
     except GPTError as e:
         raise CheckpointError(f"{path}: {e}") from None
+    if L > MOST_LAYERS:
+        raise CheckpointError(f"{path} says that it has {L} layers, which no GPT-2 has: get the file again.")
     padded = V if version == 1 else padded
     size = 4 * HEADER + (config.num_parameters() + (padded - V) * C) * numpy_dtype(DTYPES[version]).itemsize
     if padded < V or len(data) != size:
         raise CheckpointError(
             f"{path} has {len(data):,} bytes, and {size:,} by its header: it was cut off; get it again."
         )
-    return Contents("llm.c", config, read_tensors(data, DTYPES[version], config, padded), path.parent)
+    return Contents("llm.c", config, read_tensors(data, DTYPES[version], config, padded), load_tokenizer(path.parent))
 
 
 def read_tensors(data: np.ndarray, dtype: str, config: Config, padded: int) -> dict[str, Stored]:

@@ -12,8 +12,9 @@ import numpy as np
 
 from ..config import Config
 from ..errors import CheckpointError
-from ..files import locked, read_bytes, read_json, replacing
+from ..files import locked, put_in_place, read_bytes, read_json, read_settled, replacing
 from ..tokenizer import OPENAI
+from ..tokenizer import load as load_tokenizer
 from . import bundle
 from .bundle import Entry
 from .stored import Contents, config_from, expand, fit, hparams
@@ -38,16 +39,28 @@ TABLE = """
     head.w                  model/head/w                    V C
 """  # the leading 1 is the width of a convolution
 PREFIX = "model.ckpt"
+FILES = ("hparams.json", *OPENAI, f"{PREFIX}.{bundle.data_file(0, 1)}", f"{PREFIX}.index")
 STAGE = ".saving"
 
 
 def read(directory: Path) -> Contents:
+    """The old checkpoint or the new one, while another process saves"""
+    return read_settled(lambda: read_once(directory), lambda: files(directory))
+
+
+def files(directory: Path) -> list[Path]:
+    """What is read, as `checkpoint` says it now"""
+    prefix = find_prefix(directory)
+    return [*(prefix.parent / name for name in ("hparams.json", *OPENAI)), *prefix.parent.glob(f"{prefix.name}.*")]
+
+
+def read_once(directory: Path) -> Contents:
     prefix = find_prefix(directory)
     words = prefix.parent / "hparams.json"
     config = config_from(words, read_json(words))
     tensors = fit(Path(f"{prefix}.index"), TABLE, config, bundle.read(prefix))
     ours = {name: stored._replace(array=without_one(stored.array)) for name, stored in tensors.items()}
-    return Contents("OpenAI", config, ours, prefix.parent)
+    return Contents("OpenAI", config, ours, load_tokenizer(prefix.parent))
 
 
 def without_one(a: np.ndarray) -> np.ndarray:
@@ -57,11 +70,11 @@ def without_one(a: np.ndarray) -> np.ndarray:
 def find_prefix(directory: Path) -> Path:
     """What `checkpoint` points to, within the directory even if that was moved since"""
     file = directory / "checkpoint"
-    if not file.exists():
+    if not os.path.isfile(file):
         return directory / PREFIX
     found = re.search(rb'^\s*model_checkpoint_path:\s*"([^"\\]+)"', read_bytes(file, 1 << 20), re.MULTILINE)
     path = Path(found[1].decode(errors="replace")) if found else Path("..")
-    if ".." in path.parts:
+    if ".." in path.parts or not path.name:
         raise CheckpointError(f"{file} names no checkpoint of its directory: get the file again.")
     return directory / (path.name if path.is_absolute() else path)
 
@@ -114,25 +127,9 @@ def settle(directory: Path) -> None:
     """Finish what was killed after `checkpoint` pointed to STAGE; what was killed before never counted"""
     stage = directory / STAGE
     if stage.exists() and find_prefix(directory).parent == stage:
-        for name in OPENAI:
-            if not (stage / name).exists():
-                (directory / name).unlink(missing_ok=True)
-        for file in stage.iterdir():
-            put_also(file, directory / file.name)
+        put_in_place(stage, directory, FILES)
         point(directory, PREFIX)
     shutil.rmtree(stage, ignore_errors=True)
-
-
-def put_also(file: Path, place: Path) -> None:
-    """The same file in two places, so that neither is ever without it"""
-    link = place.with_name(f".{place.name}.part")
-    link.unlink(missing_ok=True)
-    try:
-        os.link(file, link)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(file, link)
-    os.replace(link, place)
-    link.unlink(missing_ok=True)  # it stays where both were the same file already
 
 
 def point(directory: Path, prefix: str) -> None:

@@ -60,6 +60,8 @@ def read_metadata(metadata: Any) -> dict[str, str]:
 
 
 def read_entry(name: str, entry: Any) -> Entry:
+    if not name.isprintable():
+        raise ValueError(f"{name[:40]!r} is the start of no tensor's name")
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"the tensor {name} isn't described by dtype, shape and data_offsets")
     code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]

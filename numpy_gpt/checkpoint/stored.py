@@ -11,6 +11,7 @@ import numpy as np
 from ..config import SIZES, Config
 from ..errors import CheckpointError, GPTError
 from ..params import grow, named
+from ..tokenizer import Tokenizer
 
 
 class Stored(NamedTuple):
@@ -29,7 +30,7 @@ class Contents(NamedTuple):
     format: str
     config: Config
     tensors: dict[str, Stored]  # under our names, in our shapes
-    directory: Path  # where its vocabulary is, if it has one
+    tokenizer: Tokenizer | None
 
 
 FLOATS = ("float32", "float16", "bfloat16", "float64")
@@ -40,6 +41,8 @@ def config_from(path: Path, values: Mapping[str, Any]) -> Config:
     for word in SIZES:
         if word not in values:
             raise CheckpointError(f"{path} doesn't say {word}: get the file again.")
+        if isinstance(values[word], int) and values[word] >= 1 << 31:
+            raise CheckpointError(f"{path} says {word} is 2^31 or more, which no GPT-2 has: get the file again.")
     try:
         return Config(**{field.name: values[field.name] for field in fields(Config) if field.name in values})
     except GPTError as e:
@@ -74,7 +77,7 @@ def packed(name: str, a: np.ndarray, dtype: Any) -> np.ndarray:
     """As it is written to a file"""
     with np.errstate(over="ignore"):
         contiguous = np.ascontiguousarray(a, np.dtype(dtype).newbyteorder("<"))
-    if contiguous.itemsize < a.itemsize and np.isinf(contiguous).any() and not np.isinf(a).any():
+    if contiguous.itemsize < a.itemsize and np.isinf(contiguous).sum() > np.isinf(a).sum():
         raise GPTError(
             f"the parameter {name} has values that are too large for {np.dtype(dtype)}: save it as {a.dtype}."
         )

@@ -26,9 +26,12 @@ def items(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         raise ValueError("it doesn't end as one")
     *_, at = handle(data, len(data) - FOOTER)
     offset, size, _ = handle(data, at)
-    last, room = None, LARGEST_NAMES
+    last, room, unread = None, LARGEST_NAMES, len(data)
     for _, value in block(data, offset, size):
         offset, size, _ = handle(value, 0)
+        unread -= size + 5
+        if unread < 0:
+            raise ValueError("its blocks have more bytes than the file")
         for key, entry in block(data, offset, size):
             if last is not None and key <= last:
                 raise ValueError(f"the key {key!r} stands after {last!r}")
@@ -53,7 +56,7 @@ def block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
     if kind:
         raise ValueError(f"the block at byte {offset} is compressed, which no GPT-2 checkpoint is")
     restarts = int.from_bytes(take(stored, size - 4, 4), "little")
-    end, at, key = size - 4 * (restarts + 1), 0, b""
+    end, at, key, room = size - 4 * (restarts + 1), 0, b"", LARGEST_NAMES
     if end < 0:
         raise ValueError(f"the block at byte {offset} has more restart points than bytes")
     while at < end:
@@ -63,6 +66,9 @@ def block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
         if shared > len(key):
             raise ValueError(f"a key of the block at byte {offset} shares more than there is")
         key = key[:shared] + take(stored, at, unshared)
+        room -= len(key)
+        if room < 0:
+            raise ValueError(f"the names of the block at byte {offset} have more than {LARGEST_NAMES:,} bytes")
         yield key, take(stored, at + unshared, length)
         at += unshared + length
 
