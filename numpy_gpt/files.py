@@ -103,6 +103,17 @@ def make_directory(path: Path) -> None:
         raise GPTError(f"{path} can't be made a directory: {e.strerror}.") from None
 
 
+@contextmanager
+def filling(stage: Path) -> Iterator[None]:
+    """A new directory, which is gone again if it can't be filled"""
+    try:
+        stage.mkdir()
+        yield
+    except BaseException:
+        shutil.rmtree(stage, ignore_errors=True)
+        raise
+
+
 def put_in_place(stage: Path, directory: Path, names: Iterable[str]) -> None:
     """Of these names the files that stage has, and no others; it keeps them, so that one of the two is always whole"""
     for name in names:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..config import SIZES, Config
 from ..errors import CheckpointError, GPTError
-from ..files import locked, make_directory, parse_json, put_in_place, read_json, read_settled, replacing
+from ..files import filling, locked, make_directory, parse_json, put_in_place, read_json, read_settled, replacing
 from ..tokenizer import HUGGING_FACE
 from ..tokenizer import load as load_tokenizer
 from . import safetensors
@@ -189,12 +189,8 @@ def write(path: Path, config: Config, arrays: Mapping[str, np.ndarray], dtype, t
     stage = path / f"{STAGE}.part"
     with locked(path):
         settle(path)
-        try:
-            stage.mkdir()
+        with filling(stage):
             fill(stage, config, arrays, dtype, tokenizer)
-        except BaseException:
-            shutil.rmtree(stage, ignore_errors=True)
-            raise
         os.rename(stage, path / STAGE)  # from here on it is what load reads
         settle(path)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..config import Config
 from ..errors import CheckpointError
-from ..files import locked, put_in_place, read_bytes, read_json, read_settled, replacing
+from ..files import filling, locked, put_in_place, read_bytes, read_json, read_settled, replacing
 from ..tokenizer import OPENAI
 from ..tokenizer import load as load_tokenizer
 from . import bundle
@@ -99,12 +99,8 @@ def write(directory: Path, config: Config, arrays: Mapping[str, np.ndarray], dty
     stage = directory / STAGE
     with locked(directory):
         settle(directory)
-        try:
-            stage.mkdir()
+        with filling(stage):
             fill(stage, config, arrays, dtype, tokenizer)
-        except BaseException:
-            shutil.rmtree(stage, ignore_errors=True)
-            raise
         point(directory, f"{STAGE}/{PREFIX}")
         settle(directory)
 
