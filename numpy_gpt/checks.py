@@ -62,19 +62,19 @@ def check_noise(noise, kind):
         )
 
 
-def check_kv(kv, tokens, params):
-    """-> the positions seen; there is room for tokens after them"""
-    B, _, N, _ = kv[0].k.shape
-    if len(tokens) != B or kv[0].k.dtype != params.wte.dtype:
-        raise GPTError(
-            f"the kv is for {B} sequences in {kv[0].k.dtype}, and here are {len(tokens)} in {params.wte.dtype}: "
-            "make one with new_kv(config, B, dtype)."
-        )
-    if kv[0].length + tokens.shape[1] > N:
-        raise GPTError(
-            f"the kv has room for {N} positions, holds {kv[0].length} and can't take {tokens.shape[1]} more."
-        )
-    return kv[0].length
+def check_kv(kv, groups, params):
+    """Each group has a kv of its own, with room for the group's tokens"""
+    for past, tokens in zip(kv, groups, strict=True):
+        B, _, N, _ = past[0].k.shape
+        if len(tokens) != B or past[0].k.dtype != params.wte.dtype:
+            raise GPTError(
+                f"the kv is for {B} sequences in {past[0].k.dtype}, and here are {len(tokens)} in {params.wte.dtype}: "
+                "make one with new_kv(config, B, dtype)."
+            )
+        if past[0].length + tokens.shape[1] > N:
+            raise GPTError(
+                f"the kv has room for {N} positions, holds {past[0].length} and can't take {tokens.shape[1]} more."
+            )
 
 
 def check_finite(what, x, params, isfinite=np.isfinite):

@@ -11,6 +11,7 @@ from .ops import (
     embedding, embedding_backward, gelu, gelu_backward, layernorm, layernorm_backward, linear, linear_backward,
     unembedding, unembedding_backward,
 )
+from .kv import one_row
 from .noise import Noise
 from .params import GPT2, MLP, Attn, Block, Head, LayerNorm, Linear
 
@@ -25,17 +26,34 @@ def merge_heads(x):                                                      # (B,H,
     return x.swapaxes(1, 2).reshape(B, T, H * D)
 
 
+def split_qkv(qkv, H):                                                   # (B,T,3C) -> three of (B,H,T,D)
+    qkv = split_heads(qkv, 3 * H)
+    return qkv[:, :H], qkv[:, H : 2 * H], qkv[:, 2 * H :]
+
+
 def attn(x, p, config, kv=None, noise=None):
     """Every position asks (q), offers itself (k) and has something to say (v)"""
     H = config.n_head
     qkv, s_c_attn = linear(x, *p.c_attn)                                 # (B,T,3C)
-    q, k, v = (split_heads(part, H) for part in np.split(qkv, 3, -1))    # (B,H,T,D)
-    if kv is not None:
-        k, v = kv.append(k, v)                                           # (B,H,S,D)
-    y, s_attention = attention(q, k, v, config.dropout, noise)           # (B,H,T,D)
-    y, s_c_proj = linear(merge_heads(y), *p.c_proj)                      # (B,T,C)
+    if kv is None:
+        q, k, v = split_qkv(qkv, H)                                      # (B,H,T,D)
+        y, s_attention = attention(q, k, v, config.dropout, noise)       # (B,H,T,D)
+        y = merge_heads(y)                                               # (B,T,C)
+    else:
+        y, s_attention = attend_to_past(qkv, H, kv), None
+    y, s_c_proj = linear(y, *p.c_proj)                                   # (B,T,C)
     y, s_dropout = dropout(y, config.dropout, noise and noise.at(1))
     return y, (s_c_attn, s_attention, s_c_proj, s_dropout, H)
+
+
+def attend_to_past(qkv, H, kv):
+    """qkv (1,R,3C), the new positions of every group in one row -> y (1,R,C); each group attends to its own keys"""
+    ys = []
+    for past, rows in kv:
+        q, k, v = split_qkv(qkv[:, rows].reshape(len(past.k), -1, qkv.shape[-1]), H)     # (B,H,T,D)
+        y, _ = attention(q, *past.append(k, v))                          # (B,H,T,D)
+        ys.append(merge_heads(y).reshape(1, -1, qkv.shape[-1] // 3))
+    return np.concatenate(ys, 1)
 
 
 def attn_backward(dy, saved):
@@ -44,7 +62,7 @@ def attn_backward(dy, saved):
     (dy,) = dropout_backward(dy, s_dropout)                              # (B,T,C)
     dy, *d_c_proj = linear_backward(dy, s_c_proj)                        # (B,T,C)
     dq, dk, dv = attention_backward(split_heads(dy, H), s_attention)     # (B,H,T,D)
-    dqkv = np.concatenate([merge_heads(dq), merge_heads(dk), merge_heads(dv)], -1)     # (B,T,3C)
+    dqkv = merge_heads(np.concatenate([dq, dk, dv], 1))                  # (B,T,3C)
     dx, *d_c_attn = linear_backward(dqkv, s_c_attn)                      # (B,T,C)
     return dx, Attn(Linear(*d_c_attn), Linear(*d_c_proj))
 
@@ -103,21 +121,19 @@ def checkpointed_block_backward(dx, saved):
     return block_backward(dx, block(x, p, config, None, noise)[1])
 
 
-def gpt2(tokens, p, config, kv=None, noise=None, checkpointing=False):
-    """tokens (B,T) ints -> logits (B,T,V); with a kv nothing is saved, since generating has no backward"""
-    start = check_kv(kv, tokens, p) if kv else 0
+def gpt2(tokens, p, config, noise=None, checkpointing=False):
+    """tokens (B,T) ints -> logits (B,T,V)"""
     run = checkpointed_block if checkpointing else block
-    x, s_embedding = embedding(tokens, p.wte, p.wpe, start)              # (B,T,C)
+    x, s_embedding = embedding(tokens, p.wte, p.wpe)                     # (B,T,C)
     x, s_dropout = dropout(x, config.dropout, noise)
     s_h = []
     for i, p_i in enumerate(p.h):
-        x, s_i = run(x, p_i, config, kv and kv[i], noise and noise.at(1 + 3 * i))
-        if not kv:
-            s_h.append(s_i)
+        x, s_i = run(x, p_i, config, None, noise and noise.at(1 + 3 * i))
+        s_h.append(s_i)
     x, s_ln_f = layernorm(x, *p.ln_f)
     tied = p.head is None
     logits, s_head = unembedding(x, p.wte if tied else p.head.w)         # (B,T,V)
-    return logits, None if kv else (s_embedding, s_dropout, s_h, s_ln_f, s_head, tied, checkpointing)
+    return logits, (s_embedding, s_dropout, s_h, s_ln_f, s_head, tied, checkpointing)
 
 
 def gpt2_backward(dlogits, saved):
@@ -132,6 +148,21 @@ def gpt2_backward(dlogits, saved):
     (dx,) = dropout_backward(dx, s_dropout)                              # (B,T,C)
     dwte, dwpe = embedding_backward(dx, s_embedding, out=dw if tied else None)
     return GPT2(dwte, dwpe, d_h, LayerNorm(*d_ln_f), None if tied else Head(dw))
+
+
+def gpt2_next(groups, p, config, kv):
+    """groups of new tokens, each (B,T) ints and with its own kv -> logits (ΣB,V) after the last token of each sequence
+
+    All of them stand in one row, R = Σ B T, and share the products with the weights. Nothing is saved.
+    """
+    check_kv(kv, groups, p)
+    tokens, positions, rows, last = one_row(groups, [past[0].length for past in kv])
+    x, _ = embedding(tokens, p.wte, p.wpe, positions)                    # (1,R,C)
+    for p_i, *kv_i in zip(p.h, *kv, strict=True):
+        x = block(x, p_i, config, list(zip(kv_i, rows, strict=True)))[0]      # a name for saved would keep it
+    x, _ = layernorm(x[:, last], *p.ln_f)                                # (1,ΣB,C)
+    logits, _ = unembedding(x, p.wte if p.head is None else p.head.w)    # (1,ΣB,V)
+    return logits[0]
 
 
 def forward(m, tokens):
@@ -150,7 +181,7 @@ def loss_and_grads(m, tokens, targets, noise=None, checkpointing=False):
     tokens, targets = check_batch(tokens, targets, m.config)
     check_noise(noise, Noise)
     with np.errstate(over="ignore", invalid="ignore"):
-        logits, s_gpt2 = gpt2(tokens, m.params, m.config, None, noise, checkpointing)
+        logits, s_gpt2 = gpt2(tokens, m.params, m.config, noise, checkpointing)
         check_finite("the output", logits, m.params)
         loss, s_cross_entropy = cross_entropy(logits, targets)
         check_finite("the loss", loss, m.params)

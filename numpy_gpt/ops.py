@@ -49,8 +49,9 @@ def linear_backward(dy, saved):
 
 def layernorm(x, g, b, eps=1e-5):
     """n = (x - mean x) / sqrt(var x + eps)       y = g n + b              moments over the last axis"""
-    mean = x.mean(-1, keepdims=True)                  # (B,T,1)
-    var = ((x - mean) ** 2).mean(-1, keepdims=True)   # (B,T,1)  biased
+    C = x.shape[-1]
+    mean = x.sum(-1, keepdims=True) / C               # (B,T,1)
+    var = ((x - mean) ** 2).sum(-1, keepdims=True) / C    # (B,T,1)  biased
     rstd = 1 / np.sqrt(var + eps)                     # (B,T,1)
     n = (x - mean) * rstd                             # (B,T,C)
     y = n * g + b                                     # (B,T,C)
@@ -135,7 +136,8 @@ def attention(q, k, v, rate=0.0, noise=None):
     """
     T, S, D = q.shape[-2], k.shape[-2], q.shape[-1]
     s = q @ k.mT / math.sqrt(D)                       # (B,H,T,S)
-    s = np.where(np.tri(T, S, S - T, dtype=bool), s, -np.inf)
+    if T > 1:                                         # one query may see all keys
+        s += np.triu(np.full((T, S), -np.inf, s.dtype), S - T + 1)
     p, s_softmax = softmax(s)                         # (B,H,T,S)
     p_drop, s_dropout = dropout(p, rate, noise)       # (B,H,T,S)
     y = p_drop @ v                                    # (B,H,T,D)
@@ -159,25 +161,27 @@ def attention_backward(dy, saved):
     return dq, dk, dv
 
 
-def embedding(tokens, wte, wpe, start=0):
-    """x = wte[token] + wpe[position]             tokens (B,T) ints, the first at position start   ->   x (B,T,C)"""
-    # indices, since a slice that goes past N would be cut short without an error
-    x = wte[tokens] + wpe[np.arange(start, start + tokens.shape[1])]
-    return x, (tokens, wte, wpe, start)
+def embedding(tokens, wte, wpe, positions=None):
+    """x = wte[token] + wpe[position]             tokens (B,T) ints, positions (T,) ints or 0 to T - 1   ->   x (B,T,C)"""
+    if positions is None:
+        positions = np.arange(tokens.shape[1])
+    x = wte[tokens] + wpe[positions]
+    return x, (tokens, wte, wpe, positions)
 
 
 def embedding_backward(dx, saved, out=None):
-    """dwte[token] = Σ dx over its occurrences    dwpe[position] = Σ dx over the batch
+    """dwte[token] = Σ dx over its occurrences    dwpe[position] = Σ dx over its own, in the batch and in the row
 
-    A token may occur twice, so rows are added one by one: dwte[tokens] += dx would count it once.
+    Both may occur twice, so rows are added one by one: dwte[tokens] += dx would count a token once.
     A tied head has a share in dwte too: hand that in as `out`, and this one is added to it.
     """
-    tokens, wte, wpe, start = saved
+    tokens, wte, wpe, positions = saved
     dwte = np.zeros_like(wte) if out is None else out
     for token, dx_row in zip(tokens.ravel(), rows(dx), strict=True):
         dwte[token] += dx_row
     dwpe = np.zeros_like(wpe)
-    dwpe[start : start + tokens.shape[1]] = dx.sum(0)
+    for position, dx_row in zip(positions, dx.sum(0), strict=True):
+        dwpe[position] += dx_row
     return dwte, dwpe
 
 

@@ -69,7 +69,7 @@ def op_arguments(seed=0, B=2, T=5, past=3, H=3, D=4, V=13, dtype=np.float64):
         "attention with a past": (normal(B, H, T, D), normal(B, H, S, D), normal(B, H, S, D)),
         "attention with dropout": (normal(B, H, T, D), normal(B, H, S, D), normal(B, H, S, D), 0.3, noise),
         "embedding": (ids(V, B, T) // 2, normal(V, C), normal(N, C)),
-        "embedding after a past": (ids(V, B, T) // 2, normal(V, C), normal(N, C), past),
+        "embedding at positions": (ids(V, B, T) // 2, normal(V, C), normal(N, C), ids(N, T)),
         "unembedding": (normal(B, T, C), normal(V, C)),
         "cross_entropy": (2 * normal(B, T, V), ids(V, B, T)),
         "cross_entropy of large numbers": (normal(B, T, V, mean=1000), ids(V, B, T)),

@@ -85,10 +85,10 @@ def test_a_loss_that_overflows_is_told(device):
 
 def test_a_kv_that_is_full_is_left_as_it_was(m, device):
     kv = torch_gpt.kv.new_kv(TINY, B=2, device=device)
-    tokens = torch.zeros(2, 11, dtype=torch.long, device=device)
-    torch_gpt.model.gpt2(tokens, m.params, TINY, kv)
+    tokens = np.zeros((2, 11), int)
+    torch_gpt.model.gpt2_next([tokens], m.params, TINY, [kv])
     with pytest.raises(GPTError, match="the kv has room for 11 positions, holds 11 and can't take 1 more"):
-        torch_gpt.model.gpt2(tokens[:, :1], m.params, TINY, kv)
+        torch_gpt.model.gpt2_next([tokens[:, :1]], m.params, TINY, [kv])
     assert [layer.length for layer in kv] == [11, 11]
 
 
@@ -109,7 +109,7 @@ def test_checkpointing_keeps_less(m):
         with torch.autograd.graph.saved_tensors_hooks(lambda a: sizes.append(a.numel()) or a, lambda a: a):
             params = tree_map(lambda a: a.detach().requires_grad_(), m.params)
             tokens = torch.zeros(2, 7, dtype=torch.long, device=m.params.wte.device)
-            torch_gpt.model.gpt2(tokens, params, TINY, None, None, checkpointing)
+            torch_gpt.model.gpt2(tokens, params, TINY, None, checkpointing)
         return sum(sizes)
 
     assert kept(checkpointing=True) < kept(checkpointing=False) / 3

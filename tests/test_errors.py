@@ -7,7 +7,7 @@ import pytest
 
 from numpy_gpt import GPTError, forward, init, loss_and_grads
 from numpy_gpt.kv import new_kv
-from numpy_gpt.model import gpt2
+from numpy_gpt.model import gpt2_next
 from numpy_gpt.params import tree_map
 from parity.inputs import TINY, VARIANTS, random_batch, random_model
 
@@ -121,7 +121,7 @@ def test_noise_of_another_kind_is_refused(noise):
 )
 def test_a_kv_for_something_else_is_refused(kv, sentence):
     with pytest.raises(GPTError, match=sentence):
-        gpt2(GOOD, random_model(TINY).params, TINY, new_kv(TINY, **kv))
+        gpt2_next([GOOD], random_model(TINY).params, TINY, [new_kv(TINY, **kv)])
 
 
 @pytest.mark.parametrize("more", [1, 3])
@@ -129,9 +129,9 @@ def test_a_kv_that_is_full_is_left_as_it_was(more):
     m = random_model(TINY)
     kv = new_kv(TINY, B=2)
     for piece in (GOOD, GOOD[:, :4]):
-        gpt2(piece, m.params, TINY, kv)
+        gpt2_next([piece], m.params, TINY, [kv])
     with pytest.raises(GPTError, match=f"the kv has room for 11 positions, holds 11 and can't take {more} more"):
-        gpt2(GOOD[:, :more], m.params, TINY, kv)
+        gpt2_next([GOOD[:, :more]], m.params, TINY, [kv])
     assert [layer.length for layer in kv] == [11, 11]
 
 

@@ -8,7 +8,7 @@ from directional import TOLERANCE, directional_error
 
 from numpy_gpt import Config, Noise, adamw, forward, init, loss_and_grads, named
 from numpy_gpt.kv import new_kv
-from numpy_gpt.model import gpt2
+from numpy_gpt.model import gpt2, gpt2_next
 from numpy_gpt.params import tree_map
 from parity.inputs import TINY, VARIANTS, random_batch, random_model
 
@@ -63,14 +63,24 @@ def test_one_batch_is_learned_by_heart():
 def test_a_kv_changes_nothing(pieces):
     m = random_model(TINY, dtype=np.float64)
     tokens, _ = random_batch(TINY, B=2, T=11)
-    kv, logits = new_kv(TINY, B=2, dtype=np.float64), []
-    for piece in np.split(tokens, np.cumsum(pieces)[:-1], axis=1):
-        z, saved = gpt2(piece, m.params, TINY, kv)
-        assert saved is None
-        logits.append(z)
+    kv = new_kv(TINY, np.float64, B=2)
     uncached, _ = gpt2(tokens, m.params, TINY)
-    np.testing.assert_allclose(np.concatenate(logits, 1), uncached, rtol=0, atol=1e-12)
+    ends = np.cumsum(pieces)
+    for end, piece in zip(ends, np.split(tokens, ends[:-1], axis=1), strict=True):
+        logits = gpt2_next([piece], m.params, TINY, [kv])
+        np.testing.assert_allclose(logits, uncached[:, end - 1], rtol=0, atol=1e-12)
     assert [layer.length for layer in kv] == [11] * TINY.n_layer
+
+
+def test_sequences_of_a_kv_are_taken_with_what_they_have_seen():
+    m = random_model(TINY, dtype=np.float64)
+    tokens, _ = random_batch(TINY, B=3, T=8)
+    kv = new_kv(TINY, np.float64, B=3, N=10)
+    gpt2_next([tokens[:, :7]], m.params, TINY, [kv])
+    taken = [layer.take([2, 0, 2]) for layer in kv]
+    logits = gpt2_next([tokens[[2, 0, 2], 7:]], m.params, TINY, [taken])
+    np.testing.assert_allclose(logits, forward(m, tokens)[[2, 0, 2], -1], rtol=0, atol=1e-12)
+    assert [(layer.length, taken_layer.length) for layer, taken_layer in zip(kv, taken, strict=True)] == [(7, 8)] * 2
 
 
 def test_forward_is_the_model_without_what_a_backward_would_need():

@@ -1,4 +1,7 @@
-"""The keys and values that one layer has seen: a new token attends to them, and nothing is computed twice."""
+"""The keys and values that one layer has seen: a new token attends to them, and nothing is computed twice.
+
+One KV is for a group of sequences of one length, so that nothing is padded; a batch of prompts has one for each length.
+"""
 
 import torch
 
@@ -16,8 +19,15 @@ class KV:
         self.v[:, :, start : self.length] = v
         return self.k[:, :, : self.length], self.v[:, :, : self.length]
 
+    def take(self, sequences):
+        """A KV with copies of these sequences, in this order: one that is done is left out, one may stand there twice"""
+        _, H, N, D = self.k.shape
+        taken = KV(len(sequences), H, N, D, self.k.dtype, self.k.device)
+        taken.append(self.k[sequences, :, : self.length], self.v[sequences, :, : self.length])
+        return taken
 
-def new_kv(config, B=1, dtype=torch.float32, device="cpu"):
-    """One KV a layer, with room for the whole context"""
+
+def new_kv(config, dtype=torch.float32, device="cpu", B=1, N=None):
+    """One KV a layer, with room for N positions, or the whole context"""
     D = config.n_embd // config.n_head
-    return [KV(B, config.n_head, config.n_ctx, D, dtype, device) for _ in range(config.n_layer)]
+    return [KV(B, config.n_head, N or config.n_ctx, D, dtype, device) for _ in range(config.n_layer)]

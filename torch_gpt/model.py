@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from numpy_gpt.checks import check_batch, check_finite, check_kv, check_model, check_noise, check_tokens
 from numpy_gpt.errors import GPTError
+from numpy_gpt.kv import one_row
 from numpy_gpt.params import tree_map
 
 from .noise import Noise
@@ -27,17 +28,34 @@ def merge_heads(x):                                                      # (B,H,
     return x.swapaxes(1, 2).reshape(B, T, H * D)
 
 
+def split_qkv(qkv, H):                                                   # (B,T,3C) -> three of (B,H,T,D)
+    qkv = split_heads(qkv, 3 * H)
+    return qkv[:, :H], qkv[:, H : 2 * H], qkv[:, 2 * H :]
+
+
 def attn(x, p, config, kv=None, noise=None):
     """Every position asks (q), offers itself (k) and has something to say (v)"""
     H = config.n_head
     qkv = linear(x, *p.c_attn)                                           # (B,T,3C)
-    q, k, v = (split_heads(part, H) for part in qkv.chunk(3, -1))        # (B,H,T,D)
-    if kv is not None:
-        k, v = kv.append(k, v)                                           # (B,H,S,D)
-    y = attention(q, k, v, config.dropout, noise)                        # (B,H,T,D)
-    y = linear(merge_heads(y), *p.c_proj)                                # (B,T,C)
+    if kv is None:
+        q, k, v = split_qkv(qkv, H)                                      # (B,H,T,D)
+        y = attention(q, k, v, config.dropout, noise)                    # (B,H,T,D)
+        y = merge_heads(y)                                               # (B,T,C)
+    else:
+        y = attend_to_past(qkv, H, kv)
+    y = linear(y, *p.c_proj)                                             # (B,T,C)
     y = dropout(y, config.dropout, noise and noise.at(1))
     return y
+
+
+def attend_to_past(qkv, H, kv):
+    """qkv (1,R,3C), the new positions of every group in one row -> y (1,R,C); each group attends to its own keys"""
+    ys = []
+    for past, rows in kv:
+        q, k, v = split_qkv(qkv[:, rows].reshape(len(past.k), -1, qkv.shape[-1]), H)     # (B,H,T,D)
+        y = attention(q, *past.append(k, v))                             # (B,H,T,D)
+        ys.append(merge_heads(y).reshape(1, -1, qkv.shape[-1] // 3))
+    return torch.cat(ys, 1)
 
 
 def mlp(x, p, config, noise=None):
@@ -65,18 +83,34 @@ def checkpointed_block(x, p, config, kv=None, noise=None):
     return checkpoint(block, x, p, config, kv, noise, use_reentrant=False)
 
 
-def gpt2(tokens, p, config, kv=None, noise=None, checkpointing=False):
+def gpt2(tokens, p, config, noise=None, checkpointing=False):
     """tokens (B,T) ints -> logits (B,T,V)"""
-    start = check_kv(kv, tokens, p) if kv else 0
     run = checkpointed_block if checkpointing else block
-    x = embedding(tokens, p.wte, p.wpe, start)                           # (B,T,C)
+    x = embedding(tokens, p.wte, p.wpe)                                  # (B,T,C)
     x = dropout(x, config.dropout, noise)
     for i, p_i in enumerate(p.h):
-        x = run(x, p_i, config, kv and kv[i], noise and noise.at(1 + 3 * i))
+        x = run(x, p_i, config, None, noise and noise.at(1 + 3 * i))
     x = layernorm(x, *p.ln_f)
     tied = p.head is None
     logits = unembedding(x, p.wte if tied else p.head.w)                 # (B,T,V)
     return logits
+
+
+@torch.no_grad()
+def gpt2_next(groups, p, config, kv):
+    """groups of new tokens, each (B,T) ints and with its own kv -> logits (ΣB,V) after the last token of each sequence
+
+    All of them stand in one row, R = Σ B T, and share the products with the weights.
+    """
+    check_kv(kv, groups, p)
+    tokens, positions, rows, last = one_row(groups, [past[0].length for past in kv])
+    tokens, positions = (torch.from_numpy(a).to(p.wte.device) for a in (tokens, positions))
+    x = embedding(tokens, p.wte, p.wpe, positions)                       # (1,R,C)
+    for p_i, *kv_i in zip(p.h, *kv, strict=True):
+        x = block(x, p_i, config, list(zip(kv_i, rows, strict=True)))
+    x = layernorm(x[:, last], *p.ln_f)                                   # (1,ΣB,C)
+    logits = unembedding(x, p.wte if p.head is None else p.head.w)       # (1,ΣB,V)
+    return logits[0]
 
 
 @torch.no_grad()
@@ -96,7 +130,7 @@ def loss_and_grads(m, tokens, targets, noise=None, checkpointing=False):
     tokens, targets = check_batch(on_cpu(tokens), on_cpu(targets), m.config)
     check_noise(noise, Noise)
     params = tree_map(lambda a: a.detach().requires_grad_(), m.params)
-    logits = gpt2(on_device(tokens, m), params, m.config, None, noise, checkpointing)
+    logits = gpt2(on_device(tokens, m), params, m.config, noise, checkpointing)
     check_finite("the output", logits, m.params, torch.isfinite)
     loss = cross_entropy(logits, on_device(targets, m))
     check_finite("the loss", loss, m.params, torch.isfinite)

@@ -53,15 +53,17 @@ def attention(q, k, v, rate=0.0, noise=None):
     T, S, D = q.shape[-2], k.shape[-2], q.shape[-1]
     mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
     if noise is None or rate == 0:
-        return F.scaled_dot_product_attention(q, k, v, None if T == S else mask, is_causal=T == S)
+        return F.scaled_dot_product_attention(q, k, v, None if T in (1, S) else mask, is_causal=T == S)
     s = q @ k.mT / math.sqrt(D)                       # (B,H,T,S)
     p = softmax(s.masked_fill(~mask, -math.inf))      # (B,H,T,S)
     return dropout(p, rate, noise) @ v                # (B,H,T,D)
 
 
-def embedding(tokens, wte, wpe, start=0):
-    """x = wte[token] + wpe[position]             tokens (B,T) ints, the first at position start   ->   x (B,T,C)"""
-    return F.embedding(tokens, wte) + F.embedding(torch.arange(start, start + tokens.shape[1], device=wpe.device), wpe)
+def embedding(tokens, wte, wpe, positions=None):
+    """x = wte[token] + wpe[position]             tokens (B,T) ints, positions (T,) ints or 0 to T - 1   ->   x (B,T,C)"""
+    if positions is None:
+        positions = torch.arange(tokens.shape[1], device=wpe.device)
+    return F.embedding(tokens, wte) + F.embedding(positions, wpe)
 
 
 def unembedding(x, w):
