@@ -84,7 +84,7 @@ print(sorted(heavy & sys.modules.keys()))
 
 def test_what_is_nowhere_gets_a_sentence(tmp_path):
     with pytest.raises(
-        CheckpointError, match=r"nosuch is no file or directory here, nor a released model: .*124M.*gpt2-xl"
+        CheckpointError, match=r"nosuch is no file or directory here, nor a model's name: storyteller, 124M.*gpt2-xl"
     ):
         load("nosuch")
     for impossible in ("x" * 300, "a\0b", ""):

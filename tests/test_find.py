@@ -4,11 +4,12 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-from numpy_gpt import RELEASED, GPTError, download
+from numpy_gpt import RELEASED, GPTError, checkpoint, download, load, loss_and_grads, save
 from numpy_gpt.download import DATA
-from parity.inputs import TINY
+from parity.inputs import TINY, random_model
 
 
 @pytest.mark.parametrize("place", ["124M", "gpt2"])
@@ -75,3 +76,33 @@ def test_finding_a_model_imports_nothing_that_fetches():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.stdout == "set()\n"
+
+
+def test_the_storyteller_ships_with_the_package(tmp_path, monkeypatch):
+    """found by its name from anywhere, intact, and small"""
+    monkeypatch.chdir(tmp_path)
+    m = load("storyteller")
+    assert m.config.num_parameters() == 2_222_208
+    assert m.params.wte.dtype == np.float32
+    assert m.tokenizer.n_vocab == m.config.n_vocab == 2048
+    path = checkpoint.find("storyteller")
+    contents = checkpoint.read(path)
+    checkpoint.verify.check_intact(path, contents, checkpoint.verify.check(contents.tensors))
+    assert sum(file.stat().st_size for file in path.iterdir()) < 5e6
+
+
+def test_a_directory_of_that_name_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save(random_model(TINY), "storyteller")
+    assert load("storyteller").config == TINY
+
+
+def test_the_storyteller_has_learned_to_tell_stories(data):
+    """The figure of MODEL.md is that of the files, on the first of the pieces held out"""
+    m = load("storyteller")
+    text = (data / "tinystories" / "valid.txt").read_text()
+    tokens = np.array([m.tokenizer.eot, *m.tokenizer.encode(text[:4000].strip())])
+    windows = [tokens[start : start + 257] for start in range(0, len(tokens) - 257, 256)]
+    batch = np.stack(windows)
+    loss, _ = loss_and_grads(m, batch[:, :-1], batch[:, 1:])
+    assert 2.2 < loss < 2.7

@@ -14,6 +14,7 @@ from ..params import Model, grow, named
 from . import huggingface, llmc, openai
 from .stored import Contents, floats
 
+STORYTELLER = Path(__file__).parent.parent / "storyteller"  # ships with the package
 SUFFIXES = {".safetensors": "huggingface", ".bin": "llmc-v3"}
 WRITERS: dict[str, Callable[..., None]] = {
     "openai": openai.write,
@@ -25,7 +26,7 @@ WRITERS: dict[str, Callable[..., None]] = {
 
 def load(source: str | Path, dtype: Any = None, n_head: int | None = None) -> Model:
     """
-    A directory, a .safetensors or .bin file, or the name of a released model -> the model, its arrays mapped.
+    A directory, a .safetensors or .bin file, a released model's name, or "storyteller" -> the model, its arrays mapped.
 
     The arrays may be written to, and the file stays as it is. Half-precision weights become float32; dtype asks for
     float32 or float64. n_head is for files that don't say it.
@@ -40,18 +41,20 @@ def load(source: str | Path, dtype: Any = None, n_head: int | None = None) -> Mo
 
 
 def find(source: str | os.PathLike) -> Path:
-    """A path, or where a released model is, which is downloaded if it is nowhere"""
+    """A path, the storyteller's, or where a released model is, which is downloaded if it is nowhere"""
     if not isinstance(source, str | os.PathLike):
         raise GPTError(f"source is {source!r}: it must be a path, or the name of a released model.")
     source = os.fspath(source)
     if os.path.exists(source):  # False for names that can't be
         return Path(source)
+    if source == STORYTELLER.name:
+        return STORYTELLER
     from .. import download  # here, since it imports this package
 
     if source in download.NAMES:
         return download.find(source) or download.download(source)
     raise CheckpointError(
-        f"{source} is no file or directory here, nor a released model: those are {', '.join(download.NAMES)}."
+        f"{source} is no file or directory here, nor a model's name: storyteller, {', '.join(download.NAMES)}."
     )
 
 
