@@ -3,6 +3,7 @@
 from . import adamw, kv
 from .checkpoint import load, save
 from .config import RELEASED, Config
+from .decode import complete, complete_batch, stream
 from .errors import CheckpointError, GPTError
 from .model import forward, loss_and_grads
 from .noise import Noise
@@ -16,6 +17,8 @@ __all__ = [
     "Model",
     "Noise",
     "adamw",
+    "complete",
+    "complete_batch",
     "forward",
     "init",
     "kv",
@@ -23,5 +26,6 @@ __all__ = [
     "loss_and_grads",
     "named",
     "save",
+    "stream",
 ]
 __version__ = "0.1.0"

@@ -20,7 +20,7 @@ class KV:
         return self.k[:, :, : self.length], self.v[:, :, : self.length]
 
     def take(self, sequences):
-        """A KV with copies of these sequences, in this order: one that is done is left out, one may stand there twice"""
+        """Copies of these sequences, in this order: one that is done is left out, one may be there twice"""
         _, H, N, D = self.k.shape
         taken = KV(len(sequences), H, N, D, self.k.dtype)
         taken.append(self.k[sequences, :, : self.length], self.v[sequences, :, : self.length])

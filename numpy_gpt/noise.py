@@ -32,6 +32,19 @@ def low(x):
     return x.astype(np.uint32)
 
 
+def key(seed):
+    return seed % 2**32, seed // 2**32 % 2**32
+
+
+def uniform(seed, step, ids):
+    """A number in (0, 1) for each token id: it depends on no other, so only those that are asked for are drawn"""
+    if 4 * len(ids) < ids.max():
+        words = philox((ids // 4, step, 0, 0), key(seed))[np.arange(len(ids)), ids % 4]
+    else:  # so many that it is cheaper to draw all
+        words = philox((np.arange(ids.max() // 4 + 1), step, 0, 0), key(seed)).ravel()[ids]
+    return (words + 0.5) * 2.0**-32
+
+
 class Noise(NamedTuple):
     """The name of a stream of random bytes: one for every sequence, step and place in the model"""
 
@@ -48,12 +61,11 @@ class Noise(NamedTuple):
         n = math.prod(shape[1:])
         blocks = math.ceil(n / 16)
         seed, step, sequence, site = (int(part) for part in self)
-        key = (seed % 2**32, seed // 2**32 % 2**32)
         words = np.empty((shape[0], blocks, 4), "<u4")
         for b in range(shape[0]):
             for start in range(0, blocks, TILE):
                 index = np.arange(start, min(start + TILE, blocks), dtype=np.uint32)
                 # the last word is the purpose: 0 is left for sampling
                 counter = (index, step % 2**32, (sequence + b) % 2**32, (1 + site) % 2**32)
-                words[b, start : start + TILE] = philox(counter, key)
+                words[b, start : start + TILE] = philox(counter, key(seed))
         return words.view(np.uint8).reshape(shape[0], -1)[:, :n].reshape(shape)

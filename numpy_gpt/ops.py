@@ -162,7 +162,7 @@ def attention_backward(dy, saved):
 
 
 def embedding(tokens, wte, wpe, positions=None):
-    """x = wte[token] + wpe[position]             tokens (B,T) ints, positions (T,) ints or 0 to T - 1   ->   x (B,T,C)"""
+    """x = wte[token] + wpe[position]             tokens (B,T) ints, positions (T,), or 0 to T - 1  ->  x (B,T,C)"""
     if positions is None:
         positions = np.arange(tokens.shape[1])
     x = wte[tokens] + wpe[positions]

@@ -3,6 +3,7 @@
 from numpy_gpt import RELEASED, CheckpointError, Config, GPTError, Model, named
 
 from . import adamw, kv
+from .decode import complete, complete_batch, stream
 from .model import forward, loss_and_grads
 from .noise import Noise
 from .params import from_numpy, init, load, save, to_numpy
@@ -15,6 +16,8 @@ __all__ = [
     "Model",
     "Noise",
     "adamw",
+    "complete",
+    "complete_batch",
     "forward",
     "from_numpy",
     "init",
@@ -23,5 +26,6 @@ __all__ = [
     "loss_and_grads",
     "named",
     "save",
+    "stream",
     "to_numpy",
 ]

@@ -31,6 +31,19 @@ def low(x):
     return x & 0xFFFFFFFF
 
 
+def key(seed):
+    return seed % 2**32, seed // 2**32 % 2**32
+
+
+def uniform(seeds, step, V, device="cpu"):
+    """(B,V) float64: for each of the seeds a number in (0, 1) for each token id"""
+    keys = torch.tensor([key(seed) for seed in seeds], device=device)  # (B,2)
+    block = torch.arange(math.ceil(V / 4), device=device)
+    zero = torch.zeros_like(block)
+    words = philox((block, zero + step, zero, zero), (keys[:, :1], keys[:, 1:]))  # (B,V/4,4)
+    return (words.flatten(1)[:, :V].double() + 0.5) * 2.0**-32
+
+
 class Noise(NamedTuple):
     """The name of a stream of random bytes: one for every sequence, step and place in the model"""
 
@@ -47,14 +60,13 @@ class Noise(NamedTuple):
         n = math.prod(shape[1:])
         blocks = math.ceil(n / 16)
         seed, step, sequence, site = (int(part) for part in self)
-        key = (seed % 2**32, seed // 2**32 % 2**32)
         out = torch.empty(shape[0], blocks, 4, 4, dtype=torch.uint8, device=device)
         for b in range(shape[0]):
             for start in range(0, blocks, TILE):
                 index = torch.arange(start, min(start + TILE, blocks), device=device)
                 # the last word is the purpose: 0 is left for sampling
                 counter = (index, step % 2**32, (sequence + b) % 2**32, (1 + site) % 2**32)
-                words = philox(counter, key)
+                words = philox(counter, key(seed))
                 for byte in range(4):
                     out[b, start : start + TILE, :, byte] = words >> 8 * byte & 255
         return out.reshape(shape[0], -1)[:, :n].reshape(shape)

@@ -60,7 +60,7 @@ def attention(q, k, v, rate=0.0, noise=None):
 
 
 def embedding(tokens, wte, wpe, positions=None):
-    """x = wte[token] + wpe[position]             tokens (B,T) ints, positions (T,) ints or 0 to T - 1   ->   x (B,T,C)"""
+    """x = wte[token] + wpe[position]             tokens (B,T) ints, positions (T,), or 0 to T - 1  ->  x (B,T,C)"""
     if positions is None:
         positions = torch.arange(tokens.shape[1], device=wpe.device)
     return F.embedding(tokens, wte) + F.embedding(positions, wpe)

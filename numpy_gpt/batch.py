@@ -1,0 +1,204 @@
+"""Prompts that are continued together, in any framework: which are in step, what each still sees, where each ends.
+
+Sequences of one length are a group with one kv, so that nothing is padded and each gets what it would get alone. Groups
+share the products with the weights. A group stays in step to the end; where its context is full, the older half is
+dropped and the rest read again.
+"""
+
+import math
+import operator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .checks import check_tokens
+from .config import Config
+from .errors import GPTError
+
+CHUNK = 256  # rows of a prompt that are read at once: with more, attention outgrows the CPU's cache
+
+
+class Settings(NamedTuple):
+    max_new_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    seed: int
+
+
+class Backend(NamedTuple):
+    """What a framework does"""
+
+    new_kv: Callable[[int, int], list[Any]]  # B, N -> a kv for B sequences of up to N tokens
+    read: Callable[[list[Any], list[Any]], Any]  # groups of (B,T) tokens, their kvs -> logits (ΣB,V) after the last
+    sample: Callable[..., list[int]]  # logits (ΣB,V), temperature, top_k, top_p, ΣB seeds, step -> ΣB tokens
+    numbers: Callable[[Any], np.ndarray]  # (V,) -> the same in NumPy
+
+
+class Draw(NamedTuple):
+    prompt: int  # its number in the batch
+    token: int
+    end: str | None  # "stop": the token is one of stop; "text": it completes a text of stop; "length"; None: it goes on
+    logits: np.ndarray | None
+
+
+def draws(m: Any, prompts: Iterable[Any], settings: Settings, stop: Any, backend: Backend, with_logits: bool = False):
+    """The new tokens of all prompts, step by step, each as soon as it is there"""
+    settings = check_settings(settings)
+    ends = Ends(stop, m.tokenizer)
+    windows = [check_prompt(ids, m.config) for ids in prompts]
+    return run(m.config, windows, settings, ends, backend, with_logits)
+
+
+def run(
+    config: Config, prompts: list[list[int]], settings: Settings, ends: "Ends", backend: Backend, with_logits: bool
+) -> Iterator[Draw]:
+    n, *cuts, seed = settings
+    seeds = [(seed + repetition) % 2**64 for repetition in count_repetitions(prompts)]
+    groups = in_groups(config, prompts, n, backend) if n else []
+    step = 0
+    while groups:
+        logits = read(groups, backend)
+        tokens = backend.sample(logits, *cuts, [seeds[prompt] for group in groups for prompt in group.prompts], step)
+        step += 1
+        drawn = iter(zip(tokens, logits, strict=True))
+        for group in groups:
+            going = []
+            for i, prompt in enumerate(group.prompts):
+                token, z = next(drawn)
+                end = ends.after(prompt, token) or ("length" if step == n else None)
+                yield Draw(prompt, token, end, backend.numbers(z) if with_logits else None)
+                group.ids[i].append(token)
+                if end is None:
+                    going.append(i)
+            group.go_on(going)
+        groups = [group for group in groups if group.prompts]
+
+
+def count_repetitions(prompts: list[list[int]]) -> list[int]:
+    """How often each prompt stands before: its repetitions take the next seeds, or they would all say the same"""
+    seen: Counter[tuple[int, ...]] = Counter()
+    counts = []
+    for ids in map(tuple, prompts):
+        counts.append(seen[ids])
+        seen[ids] += 1
+    return counts
+
+
+class Group:
+    """Sequences of one length: what they are, what the kv has of them, and what is to be read next"""
+
+    def __init__(self, prompts: list[int], ids: Iterable[Iterable[int]], kv: list[Any], n_ctx: int):
+        self.prompts = prompts  # their numbers in the batch
+        self.ids = [list(sequence) for sequence in ids]
+        self.kv = kv
+        self.n_ctx = n_ctx
+        self.unread = np.array(self.ids)  # (B,T)
+
+    @property
+    def piece(self) -> int:
+        return max(1, CHUNK // len(self.ids))
+
+    def go_on(self, going: list[int]) -> None:
+        """with those of the sequences, to which a token was added"""
+        if len(going) < len(self.ids):
+            self.prompts = [self.prompts[i] for i in going]
+            self.take(going)
+        T = 1
+        if self.kv[0].length == self.n_ctx:
+            T += self.n_ctx // 2
+            for layer in self.kv:
+                layer.length = 0
+        self.unread = np.array([ids[-T:] for ids in self.ids])
+
+    def take(self, sequences: list[int]) -> None:
+        self.ids = [list(self.ids[i]) for i in sequences]
+        self.kv = [layer.take(sequences) for layer in self.kv]
+        self.unread = self.unread[sequences]
+
+
+def in_groups(config: Config, prompts: list[list[int]], max_new_tokens: int, backend: Backend) -> list[Group]:
+    lengths = defaultdict(list)
+    for prompt, ids in enumerate(prompts):
+        lengths[len(ids)].append(prompt)
+    groups = []
+    for length, members in lengths.items():
+        distinct = list(dict.fromkeys(tuple(prompts[prompt]) for prompt in members))
+        kv = backend.new_kv(len(distinct), min(config.n_ctx, length + max_new_tokens))
+        group = Group(members, distinct, kv, config.n_ctx)
+        if len(distinct) < len(members):  # what is the same is read once
+            read_ahead(group, 1, backend)
+            group.take([distinct.index(tuple(prompts[prompt])) for prompt in members])
+        groups.append(group)
+    return groups
+
+
+def read(groups: list[Group], backend: Backend) -> Any:
+    """All that is unread -> the logits (ΣB,V) after it"""
+    for group in groups:
+        read_ahead(group, group.piece, backend)
+    return backend.read([group.unread for group in groups], [group.kv for group in groups])
+
+
+def read_ahead(group: Group, left: int, backend: Backend) -> None:
+    """All but what is left to be read, in pieces"""
+    while group.unread.shape[1] > left:
+        T = min(group.piece, group.unread.shape[1] - left)
+        backend.read([group.unread[:, :T]], [group.kv])
+        group.unread = group.unread[:, T:]
+
+
+class Ends:
+    """Knows the ids and texts of stop; a text may begin in one token and end in another"""
+
+    def __init__(self, stop: Any, tokenizer: Any):
+        if not isinstance(stop, list | tuple | set) or not all(isinstance(s, str | int) and s != "" for s in stop):
+            raise GPTError(f"stop is {stop!r}: give a list of token ids and of texts that aren't empty.")
+        self.ids = {s for s in stop if isinstance(s, int)}
+        self.texts = [s.encode() for s in stop if isinstance(s, str)]
+        if self.texts and tokenizer is None:
+            raise GPTError("stop has a text, and the model has no tokenizer to see it with: give token ids.")
+        self.tokenizer = tokenizer
+        self.tails: defaultdict[int, bytes] = defaultdict(bytes)  # of a prompt's new text, in which one may have begun
+
+    def after(self, prompt: int, token: int) -> str | None:
+        if token in self.ids:
+            return "stop"
+        if not self.texts:
+            return None
+        tail = self.tails[prompt] + self.tokenizer.token(token)
+        self.tails[prompt] = tail[-max(map(len, self.texts)) :]
+        return "text" if any(text in tail for text in self.texts) else None
+
+
+def check_settings(settings: Settings) -> Settings:
+    n, temperature, top_k, top_p, seed = settings
+    for name, number in (("max_new_tokens", n), ("top_k", top_k), ("seed", seed)):
+        if not is_index(number) or number < 0:
+            raise GPTError(f"{name} is {number!r}: it must be a whole number of at least 0.")
+    if seed >= 2**64:
+        raise GPTError(f"seed is {seed}: it must be smaller than 2**64.")
+    if not is_number(temperature) or not 0 <= temperature < math.inf:
+        raise GPTError(f"temperature is {temperature!r}: it must be 0, for the best token always, or more.")
+    if not is_number(top_p) or not 0 <= top_p <= 1:
+        raise GPTError(f"top_p is {top_p!r}: it must be a probability from 0 to 1, which keeps every token.")
+    return Settings(operator.index(n), float(temperature), operator.index(top_k), float(top_p), operator.index(seed))
+
+
+def is_index(x: Any) -> bool:
+    return hasattr(x, "__index__") and not isinstance(x, bool)
+
+
+def is_number(x: Any) -> bool:
+    return isinstance(x, int | float | np.number) and not isinstance(x, bool)
+
+
+def check_prompt(ids: Any, config: Config) -> list[int]:
+    """What the model sees of it: the last n_ctx tokens"""
+    if isinstance(ids, str) or not hasattr(ids, "__len__"):
+        raise GPTError(f"ids is {ids!r}: it must be a list of token ids.")
+    if not len(ids):
+        raise GPTError("ids is empty: give at least one token, such as the tokenizer's eot.")
+    return check_tokens([ids[-config.n_ctx :]], config, "ids")[0].tolist()

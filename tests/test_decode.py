@@ -1,0 +1,197 @@
+"""Does generation with a kv give what the model alone would give, in a batch too, and stop where it should?"""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from numpy_gpt import Config, GPTError, batch, complete, complete_batch, decode, forward, load, stream
+from numpy_gpt.sample import sample
+from parity.inputs import TINY, VARIANTS, random_model
+
+M = random_model(TINY, dtype=np.float64)
+A, B, LONG = [1, 2, 3], [4, 5, 6, 7, 1], list(range(40))
+DRAWN = {"temperature": 0.7, "top_k": 20, "top_p": 0.9}
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The shapes of what the model reads, step by step"""
+    seen, gpt2_next = [], decode.gpt2_next
+
+    def spy(groups, *rest):
+        seen.append([tokens.shape for tokens in groups])
+        return gpt2_next(groups, *rest)
+
+    monkeypatch.setattr(decode, "gpt2_next", spy)
+    return seen
+
+
+def uncached(m, ids, n, seed=0, temperature=1.0, top_k=0, top_p=1.0):
+    """The whole window is read for every token; a full one loses its older half"""
+    N = m.config.n_ctx
+    window, new = list(ids[-N:]), []
+    for step in range(n):
+        if len(window) > N:
+            window = window[-(N // 2 + 1) :]
+        new.append(sample(forward(m, [window])[0, -1], temperature, top_k, top_p, seed, step))
+        window.append(new[-1])
+    return new
+
+
+@pytest.mark.parametrize("settings", [{"temperature": 0}, {}, DRAWN])
+@pytest.mark.parametrize("ids", [A, [7], list(range(11)), LONG])
+def test_a_kv_changes_nothing_also_past_the_context(ids, settings):
+    assert complete(M, ids, 30, **settings, seed=5) == uncached(M, ids, 30, **settings, seed=5)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_kind_of_model_goes_on(name):
+    m = random_model(VARIANTS[name], dtype=np.float64)
+    assert complete(m, A, 15, seed=2) == uncached(m, A, 15, seed=2)
+
+
+def test_a_context_of_one_token_will_do():
+    m = random_model(Config(n_vocab=7, n_ctx=1, n_embd=6, n_head=2, n_layer=1), dtype=np.float64)
+    assert complete(m, [3], 9) == uncached(m, [3], 9)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 256])
+def test_a_batch_says_what_each_prompt_would_alone(chunk, monkeypatch):
+    """A prompt that is given again takes the next seed"""
+    monkeypatch.setattr(batch, "CHUNK", chunk)
+    prompts = [A, B, A, LONG, B[:3], A, [9], [9]]
+    seeds = [2**64 - 1, 2**64 - 1, 0, 2**64 - 1, 2**64 - 1, 1, 2**64 - 1, 0]
+    alone = [complete(M, ids, 30, **DRAWN, seed=seed) for ids, seed in zip(prompts, seeds, strict=True)]
+    assert complete_batch(M, prompts, 30, **DRAWN, seed=2**64 - 1) == alone
+    assert len({tuple(new) for new in alone}) == len(prompts)
+
+
+def test_what_ends_early_leaves_the_others_as_they_were():
+    prompts = [A, A, A, B, LONG]
+    whole = complete_batch(M, prompts, 40, seed=1)
+    end = whole[1][4]
+    expected = [new[: new.index(end)] if end in new else new for new in whole]
+    assert len({len(new) for new in expected}) == 4
+    assert complete_batch(M, prompts, 40, seed=1, stop=[end]) == expected
+
+
+def test_a_repeated_prompt_is_read_once(reads):
+    complete_batch(M, [B] * 8, 3)
+    assert reads == [[(1, 4)], [(8, 1)], [(8, 1)], [(8, 1)]]
+
+
+def test_numbers_of_any_kind_will_do():
+    ids = np.array(A, np.uint16)
+    new = complete(M, ids, np.int64(4), np.float32(0.5), np.int8(3), 1, np.uint64(3))
+    assert new == complete(M, A, 4, 0.5, 3, 1.0, 3)
+    assert all(type(token) is int for token in new)
+
+
+def test_nothing_is_asked_for():
+    assert complete(M, A, 0) == list(stream(M, A, 0)) == []
+    assert complete_batch(M, [], 5) == []
+    assert complete_batch(M, [A, B], 0) == [[], []]
+
+
+def test_a_stream_draws_a_token_when_it_is_asked_for(reads):
+    tokens = stream(M, A, 10**9, seed=3)
+    assert reads == []
+    first = [next(tokens) for _ in range(3)]
+    assert len(reads) == 3
+    assert first == complete(M, A, 3, seed=3)
+
+
+STORY = load("storyteller")
+
+
+def test_a_text_of_stop_may_begin_in_one_token_and_end_in_another():
+    t = STORY.tokenizer
+    prompt = t.encode("Once upon a time")
+    whole = complete(STORY, prompt, 60, seed=1)
+    text = t.decode(whole)
+    for n in range(3, 30, 4):
+        stop = text[n : n + 9]
+        new = complete(STORY, prompt, 60, seed=1, stop=["never said", stop])
+        assert new == whole[: len(new)]
+        assert stop in t.decode(new)
+        assert stop not in t.decode(new[:-1])
+
+
+def test_a_token_of_stop_is_left_out():
+    whole = complete(M, A, 20, seed=1)
+    assert complete(M, A, 20, seed=1, stop=[whole[7]]) == whole[: whole.index(whole[7])]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"max_new_tokens": -1}, "max_new_tokens is -1: it must be a whole number of at least 0"),
+        ({"max_new_tokens": 1.5}, r"max_new_tokens is 1\.5"),
+        ({"temperature": -1}, "temperature is -1: it must be 0"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"temperature": float("inf")}, "temperature is inf"),
+        ({"temperature": "hot"}, "temperature is 'hot'"),
+        ({"top_k": -1}, "top_k is -1"),
+        ({"top_k": True}, "top_k is True"),
+        ({"top_p": 1.1}, r"top_p is 1\.1: it must be a probability"),
+        ({"top_p": None}, "top_p is None"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 2**64}, r"seed is 18446744073709551616: it must be smaller than 2\*\*64"),
+        ({"stop": "end"}, "stop is 'end': give a list"),
+        ({"stop": [None]}, r"stop is \[None\]: give a list"),
+        ({"stop": [""]}, r"stop is \[''\]: give a list"),
+        ({"stop": 7}, "stop is 7: give a list"),
+        ({"stop": ["end"]}, "stop has a text, and the model has no tokenizer"),
+        ({"ids": []}, "ids is empty"),
+        ({"ids": [61]}, "ids has the id 61"),
+        ({"ids": [0.5]}, "ids has the dtype float64"),
+        ({"ids": [[1]]}, r"ids has the shape \(1, 1, 1\)"),
+        ({"ids": 7}, "ids is 7: it must be a list of token ids"),
+        ({"ids": "text"}, "ids is 'text': it must be a list of token ids"),
+    ],
+)
+def test_a_mistake_gets_a_sentence_before_anything_is_drawn(options, sentence):
+    options = {"ids": A} | options
+    with pytest.raises(GPTError, match=sentence):
+        stream(M, **options)
+    ids = options.pop("ids")
+    with pytest.raises(GPTError, match=sentence):
+        complete_batch(M, [A, ids], **options)
+
+
+def test_logits_that_are_not_finite_are_told():
+    m = random_model(TINY)
+    m.params.h[1].mlp.c_fc.w[0, 0] = np.nan
+    with pytest.raises(GPTError, match=r"the output is not finite because parameter h.1.mlp.c_fc.w isn't"):
+        complete(m, A, 3)
+
+
+def test_memory_is_flat_while_decoding():
+    """and what a block saves for a backward is gone before the next one starts"""
+    m = random_model(Config(n_vocab=61, n_ctx=512, n_embd=48, n_head=3, n_layer=6))
+    tokens = stream(m, A, 400, seed=1)
+    next(tokens)
+    tracemalloc.start()
+    held, peaks = [], []
+    for i, _ in enumerate(tokens):
+        if i % 40 == 39:
+            held.append(tracemalloc.get_traced_memory()[0])
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.reset_peak()
+    tracemalloc.stop()
+    assert max(held) - min(held) < 20_000  # 400 ids, and nothing else
+    assert max(peaks) < 200_000  # the logits and the noise of a step, and one block
+
+
+def test_a_prompt_is_read_in_the_memory_of_one_block():
+    def peak(n_layer):
+        m = random_model(Config(n_vocab=61, n_ctx=256, n_embd=48, n_head=3, n_layer=n_layer))
+        kv = n_layer * 2 * 48 * 201 * 4
+        tracemalloc.start()
+        complete(m, [1] * 200, 1)
+        found = tracemalloc.get_traced_memory()[1] - kv
+        tracemalloc.stop()
+        return found
+
+    assert peak(8) < 1.1 * peak(2)

@@ -1,0 +1,100 @@
+"""Is a token drawn with the probability that it should have, by numbers that depend on nothing but their name?"""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from numpy_gpt.noise import philox, uniform
+from numpy_gpt.sample import best, likeliest, sample, survivors
+
+Z = np.array([0.5, 2.0, -1.0, 1.0, 2.0, 0.0], np.float32)
+
+
+def softmax(z):
+    e = np.exp(np.asarray(z, np.float64))
+    return e / e.sum()
+
+
+def by_definition(z, top_k, top_p):
+    """All of them sorted; Python's sort is stable"""
+    order = sorted(range(len(z)), key=lambda i: -z[i])[: top_k or len(z)]
+    total, mass, kept = sum(math.exp(z[i]) for i in order), 0.0, []
+    for i in order:
+        if kept and top_p < 1 and mass >= top_p * total:
+            break
+        kept.append(i)
+        mass += math.exp(z[i])
+    return kept
+
+
+def test_greedy_takes_the_best_and_of_equals_the_lower():
+    assert sample(Z, temperature=0, top_k=3, top_p=0.5, seed=7, step=3) == 1
+    assert type(sample(Z, 0, 0, 1, 0, 0)) is int
+
+
+@settings(max_examples=300)
+@given(
+    z=st.lists(st.integers(-8, 0), min_size=1, max_size=200),
+    top_k=st.integers(0, 220),
+    top_p=st.sampled_from([0, 1e-9, 0.1, 0.5, 0.9, 0.999, 1]),
+)
+def test_the_cuts_keep_what_the_definition_keeps(z, top_k, top_p):
+    """Logits in whole numbers: many are equal, and of those the lower ids stay"""
+    z = np.array(z, np.float64)
+    assert sorted(survivors(z, top_k, top_p)) == sorted(by_definition(z, top_k, top_p))
+
+
+def test_the_cuts_of_a_large_vocabulary_keep_what_the_definition_keeps():
+    z = np.random.default_rng(0).standard_normal(20000) * 2
+    z -= z.max()
+    for top_k, top_p in ((0, 0.3), (0, 0.9), (0, 0.9999), (5000, 0.95), (5000, 1), (64, 0.5), (65, 0.9999), (0, 1)):
+        assert sorted(survivors(z, top_k, top_p)) == sorted(by_definition(z, top_k, top_p))
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_k", "top_p", "expected"),
+    [
+        (1, 0, 1, softmax(Z)),
+        (0.5, 0, 1, softmax(Z * 2)),
+        (2, 3, 1, softmax([-np.inf, 1, -np.inf, 0.5, 1, -np.inf])),  # temperature first, or the cut would be another
+        (1, 0, 0.8, softmax([-np.inf, 2, -np.inf, 1, 2, -np.inf])),
+        (1, 1, 0.9, [0, 1, 0, 0, 0, 0]),
+        (1, 0, 0, [0, 1, 0, 0, 0, 0]),
+        (1e-300, 0, 1, [0, 0.5, 0, 0, 0.5, 0]),
+    ],
+)
+def test_tokens_come_as_often_as_their_probabilities_say(temperature, top_k, top_p, expected):
+    n = 8000
+    counts = np.bincount([sample(Z, temperature, top_k, top_p, 11, step) for step in range(n)], minlength=6)
+    sigma = np.sqrt(n * np.asarray(expected) * (1 - np.asarray(expected)))
+    assert (abs(counts - n * np.asarray(expected)) <= 4 * sigma).all()
+
+
+def test_the_number_of_a_token_is_a_word_of_philox():
+    words = [philox((i // 4, 9, 0, 0), (5, 7)).tolist()[i % 4] for i in range(11)]
+    u = uniform(2**32 * 7 + 5, 9, np.arange(11))
+    assert u.tolist() == [(word + 0.5) / 2**32 for word in words]
+
+
+def test_a_token_has_the_same_number_whichever_others_are_left():
+    everything = uniform(3, 1, np.arange(50257))
+    for ids in ([0], [50256], [3, 4, 7, 50000], range(0, 50257, 2)):
+        np.testing.assert_array_equal(uniform(3, 1, np.array(ids)), everything[np.array(ids)])
+    assert 0 < everything.min() < 1e-4
+    assert 1 - 1e-4 < everything.max() < 1
+
+
+def test_seed_and_step_count():
+    names = [(seed, step) for seed in (0, 1, 2**32, 2**63) for step in (0, 1)]
+    assert len({tuple(uniform(*name, np.arange(8))) for name in names}) == 8
+
+
+def test_the_likeliest_come_in_order_with_their_probabilities():
+    ids, p = likeliest(Z, 3)
+    assert ids.tolist() == [1, 4, 3]
+    np.testing.assert_allclose(p, softmax(Z))
+    assert len(likeliest(Z, 100)[0]) == 6
+    assert best(Z, 1).tolist() == [1]
