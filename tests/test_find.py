@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from numpy_gpt import RELEASED, GPTError, checkpoint, download, load, loss_and_grads, save
+from numpy_gpt.checkpoint import verify
 from numpy_gpt.download import DATA
 from parity.inputs import TINY, random_model
 
@@ -87,7 +88,7 @@ def test_the_storyteller_ships_with_the_package(tmp_path, monkeypatch):
     assert m.tokenizer.n_vocab == m.config.n_vocab == 2048
     path = checkpoint.find("storyteller")
     contents = checkpoint.read(path)
-    checkpoint.verify.check_intact(path, contents, checkpoint.verify.check(contents.tensors))
+    verify.check_intact(path, contents, verify.check(contents.tensors))
     assert sum(file.stat().st_size for file in path.iterdir()) < 5e6
 
 
@@ -98,11 +99,10 @@ def test_a_directory_of_that_name_comes_first(tmp_path, monkeypatch):
 
 
 def test_the_storyteller_has_learned_to_tell_stories(data):
-    """The figure of MODEL.md is that of the files, on the first of the pieces held out"""
+    """as MODEL.md says; here on some of the stories held out"""
     m = load("storyteller")
-    text = (data / "tinystories" / "valid.txt").read_text()
-    tokens = np.array([m.tokenizer.eot, *m.tokenizer.encode(text[:4000].strip())])
-    windows = [tokens[start : start + 257] for start in range(0, len(tokens) - 257, 256)]
-    batch = np.stack(windows)
-    loss, _ = loss_and_grads(m, batch[:, :-1], batch[:, 1:])
-    assert 2.2 < loss < 2.7
+    stories = (data / "tinystories" / "valid.txt").read_text().split("<|endoftext|>")[:40]
+    tokens = np.array([i for story in stories for i in (m.tokenizer.eot, *m.tokenizer.encode(story.strip()))])
+    n = (len(tokens) - 1) // 256
+    loss, _ = loss_and_grads(m, tokens[: 256 * n].reshape(n, 256), tokens[1 : 256 * n + 1].reshape(n, 256))
+    assert abs(loss - 2.46) < 0.1
