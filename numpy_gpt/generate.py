@@ -1,0 +1,135 @@
+"""python -m numpy_gpt.generate: what comes after a prompt"""
+
+import argparse
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from . import checkpoint, decode, memory
+from .batch import Draw, Settings, check_settings
+from .command import run
+from .errors import GPTError
+from .params import Model
+from .samples import Sample, Show
+from .tokenizer import EOT, Tokenizer
+
+EPILOG = """examples:
+  python -m {0} "Once upon a time"
+  python -m {0} --model 124M --temperature 0 -n 40 "The meaning of life is"
+  cat story.txt | python -m {0} --num-samples 3 --json
+
+The new text goes to stdout; a terminal shows the prompt before it. The same seed gives the same text in NumPy and in
+PyTorch, alone and in a batch. The model sees n_ctx tokens: a longer prompt loses its beginning, and when they are full,
+the older half is dropped and the rest read again."""
+
+
+def main(
+    name: str = "numpy_gpt.generate",
+    add_arguments: Callable[[argparse.ArgumentParser], Any] = lambda parser: None,
+    load: Callable[[argparse.Namespace], Model] = lambda args: checkpoint.load(args.model),
+    draws: Callable[..., Iterable[Draw]] = lambda args, *rest: decode.draws(*rest),
+) -> None:
+    """What torch_gpt.generate does in another way comes in as arguments"""
+    memory.keep_freed()
+    args, settings = parse(name, add_arguments)
+    prompt = read_prompt(args)
+    started = time.perf_counter()
+    m = load(args)
+    load_s = time.perf_counter() - started
+    ids = to_ids(prompt, m.tokenizer, args.model)
+    if len(ids) > m.config.n_ctx:
+        print(
+            f"generate: the prompt has {len(ids)} tokens and the model sees {m.config.n_ctx}: only the last are read.",
+            file=sys.stderr,
+        )
+    if args.seed is None and args.temperature > 0 and not args.json:
+        print(f"seed {settings.seed}", file=sys.stderr)
+    seeds = [(settings.seed + i) % 2**64 for i in range(args.num_samples)]
+    show = Show([Sample(m.tokenizer, args, seed, len(ids)) for seed in seeds], args, prompt, load_s)
+    stop = [*args.stop, *([] if m.tokenizer.eot is None else [m.tokenizer.eot])]
+    try:
+        for draw in draws(args, m, [ids] * args.num_samples, settings, stop, args.logprobs > 0):
+            show.take(draw)
+    except KeyboardInterrupt:
+        show.end(None)
+        raise
+    show.end("length")
+
+
+def parse(name: str, add_arguments: Callable[[argparse.ArgumentParser], Any]) -> tuple[argparse.Namespace, Settings]:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {name}",
+        description="Continue a prompt with GPT-2, or with the storyteller that ships with the package.",
+        epilog=EPILOG.format(name),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("prompt", nargs="?", help=f"default: what is piped in, but for a line break at its end, or else {EOT}")
+    add("-f", "--file", type=Path, help="read the prompt from a file, but for a line break at its end")
+    add("--model", default="storyteller", metavar="M", help="a name or a path (default: storyteller, a toy)")
+    add("-n", "--max-new-tokens", type=int, default=200, metavar="N", help="at most so many (default: 200)")
+    add("--temperature", type=float, default=0.8, metavar="T", help="0 takes the best token always (default: 0.8)")
+    add("--top-k", type=int, default=0, metavar="K", help="draw from the K best tokens (default: 0, from all)")
+    add("--top-p", type=float, default=0.95, metavar="P", help="... from the best that have P together (default: 0.95)")
+    add("--seed", type=int, metavar="S", help="from 0 to 2**64 - 1 (default: a random one, which is told)")
+    add("--stop", action="append", default=[], metavar="STR", help="end before this text; may be given several times")
+    add(
+        "--num-samples",
+        type=int,
+        default=1,
+        metavar="N",
+        help="as one batch, with the seeds S, S + 1 ... (default: 1)",
+    )
+    add("--logprobs", type=int, default=0, metavar="K", help="show each token's probability, and those of the K best")
+    add("--json", action="store_true", help="one object per sample")
+    add("--no-stream", action="store_true", help="show a sample when it is complete")
+    add_arguments(parser)
+    args = parser.parse_args()
+    seed = secrets.randbits(32) if args.seed is None else args.seed
+    settings = Settings(args.max_new_tokens, args.temperature, args.top_k, args.top_p, seed)
+    try:
+        check_settings(settings)
+    except GPTError as e:
+        parser.error(str(e))
+    if args.num_samples < 1 or args.logprobs < 0:
+        parser.error("num_samples must be at least 1, and logprobs at least 0.")
+    if "" in args.stop:
+        parser.error("stop is empty: every text ends there.")
+    if args.prompt is not None and args.file:
+        parser.error("there is a prompt and a file: give one of them.")
+    return args, settings
+
+
+def read_prompt(args: argparse.Namespace) -> str:
+    if args.prompt is not None:
+        return args.prompt
+    if args.file:
+        try:
+            text, source = args.file.read_bytes(), str(args.file)
+        except OSError as e:
+            raise GPTError(f"{args.file} can't be read: {e.strerror}.") from None
+    elif sys.stdin is None or sys.stdin.isatty():
+        return ""
+    else:
+        text, source = sys.stdin.buffer.read(), "what is piped in"
+    try:
+        return text.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as e:
+        raise GPTError(f"{source} is no UTF-8 text: byte {e.start} is {text[e.start]:#04x}.") from None
+
+
+def to_ids(prompt: str, tokenizer: Tokenizer | None, model: str) -> list[int]:
+    if tokenizer is None:
+        raise GPTError(f"{model} has no tokenizer: put OpenAI's encoder.json and vocab.bpe into its directory.")
+    if prompt:
+        return tokenizer.encode(prompt)
+    if tokenizer.eot is None:
+        raise GPTError(f"the tokenizer of {model} has no {EOT} to begin with: give a prompt.")
+    return [tokenizer.eot]
+
+
+if __name__ == "__main__":
+    sys.exit(run("generate", main))

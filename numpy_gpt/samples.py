@@ -1,0 +1,128 @@
+"""What python -m numpy_gpt.generate shows of its samples: text as it comes, a line for each token, or JSON."""
+
+import argparse
+import json
+import sys
+import time
+from typing import Any
+
+from .batch import Draw
+from .sample import likeliest
+from .text import Text
+from .tokenizer import Tokenizer
+
+REASONS = {"stop": "eot", "text": "stop", "length": "length"}  # the only id that ends a sample is eot
+
+
+class Sample:
+    """One of them: `unshown` is what is to be shown next, as soon as that may be"""
+
+    def __init__(self, tokenizer: Tokenizer, args: argparse.Namespace, seed: int, prompt_tokens: int):
+        self.tokenizer = tokenizer
+        self.args = args
+        self.told = {"prompt_tokens": prompt_tokens, "seed": seed, "model": args.model}
+        self.text = Text(tokenizer, args.stop)
+        self.tokens: list[int] = []
+        self.steps: list[dict[str, Any]] = []
+        self.unshown = ""
+        self.ended = False
+
+    def take(self, draw: Draw) -> None:
+        if draw.end == "stop":
+            return
+        self.tokens.append(draw.token)
+        new = self.text.feed(draw.token)
+        if draw.logits is not None:
+            self.steps.append(self.step(draw))
+            new = line(self.steps[-1])
+        if not self.args.json:
+            self.unshown += new
+
+    def step(self, draw: Draw) -> dict[str, Any]:
+        best, p = likeliest(draw.logits, self.args.logprobs)
+        ids = [draw.token, *best.tolist()]
+        token, *others = ({"id": i, "text": self.tokenizer.decode([i]), "probability": float(p[i])} for i in ids)
+        return token | {"best": others}
+
+    def end(self, reason: str | None, timings: dict[str, float | None]) -> None:
+        self.ended = True
+        rest = self.text.end()
+        if self.args.json:
+            told = {"text": self.text.said, "tokens": self.tokens, "finish_reason": reason, **self.told}
+            steps = {"logprobs": self.steps} if self.args.logprobs else {}
+            self.unshown = json.dumps(told | steps | {"timings": timings}) + "\n"
+        elif not self.args.logprobs:
+            self.unshown += rest + "\n"
+
+
+def line(step: dict[str, Any]) -> str:
+    """' time' 0.998   ' time' 0.998, ' there' 0.001"""
+    tokens = [step, *step["best"]]
+    token, *best = (f"{json.dumps(t['text'], ensure_ascii=False)} {t['probability']:.3f}" for t in tokens)
+    return f"{token:24} {', '.join(best)}\n"
+
+
+class Show:
+    """Shows the first sample as it comes, then what there is of the next, and so on"""
+
+    def __init__(self, samples: list[Sample], args: argparse.Namespace, prompt: str, load_s: float):
+        self.samples = samples
+        self.args = args
+        self.load_s = load_s
+        self.shown = 0  # samples, completely
+        self.drawn = [0] * len(samples)
+        self.started = time.perf_counter()
+        self.first: float | None = None  # when the first token was there
+        plain = not args.json and not args.logprobs
+        self.prompt = prompt if plain and sys.stdout and sys.stdout.isatty() else ""
+        self.separator = "" if args.json else "---\n"
+        self.write(self.prompt)
+
+    def take(self, draw: Draw) -> None:
+        self.first = self.first or time.perf_counter()
+        self.drawn[draw.prompt] += 1
+        sample = self.samples[draw.prompt]
+        sample.take(draw)
+        if draw.end:
+            sample.end(REASONS[draw.end], self.timings(self.drawn[draw.prompt]))
+        self.show()
+
+    def show(self) -> None:
+        while self.shown < len(self.samples):
+            sample = self.samples[self.shown]
+            if sample.ended or not self.args.no_stream:
+                self.write(sample.unshown)
+                sample.unshown = ""
+            if not sample.ended:
+                return
+            self.shown += 1
+            if self.shown < len(self.samples):
+                self.write(self.separator + self.prompt)
+
+    def end(self, reason: str | None) -> None:
+        """of those that haven't ended, and of all"""
+        for sample, drawn in zip(self.samples, self.drawn, strict=True):
+            if not sample.ended:
+                sample.end(reason, self.timings(drawn))
+        self.show()
+        if sys.stderr and sys.stderr.isatty():
+            n = sum(self.drawn)
+            told = ((name, seconds) for name, seconds in self.timings(n).items() if seconds is not None)
+            print(f"{n} tokens:", ", ".join(f"{name} {seconds:.3g}" for name, seconds in told), file=sys.stderr)
+
+    def timings(self, drawn: int) -> dict[str, float | None]:
+        """of so many tokens; the first comes with the prefill"""
+        now = time.perf_counter()
+        first = self.first or now
+        decode_s = now - first
+        return {
+            "load_s": self.load_s,
+            "prefill_s": first - self.started,
+            "decode_s": decode_s,
+            "tokens_per_s": (drawn - 1) / decode_s if drawn > 1 else None,
+        }
+
+    @staticmethod
+    def write(text: str) -> None:
+        if text and sys.stdout:
+            print(text, end="", flush=True)

@@ -1,0 +1,32 @@
+"""The text of new tokens as they come."""
+
+from collections.abc import Sequence
+
+from .tokenizer import Tokenizer
+
+
+class Text:
+    """Holds back what may still become a character, or a text of stop; what comes with that text isn't said at all"""
+
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()):
+        self.decoder = tokenizer.decoder()
+        self.stop = stop
+        self.held = ""
+        self.said = ""
+
+    def feed(self, token: int) -> str:
+        self.held += self.decoder.feed(token)
+        begun = (n for text in self.stop for n in range(1, len(text)) if self.held.endswith(text[:n]))
+        return self.say(len(self.held) - max(begun, default=0))
+
+    def end(self) -> str:
+        self.held += self.decoder.flush()
+        return self.say(len(self.held))
+
+    def say(self, n: int) -> str:
+        """The first n of the characters held back, or those before a text of stop"""
+        stops = [self.held.index(text) for text in self.stop if text in self.held]
+        new = self.held[: min([n, *stops])]
+        self.held = "" if stops else self.held[n:]
+        self.said += new
+        return new

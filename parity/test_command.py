@@ -1,0 +1,57 @@
+"""Does python -m torch_gpt.generate say what numpy_gpt's says?"""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+def generate(package, *args):
+    done = subprocess.run(
+        [sys.executable, "-m", f"{package}.generate", *args], stdin=subprocess.DEVNULL, capture_output=True, timeout=120
+    )
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--temperature", "0", "--stop", "mom"],
+        ["--num-samples", "3", "--top-k", "40"],
+        ["--logprobs", "3", "-n", "20"],
+    ],
+)
+def test_both_print_the_same(flags, device):
+    flags = ["Once upon a time", "--seed", "4", *flags]
+    ours = generate("numpy_gpt", *flags)
+    assert ours[0] == 0
+    assert len(ours[1]) > 100
+    assert generate("torch_gpt", *flags, "--device", device) == ours
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+def test_it_computes_in_the_dtype_that_is_asked_for(dtype, device):
+    flags = ["Once upon a time", "--temperature", "0", "-n", "9", "--json", "--logprobs", "1", "--device", device]
+    probabilities = []
+    for d in ("float32", dtype):
+        status, out, _ = generate("torch_gpt", *flags, "--dtype", d)
+        assert status == 0
+        probabilities.append(json.loads(out)["logprobs"][0]["probability"])
+    difference = abs(probabilities[0] - probabilities[1])
+    assert 1e-10 < difference < 1e-4 if dtype == "float64" else 1e-5 < difference < 0.05
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "sentence"),
+    [
+        (["--device", "nosuch"], 1, "generate: the device nosuch can't be used: "),
+        (["--dtype", "int8"], 2, "invalid choice: 'int8'"),
+        (["--top-p", "7"], 2, "top_p is 7.0"),
+    ],
+)
+def test_a_mistake_gets_a_sentence(flags, status, sentence):
+    found = generate("torch_gpt", "Once", *flags)
+    assert found[:2] == (status, "")
+    assert sentence in found[2].splitlines()[-1]
+    assert "Traceback" not in found[2]

@@ -1,0 +1,267 @@
+"""Does the command do what its users will: a prompt from anywhere, text as it comes, JSON, mistakes, Ctrl-C?"""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from numpy_gpt import complete, decode, load, memory, save
+from numpy_gpt.command import run
+from numpy_gpt.generate import main
+from numpy_gpt.text import Text
+from parity.inputs import TINY, random_model
+
+COMMAND = [sys.executable, "-m", "numpy_gpt.generate"]
+M = load("storyteller")
+ONCE = M.tokenizer.encode("Once upon a time")
+
+
+def generate(*args, stdin=b"", **options):
+    done = subprocess.run([*COMMAND, *args], input=stdin, capture_output=True, timeout=60, **options)
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def text(*args, **options):
+    status, out, err = generate(*args, **options)
+    assert (status, err) == (0, "")
+    return out
+
+
+def objects(*args, **options):
+    return [json.loads(line) for line in text("--json", *args, **options).splitlines()]
+
+
+def test_it_says_what_the_library_says():
+    ids = complete(M, ONCE, 30, temperature=0.8, top_p=0.95, seed=5)
+    assert text("Once upon a time", "-n", "30", "--seed", "5") == M.tokenizer.decode(ids) + "\n"
+
+
+def test_a_newcomer_gets_a_story_and_the_seed_to_get_it_again():
+    status, story, told = generate("Once upon a time")
+    assert status == 0
+    assert len(story) > 300
+    seed = told.removeprefix("seed ").strip()
+    assert text("Once upon a time", "--seed", seed, "--no-stream") == story
+
+
+def test_an_object_holds_all_that_is_known_of_a_sample():
+    (o,) = objects("Once upon a time", "-n", "12", "--temperature", "0", "--seed", "7")
+    assert list(o) == ["text", "tokens", "finish_reason", "prompt_tokens", "seed", "model", "timings"]
+    assert o["tokens"] == complete(M, ONCE, 12, temperature=0)
+    assert o["text"] == M.tokenizer.decode(o["tokens"])
+    assert (o["finish_reason"], o["prompt_tokens"], o["seed"], o["model"]) == ("length", 4, 7, "storyteller")
+    assert list(o["timings"]) == ["load_s", "prefill_s", "decode_s", "tokens_per_s"]
+    assert all(seconds > 0 for seconds in o["timings"].values())
+
+
+def test_samples_are_those_of_the_seeds_that_follow():
+    samples = objects("Tom", "-n", "20", "--num-samples", "3", "--seed", str(2**64 - 1))
+    assert [o["seed"] for o in samples] == [2**64 - 1, 0, 1]
+    alone = [objects("Tom", "-n", "20", "--seed", str(o["seed"]))[0] for o in samples]
+    assert [o["tokens"] for o in samples] == [o["tokens"] for o in alone]
+    shown = text("Tom", "-n", "20", "--num-samples", "3", "--seed", str(2**64 - 1))
+    assert shown == "---\n".join(o["text"] + "\n" for o in samples)
+
+
+def test_a_story_ends_where_its_author_ended_it():
+    ends = objects("Once upon a time", "-n", "1000", "--num-samples", "8", "--seed", "1")
+    assert {o["finish_reason"] for o in ends} == {"eot"}
+    assert all(M.tokenizer.eot not in o["tokens"] and len(o["tokens"]) < 1000 for o in ends)
+
+
+@pytest.mark.parametrize("stop", [["upon a"], [" little g"], ["zzz", "was a", "there"], ["e was"], [","]])
+def test_nothing_is_said_from_a_stop_on(stop):
+    whole = text("Once", "-n", "40", "--temperature", "0")
+    flags = [flag for s in stop for flag in ("--stop", s)]
+    expected = whole[: min(whole.index(s) for s in stop if s in whole)]
+    assert text("Once", "-n", "40", "--temperature", "0", *flags) == expected + "\n"
+    (o,) = objects("Once", "-n", "40", "--temperature", "0", *flags)
+    assert (o["text"], o["finish_reason"]) == (expected, "stop")
+    assert M.tokenizer.decode(o["tokens"]).startswith(expected)
+
+
+def test_what_may_become_a_stop_is_held_back_and_said_after_all():
+    t = Text(M.tokenizer, ["upon a hill", "time."])
+    said = [t.feed(i) for piece in ("Once", " upon", " a", " time", ", upon") for i in M.tokenizer.encode(piece)]
+    assert "".join(said) + t.end() == t.said == "Once upon a time, upon"
+    assert said[1] == " "
+    assert "upon" not in "".join(said[-2:])
+
+
+def test_a_character_is_held_back_until_it_is_complete():
+    t = Text(M.tokenizer)
+    ids = M.tokenizer.encode("é🙂")
+    assert len(ids) == 6
+    assert [t.feed(i) for i in ids] == ["", "é", "", "", "", "🙂"]
+    assert t.feed(ids[0]) + t.end() == "\ufffd"
+
+
+def test_each_step_shows_its_best_tokens():
+    (o,) = objects("Once upon a", "-n", "3", "--temperature", "0", "--logprobs", "2")
+    assert [step["id"] for step in o["logprobs"]] == o["tokens"]
+    for step in o["logprobs"]:
+        assert step["best"][0] == {name: step[name] for name in ("id", "text", "probability")}
+        assert 1 > step["best"][0]["probability"] > step["best"][1]["probability"] > 0
+    lines = text("Once upon a", "-n", "3", "--temperature", "0", "--logprobs", "2").splitlines()
+    assert [json.loads(line[: line.rindex('" ', 0, 24) + 1]) for line in lines] == [s["text"] for s in o["logprobs"]]
+
+
+def test_the_probabilities_are_those_of_the_model_before_any_cut():
+    (o,) = objects("Once upon a", "-n", "1", "--top-k", "1", "--temperature", "0.1", "--logprobs", "2048")
+    assert sum(token["probability"] for token in o["logprobs"][0]["best"]) == pytest.approx(1)
+
+
+def test_a_prompt_comes_from_a_file_or_a_pipe_but_for_its_last_line_break(tmp_path):
+    path = tmp_path / "prompt.txt"
+    path.write_bytes(b"Once upon a time\r\n")
+    expected = text("Once upon a time", "-n", "9", "--seed", "1")
+    assert text("-f", path, "-n", "9", "--seed", "1") == expected
+    assert text("-n", "9", "--seed", "1", stdin=b"Once upon a time\n") == expected
+    assert text("-n", "9", "--seed", "1", stdin=b"Once upon a time\n\n") != expected
+    assert text("Once upon a time", "-n", "9", "--seed", "1", stdin=b"\xff") == expected
+
+
+def test_no_prompt_begins_a_document():
+    begun = M.tokenizer.decode(complete(M, [M.tokenizer.eot], 9, temperature=0))
+    for args in ([], [""]):
+        assert text(*args, "-n", "9", "--temperature", "0") == begun + "\n"
+
+
+@pytest.mark.parametrize("prompt", ["🙂🎉", "\x00", "a" * 200, " " * 200, "<|endoftext|>", "日本語"])
+def test_any_text_will_do(prompt):
+    assert objects("-n", "5", "--seed", "1", stdin=prompt.encode())[0]["prompt_tokens"] == len(
+        M.tokenizer.encode(prompt)
+    )
+
+
+def test_a_long_prompt_loses_its_beginning_and_that_is_told():
+    story = "Once upon a time there was a dog. " * 3000
+    status, out, err = generate("-n", "9", "--temperature", "0", "--seed", "1", stdin=story.encode())
+    ids = M.tokenizer.encode(story)
+    assert (status, out) == (0, M.tokenizer.decode(complete(M, ids[-256:], 9, temperature=0)) + "\n")
+    assert err == f"generate: the prompt has {len(ids)} tokens and the model sees 256: only the last are read.\n"
+
+
+def test_nothing_is_asked_for():
+    assert text("Once", "-n", "0", "--seed", "1") == "\n"
+    (o,) = objects("Once", "-n", "0", "--seed", "1")
+    assert (o["text"], o["tokens"], o["finish_reason"], o["timings"]["tokens_per_s"]) == ("", [], "length", None)
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "sentence"),
+    [
+        (["--temperature", "-1"], 2, "temperature is -1.0: it must be 0"),
+        (["--temperature", "nan"], 2, "temperature is nan"),
+        (["--top-k", "-1"], 2, "top_k is -1"),
+        (["--top-p", "1.5"], 2, "top_p is 1.5"),
+        (["--seed", "-1"], 2, "seed is -1"),
+        (["--seed", str(10**30)], 2, "it must be smaller than 2**64"),
+        (["-n", "-1"], 2, "max_new_tokens is -1"),
+        (["-n", "many"], 2, "invalid int value: 'many'"),
+        (["--num-samples", "0"], 2, "num_samples must be at least 1"),
+        (["--logprobs", "-1"], 2, "logprobs at least 0"),
+        (["--stop", ""], 2, "stop is empty"),
+        (["-f", "x"], 2, "there is a prompt and a file"),
+        (["--model", "nosuch"], 3, "nosuch is no file or directory here, nor a model's name: storyteller, 124M"),
+        (["--model", "bare.safetensors"], 1, "bare.safetensors has no tokenizer"),
+    ],
+)
+def test_a_mistake_gets_a_sentence(args, status, sentence, tmp_path):
+    if "bare.safetensors" in args:
+        save(random_model(TINY), tmp_path / "bare.safetensors")
+    found = generate("Once", *args, cwd=tmp_path)
+    assert found[:2] == (status, "")
+    assert sentence in found[2].splitlines()[-1]
+    assert "Traceback" not in found[2]
+
+
+@pytest.mark.parametrize(
+    ("stdin", "sentence"), [(b"Once \xff\xfe", "what is piped in is no UTF-8 text: byte 5 is 0xff")]
+)
+def test_garbage_gets_a_sentence(stdin, sentence):
+    assert generate(stdin=stdin) == (1, "", f"generate: {sentence}.\n")
+
+
+def test_a_file_that_is_not_there_gets_a_sentence(tmp_path):
+    path = tmp_path / "nosuch"
+    assert generate("-f", path) == (1, "", f"generate: {path} can't be read: No such file or directory.\n")
+
+
+def test_ctrl_c_keeps_what_was_said():
+    endless = [*COMMAND, "Once upon a time", "-n", "1000000", "--temperature", "0", "--seed", "1"]
+    with subprocess.Popen(endless, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        said = process.stdout.read(20)
+        process.send_signal(signal.SIGINT)
+        rest, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, b"")
+    assert said.decode() == M.tokenizer.decode(complete(M, ONCE, 20, temperature=0))[:20]
+    assert rest.endswith(b"\n")
+
+
+@pytest.mark.parametrize("flags", [["--no-stream"], ["--json"]])
+def test_ctrl_c_also_shows_what_was_not_said_yet(flags, monkeypatch, capsys):
+    def interrupted(args, *request):
+        for i, draw in enumerate(decode.draws(*request)):
+            if i == 12:
+                raise KeyboardInterrupt
+            yield draw
+
+    monkeypatch.setattr(sys, "argv", ["generate", "Once upon a time", "--num-samples", "2", "--seed", "1", *flags])
+    monkeypatch.setattr(memory, "keep_freed", lambda: None)
+    assert run("generate", lambda: main(draws=interrupted)) == 130
+    said = capsys.readouterr().out
+    texts = [M.tokenizer.decode(complete(M, ONCE, 6, 0.8, 0, 0.95, seed)) for seed in (1, 2)]
+    if flags == ["--json"]:
+        found = [json.loads(line) for line in said.splitlines()]
+        assert [(o["text"], o["finish_reason"]) for o in found] == [(text, None) for text in texts]
+    else:
+        assert said == "---\n".join(text + "\n" for text in texts)
+
+
+def test_nobody_reads_on():
+    endless = [*COMMAND, "Once upon a time", "-n", "1000000", "--seed", "1"]
+    with subprocess.Popen(endless, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.read(5)
+        process.stdout.close()
+        err = process.stderr.read()
+        assert (process.wait(timeout=60), err) == (0, b"")
+
+
+def test_a_terminal_sees_the_prompt_and_how_long_it_took():
+    ours, theirs = pty.openpty()
+    shown = b""
+    with subprocess.Popen(
+        [*COMMAND, "Once upon a time", "-n", "9", "--temperature", "0"], stdin=theirs, stdout=theirs, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        while b"tokens_per_s" not in shown or not shown.endswith(b"\n"):
+            shown += os.read(ours, 1000)
+        assert process.wait(timeout=60) == 0
+    os.close(ours)
+    story, timings = shown.decode().splitlines()
+    assert story == "Once upon a time" + M.tokenizer.decode(complete(M, ONCE, 9, temperature=0))
+    assert timings.startswith("9 tokens: load_s ")
+
+
+def test_nothing_is_loaded_that_a_first_token_does_not_need():
+    """No network either: a socket can't be made"""
+    code = """
+import runpy, socket, sys
+socket.socket = None
+sys.argv = ["generate", "Once", "-n", "1", "--seed", "1"]
+try:
+    runpy.run_module("numpy_gpt.generate", run_name="__main__")
+except SystemExit as e:
+    print(e.code, {"torch", "requests", "tensorflow", "tqdm", "regex"} & sys.modules.keys())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 set()"
+
+
+def test_help_has_an_example():
+    assert 'python -m numpy_gpt.generate "Once upon a time"' in text("--help")
