@@ -35,6 +35,7 @@ class Backend(NamedTuple):
     read: Callable[[list[Any], list[Any]], Any]  # groups of (B,T) tokens, their kvs -> logits (ΣB,V) after the last
     sample: Callable[..., list[int]]  # logits (ΣB,V), temperature, top_k, top_p, ΣB seeds, step -> ΣB tokens
     numbers: Callable[[Any], np.ndarray]  # (V,) -> the same in NumPy
+    fixed: bool = False  # no shape may change: what has ended stays in its group, and its tokens are ignored
 
 
 class Draw(NamedTuple):
@@ -58,22 +59,24 @@ def run(
     n, *cuts, seed = settings
     seeds = [(seed + repetition) % 2**64 for repetition in count_repetitions(prompts)]
     groups = in_groups(config, prompts, n, backend) if n else []
+    done = set() if n else set(range(len(prompts)))
     step = 0
-    while groups:
+    while len(done) < len(prompts):
         logits = read(groups, backend)
         tokens = backend.sample(logits, *cuts, [seeds[prompt] for group in groups for prompt in group.prompts], step)
         step += 1
         drawn = iter(zip(tokens, logits, strict=True))
         for group in groups:
-            going = []
-            for i, prompt in enumerate(group.prompts):
+            for ids, prompt in zip(group.ids, group.prompts, strict=True):
                 token, z = next(drawn)
+                ids.append(token)
+                if prompt in done:
+                    continue
                 end = ends.after(prompt, token) or ("length" if step == n else None)
+                if end:
+                    done.add(prompt)
                 yield Draw(prompt, token, end, backend.numbers(z) if with_logits else None)
-                group.ids[i].append(token)
-                if end is None:
-                    going.append(i)
-            group.go_on(going)
+            group.go_on([i for i, prompt in enumerate(group.prompts) if backend.fixed or prompt not in done])
         groups = [group for group in groups if group.prompts]
 
 

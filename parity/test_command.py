@@ -9,7 +9,7 @@ import pytest
 
 def generate(package, *args):
     done = subprocess.run(
-        [sys.executable, "-m", f"{package}.generate", *args], stdin=subprocess.DEVNULL, capture_output=True, timeout=120
+        [sys.executable, "-m", f"{package}.generate", *args], stdin=subprocess.DEVNULL, capture_output=True, timeout=300
     )
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
@@ -28,6 +28,11 @@ def test_both_print_the_same(flags, device):
     assert ours[0] == 0
     assert len(ours[1]) > 100
     assert generate("torch_gpt", *flags, "--device", device) == ours
+
+
+def test_a_compiled_step_says_the_same(device):
+    flags = ["Once upon a time", "--temperature", "0", "-n", "20"]
+    assert generate("torch_gpt", *flags, "--device", device, "--compile") == generate("numpy_gpt", *flags)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])

@@ -12,39 +12,46 @@ from numpy_gpt import batch
 from numpy_gpt.batch import Backend, Settings
 from numpy_gpt.checks import check_finite
 
+from .compiled import Decoder
 from .kv import new_kv
 from .model import check, gpt2_next
 from .sample import sample
 
 
-def stream(m, ids, max_new_tokens=200, temperature=1.0, top_k=0, top_p=1.0, seed=0, stop=()):
+def stream(m, ids, max_new_tokens=200, temperature=1.0, top_k=0, top_p=1.0, seed=0, stop=(), compiled=False):
     """The new ids one by one, as soon as each is drawn
 
     stop has token ids, which end it and are left out, and texts, which end it when they are complete.
     """
-    drawn = draws(m, [ids], Settings(max_new_tokens, temperature, top_k, top_p, seed), stop)
+    drawn = draws(m, [ids], Settings(max_new_tokens, temperature, top_k, top_p, seed), stop, compiled=compiled)
     return (draw.token for draw in drawn if draw.end != "stop")
 
 
-def complete(m, ids, max_new_tokens=200, temperature=1.0, top_k=0, top_p=1.0, seed=0, stop=()):
+def complete(m, ids, max_new_tokens=200, temperature=1.0, top_k=0, top_p=1.0, seed=0, stop=(), compiled=False):
     """The new ids alone"""
-    return list(stream(m, ids, max_new_tokens, temperature, top_k, top_p, seed, stop))
+    return list(stream(m, ids, max_new_tokens, temperature, top_k, top_p, seed, stop, compiled))
 
 
-def complete_batch(m, prompts, max_new_tokens=200, temperature=1.0, top_k=0, top_p=1.0, seed=0, stop=()):
+def complete_batch(
+    m, prompts, max_new_tokens=200, temperature=1.0, top_k=0, top_p=1.0, seed=0, stop=(), compiled=False
+):
     """The new ids of each prompt"""
     new: list[list[int]] = [[] for _ in prompts]
-    for draw in draws(m, prompts, Settings(max_new_tokens, temperature, top_k, top_p, seed), stop):
+    for draw in draws(m, prompts, Settings(max_new_tokens, temperature, top_k, top_p, seed), stop, compiled=compiled):
         if draw.end != "stop":
             new[draw.prompt].append(draw.token)
     return new
 
 
-def draws(m, prompts, settings, stop, with_logits=False):
-    """The new tokens of all prompts, step by step"""
+def draws(m, prompts, settings, stop, with_logits=False, compiled=False):
+    """The new tokens of all prompts, step by step; compiled: for GPUs"""
     check(m)
     wte = m.params.wte
     backend = Backend(partial(new_kv, m.config, wte.dtype, wte.device), partial(read, m), sample, numbers)
+    if compiled:
+        prompts = list(prompts)
+        decoder = Decoder(m, len(prompts))
+        backend = Backend(decoder.new_kv, decoder.read, decoder.sample, numbers, fixed=True)
     return batch.draws(m, prompts, settings, stop, backend, with_logits)
 
 

@@ -26,7 +26,7 @@ def load_model(args: argparse.Namespace):
 
 
 def draws(args: argparse.Namespace, *request):
-    return decode.draws(*request)
+    return decode.draws(*request, compiled=args.compile)
 
 
 if __name__ == "__main__":

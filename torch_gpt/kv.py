@@ -7,6 +7,8 @@ import torch
 
 
 class KV:
+    mask = None  # all that append returns may be seen, by the last of the new tokens
+
     def __init__(self, B, H, N, D, dtype=torch.float32, device="cpu"):
         self.k = torch.empty((B, H, N, D), dtype=dtype, device=device)
         self.v = torch.empty((B, H, N, D), dtype=dtype, device=device)
@@ -18,6 +20,12 @@ class KV:
         self.k[:, :, start : self.length] = k
         self.v[:, :, start : self.length] = v
         return self.k[:, :, : self.length], self.v[:, :, : self.length]
+
+    def move(self, k, v):
+        """Into these (B,H,N,D), with all that is there"""
+        k[:, :, : self.length] = self.k[:, :, : self.length]
+        v[:, :, : self.length] = self.v[:, :, : self.length]
+        self.k, self.v = k, v
 
     def take(self, sequences):
         """Copies of these sequences, in this order: one that is done is left out, one may be there twice"""

@@ -53,7 +53,8 @@ def attend_to_past(qkv, H, kv):
     ys = []
     for past, rows in kv:
         q, k, v = split_qkv(qkv[:, rows].reshape(len(past.k), -1, qkv.shape[-1]), H)     # (B,H,T,D)
-        y = attention(q, *past.append(k, v))                             # (B,H,T,D)
+        k, v = past.append(k, v)                                         # (B,H,S,D)
+        y = attention(q, k, v, mask=past.mask)                           # (B,H,T,D)
         ys.append(merge_heads(y).reshape(1, -1, qkv.shape[-1] // 3))
     return torch.cat(ys, 1)
 

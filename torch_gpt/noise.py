@@ -35,10 +35,13 @@ def key(seed):
     return seed % 2**32, seed // 2**32 % 2**32
 
 
-def uniform(seeds, step, V, device="cpu"):
-    """(B,V) float64: for each of the seeds a number in (0, 1) for each token id"""
-    keys = torch.tensor([key(seed) for seed in seeds], device=device)  # (B,2)
-    block = torch.arange(math.ceil(V / 4), device=device)
+def keys(seeds, device="cpu"):
+    return torch.tensor([key(seed) for seed in seeds], device=device)  # (B,2)
+
+
+def uniform(keys, step, V):
+    """(B,V) float64: for each of the seeds' keys a number in (0, 1) for each token id"""
+    block = torch.arange(math.ceil(V / 4), device=keys.device)
     zero = torch.zeros_like(block)
     words = philox((block, zero + step, zero, zero), (keys[:, :1], keys[:, 1:]))  # (B,V/4,4)
     return (words.flatten(1)[:, :V].double() + 0.5) * 2.0**-32

@@ -42,7 +42,7 @@ def dropout(x, rate, noise):
     return x * keep * scale
 
 
-def attention(q, k, v, rate=0.0, noise=None):
+def attention(q, k, v, rate=0.0, noise=None, mask=None):
     """
     s = q kᵀ / sqrt(D)      p = softmax(s where allowed)      y = dropout(p) v
     q, y (B,H,T,D)      k, v (B,H,S,D)      s, p (B,H,T,S)
@@ -50,6 +50,8 @@ def attention(q, k, v, rate=0.0, noise=None):
     PyTorch's is_causal aligns the mask to the upper left, right where T = S alone; elsewhere the mask is handed in.
     Its kernel can't take our dropout either: with dropout the formula is spelled out.
     """
+    if mask is not None:                              # (B,1,T,S): another one than the causal
+        return F.scaled_dot_product_attention(q, k, v, mask)
     T, S, D = q.shape[-2], k.shape[-2], q.shape[-1]
     mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
     if noise is None or rate == 0:

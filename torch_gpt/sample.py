@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from .noise import uniform
+from .noise import keys, uniform
 
 
 def sample(logits, temperature, top_k, top_p, seeds, step):
@@ -12,23 +12,47 @@ def sample(logits, temperature, top_k, top_p, seeds, step):
 
     argmax(z + g) with Gumbel noise g = -log(-log u) is a draw from softmax z.
     """
-    if temperature == 0:
-        return logits.argmax(-1).tolist()
-    z = logits.double()
-    z = (z - z.amax(-1, keepdim=True)) / temperature
-    gumbel = -torch.log(-torch.log(uniform(seeds, step, z.shape[-1], z.device)))
-    z = z.masked_fill(~survives(z, top_k, top_p), -torch.inf)
-    return (z + gumbel).argmax(-1).tolist()
+    draw, *cuts = rule(temperature, top_k, top_p, logits.shape[-1])
+    return draw(logits, *cuts, keys(seeds, logits.device), step).tolist()
 
 
-def survives(z, top_k, top_p):
-    """(B,V) bools: of the top_k best (0: of all), the fewest that hold top_p of their probability"""
-    V = z.shape[-1]
+def rule(temperature, top_k, top_p, V):
+    """One of the three below and the cuts for it, numbers or tensors of one: these decide no shape and no branch"""
     k = min(top_k, V) or V
-    if top_p == 1 and k == V:
-        return torch.ones_like(z, dtype=torch.bool)
+    if temperature == 0:
+        return best, temperature, k, top_p
+    return from_all if top_p == 1 and k == V else from_best, temperature, k, top_p
+
+
+def best(logits, temperature, k, top_p, keys, step):
+    return logits.argmax(-1)
+
+
+def from_all(logits, temperature, k, top_p, keys, step):
+    z = scaled(logits, temperature)
+    return (z + gumbel(z, keys, step)).argmax(-1)
+
+
+def from_best(logits, temperature, k, top_p, keys, step):
+    z = scaled(logits, temperature)
+    kept = survives(z, k, top_p)
+    return (z + gumbel(z, keys, step)).masked_fill(~kept, -torch.inf).argmax(-1)
+
+
+def scaled(logits, temperature):
+    z = logits.double()
+    return (z - z.amax(-1, keepdim=True)) / temperature
+
+
+def gumbel(z, keys, step):
+    return -torch.log(-torch.log(uniform(keys, step, z.shape[-1])))
+
+
+def survives(z, k, top_p):
+    """(B,V) bools: of the k best, the fewest that hold top_p of their probability"""
+    rank = torch.arange(z.shape[-1], device=z.device)
     z, ids = z.sort(dim=-1, descending=True, stable=True)  # of equals the lower id comes first
-    mass = z[:, :k].exp().cumsum(-1)
-    kept = F.pad(mass[:, :-1], (1, 0)) < top_p * mass[:, -1:] if top_p < 1 else torch.ones_like(mass, dtype=torch.bool)
-    kept[:, 0] = True
-    return torch.zeros_like(z, dtype=torch.bool).scatter(-1, ids[:, :k], kept)
+    mass = z.exp().masked_fill(rank >= k, 0).cumsum(-1)
+    better = F.pad(mass[:, :-1], (1, 0))
+    kept = (rank < k) & ((better < top_p * mass[:, -1:]) | (rank == 0) | (top_p == 1))
+    return torch.zeros_like(kept).scatter(-1, ids, kept)
