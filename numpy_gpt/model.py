@@ -15,6 +15,8 @@ from .kv import one_row
 from .noise import Noise
 from .params import GPT2, MLP, Attn, Block, Head, LayerNorm, Linear
 
+TILE = 64                                                                # queries
+
 
 def split_heads(x, H):                                                   # (B,T,C) -> (B,H,T,D)
     B, T, C = x.shape
@@ -51,9 +53,21 @@ def attend_to_past(qkv, H, kv):
     ys = []
     for past, rows in kv:
         q, k, v = split_qkv(qkv[:, rows].reshape(len(past.k), -1, qkv.shape[-1]), H)     # (B,H,T,D)
-        y, _ = attention(q, *past.append(k, v))                          # (B,H,T,D)
+        y = attention_in_tiles(q, *past.append(k, v))                    # (B,H,T,D)
         ys.append(merge_heads(y).reshape(1, -1, qkv.shape[-1] // 3))
     return np.concatenate(ys, 1)
+
+
+def attention_in_tiles(q, k, v):
+    """As attention: TILE queries at a time need no key after their last, and their scores stay in the cache"""
+    T, past = q.shape[2], k.shape[2] - q.shape[2]
+    if T <= TILE:
+        return attention(q, k, v)[0]
+    ys = []
+    for t in range(0, T, TILE):
+        S = past + t + TILE
+        ys.append(attention(q[:, :, t : t + TILE], k[:, :, :S], v[:, :, :S])[0])
+    return np.concatenate(ys, 2)
 
 
 def attn_backward(dy, saved):

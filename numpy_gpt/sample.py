@@ -16,7 +16,7 @@ def sample(logits, temperature, top_k, top_p, seed, step):
         return int(logits.argmax())
     z = logits.astype(np.float64)
     z = (z - z.max()) / temperature
-    ids = np.sort(survivors(z, top_k, top_p))
+    ids = survivors(z, top_k, top_p)
     gumbel = -np.log(-np.log(uniform(seed, step, ids)))
     return int(ids[(z[ids] + gumbel).argmax()])
 
@@ -27,13 +27,12 @@ def survivors(z, top_k, top_p):
     if top_p == 1:
         return np.arange(k) if k == len(z) else best(z, k)
     total = np.exp(z if k == len(z) else z[best(z, k)]).sum()
-    n = min(64, k)  # to sort them all would take longer than the rest of a small model's step
-    while True:
-        ids = best(z, n)
+    for n in (64, 1024, k):  # to sort them all would take longer than the rest of a small model's step
+        ids = best(z, min(n, k))
         mass = np.exp(z[ids]).cumsum()
-        if n == k or mass[-1] >= top_p * total:
-            return ids[: np.searchsorted(mass, top_p * total) + 1]
-        n = min(8 * n, k)
+        if mass[-1] >= top_p * total:
+            break
+    return ids[: np.searchsorted(mass, top_p * total) + 1]
 
 
 def best(z, k):

@@ -2,6 +2,10 @@
 
 LENGTH = "NumPy takes any negative length as the one to find out"
 AXES = "the same of four axes"
+BEGINNING = "a larger part begins with the same tokens"
+EITHER = "either way gives the same numbers"
+MORE = "more numbers are drawn than are taken"
+LAYERS = "every layer has seen as much"
 ORDER = "the same in either order"
 TILES = "tiles of another size, the same results"
 
@@ -10,11 +14,34 @@ EQUIVALENT = {
     ("linear", "return (y.reshape(*x.shape[:-1], -2), (x, w, b))"): LENGTH,
     ("unembedding", "return (z.reshape(*x.shape[:-1], -2), (x, w))"): LENGTH,
     ("Noise.bytes", "return words.view(np.uint8).reshape(shape[0], -2)[:, :n].reshape(shape)"): LENGTH,
-    ("layernorm", "var = ((mean - x) ** 2).mean(-1, keepdims=True)"): "a square has no sign",
+    ("layernorm", "var = ((mean - x) ** 2).sum(-1, keepdims=True) / C"): "a square has no sign",
     ("dropout", "return (y, (scale, keep))"): "the backward multiplies by both",
     ("attention", "def attention(q, k, v, rate=1.0, noise=None):"): "the rate is read only where there is noise",
     ("attention", "T, S, D = (q.shape[2], k.shape[-2], q.shape[-1])"): AXES,
     ("attention", "T, S, D = (q.shape[-2], k.shape[2], q.shape[-1])"): AXES,
+    ("attention", "if T >= 1:"): "the mask of a single query hides nothing",
+    ("attend_to_past", "q, k, v = split_qkv(qkv[:, rows].reshape(len(past.k), -2, qkv.shape[-1]), H)"): LENGTH,
+    ("attend_to_past", "ys.append(merge_heads(y).reshape(1, -2, qkv.shape[-1] // 3))"): LENGTH,
+    ("attention_in_tiles", "if not T <= TILE:"): TILES,
+    ("gpt2_next", "tokens, positions, rows, last = one_row(groups, [past[1].length for past in kv])"): LAYERS,
+    ("survivors", "k = min(len(z), top_k) or len(z)"): ORDER,
+    ("survivors", "if top_p == 2:"): "all that is cut from the whole is less than rounding",
+    ("survivors", "return best(z, k)"): ORDER,
+    ("survivors", "total = np.exp(z[best(z, k)]).sum()"): ORDER,
+    ("survivors", "for n in (1024, 64, k):"): TILES,
+    ("survivors", "for n in (65, 1024, k):"): TILES,
+    ("survivors", "for n in (64, 1025, k):"): TILES,
+    ("survivors", "ids = best(z, min(k, n))"): ORDER,
+    ("survivors", "if mass[-1] > top_p * total:"): BEGINNING,
+    ("survivors", "if mass[-1] >= total:"): BEGINNING,
+    ("uniform", "if not 4 * len(ids) < ids.max():"): EITHER,
+    ("uniform", "if 4 * len(ids) <= ids.max():"): EITHER,
+    ("uniform", "if 4 < ids.max():"): EITHER,
+    ("uniform", "if len(ids) < ids.max():"): EITHER,
+    ("uniform", "if 4 / len(ids) < ids.max():"): EITHER,
+    ("uniform", "if 5 * len(ids) < ids.max():"): EITHER,
+    ("uniform", "words = philox((np.arange(ids.max() + 1), step, 0, 0), key(seed)).ravel()[ids]"): MORE,
+    ("uniform", "words = philox((np.arange(ids.max() // 4 + 2), step, 0, 0), key(seed)).ravel()[ids]"): MORE,
     ("split_heads", "return x.reshape(B, T, H, C // H).swapaxes(2, 1)"): ORDER,
     ("merge_heads", "return x.swapaxes(2, 1).reshape(B, T, H * D)"): ORDER,
     ("step", "check_step(grads, params, moments)"): "what differs is found from either side",

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from numpy_gpt import adamw, kv, model, noise, ops
+from numpy_gpt import adamw, kv, model, noise, ops, sample
 
 from . import trace
 from .equivalents import EQUIVALENT
@@ -28,7 +28,12 @@ FUNCTIONS = [
     *(f for f in vars(model).values() if getattr(f, "__module__", "") == model.__name__),
     kv.KV.__init__,
     kv.KV.append,
+    kv.KV.take,
     kv.new_kv,
+    kv.one_row,
+    sample.sample,
+    sample.survivors,
+    sample.best,
     adamw.moments,
     adamw.step,
     adamw.update,
@@ -39,10 +44,12 @@ FUNCTIONS = [
     noise.philox,
     noise.high,
     noise.low,
+    noise.key,
+    noise.uniform,
     noise.Noise.at,
     noise.Noise.bytes,
 ]
-FILES = ["test_ops.py", "test_model.py", "test_training.py", "test_noise.py", "test_elsewhere.py"]
+FILES = ["test_ops.py", "test_model.py", "test_training.py", "test_noise.py", "test_elsewhere.py", "test_generation.py"]
 
 
 def main(argv):

@@ -1,5 +1,7 @@
 """Do the two models agree tensor by tensor: values, their gradients, the parameters' gradients?"""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -92,20 +94,41 @@ def test_logits_of_forward(device):
     assert error("logits", theirs, ours) <= FLOAT64
 
 
+@pytest.mark.parametrize("tile", [3, 64])
 @pytest.mark.parametrize("pieces", [[11], [1] * 11, [4, 1, 1, 3, 2]])
-def test_with_a_kv_both_give_the_logits_of_the_whole(pieces, device):
-    """Two groups at a time, which are cut at different places"""
-    m = random_model(TINY, dtype=np.float64)
+def test_with_a_kv_both_give_the_logits_of_the_whole(pieces, tile, device):
+    """Three groups at a time, which are cut at different places; heads are narrower than the text is long"""
+    m = random_model(replace(TINY, n_head=12), dtype=np.float64)
     twin = torch_gpt.from_numpy(m, device)
-    texts = [random_batch(TINY, B, T=11, seed=B)[0] for B in (3, 1)]
-    cuts = [np.cumsum(pieces), np.cumsum(pieces[::-1])]
+    texts = [random_batch(m.config, B, T=11, seed=B)[0] for B in (3, 1, 2)]
+    cuts = [np.cumsum(pieces), np.cumsum(pieces[::-1]), np.cumsum(pieces)]
     expected = [numpy_gpt.forward(m, text)[:, ends - 1] for text, ends in zip(texts, cuts, strict=True)]
-    our_kv = [numpy_gpt.kv.new_kv(TINY, np.float64, len(text)) for text in texts]
-    their_kv = [torch_gpt.kv.new_kv(TINY, torch.float64, device, len(text)) for text in texts]
+    sizes = [{"B": 3}, {}, {"B": 2, "N": 11}]
+    our_kv = [numpy_gpt.kv.new_kv(m.config, np.float64, **size) for size in sizes]
+    their_kv = [torch_gpt.kv.new_kv(m.config, torch.float64, device, **size) for size in sizes]
     splits = [np.split(text, ends[:-1], axis=1) for text, ends in zip(texts, cuts, strict=True)]
     for i, groups in enumerate(zip(*splits, strict=True)):
         truth = {"logits": np.concatenate([logits[:, i] for logits in expected])}
-        ours = numpy_gpt.model.gpt2_next(groups, m.params, TINY, our_kv)
-        theirs = torch_gpt.to_numpy(torch_gpt.model.gpt2_next(groups, twin.params, TINY, their_kv))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(numpy_gpt.model, "TILE", tile)
+            ours = numpy_gpt.model.gpt2_next(groups, m.params, m.config, our_kv)
+        theirs = torch_gpt.to_numpy(torch_gpt.model.gpt2_next(groups, twin.params, m.config, their_kv))
         for side in (ours, theirs):
             assert error("logits", {"logits": side}, truth) <= FLOAT64
+
+
+def test_sequences_of_a_kv_are_taken_with_what_they_have_seen(device):
+    m = random_model(TINY, dtype=np.float64)
+    twin = torch_gpt.from_numpy(m, device)
+    text, _ = random_batch(TINY, B=3, T=9)
+    order = [2, 0, 2, 1]
+    kvs = [numpy_gpt.kv.new_kv(TINY, np.float64, 3, 10), torch_gpt.kv.new_kv(TINY, torch.float64, device, 3, 10)]
+    truth = {"logits": numpy_gpt.forward(m, text)[order, -1]}
+    for package, model, kv in ((numpy_gpt, m, kvs[0]), (torch_gpt, twin, kvs[1])):
+        package.model.gpt2_next([text[:, :7]], model.params, TINY, [kv])
+        taken = [layer.take(order) for layer in kv]
+        package.model.gpt2_next([text[order, 7:8]], model.params, TINY, [taken])
+        logits = package.model.gpt2_next([text[order, 8:]], model.params, TINY, [taken])
+        found = logits if package is numpy_gpt else torch_gpt.to_numpy(logits)
+        assert error("logits", {"logits": found}, truth) <= FLOAT64
+        assert [layer.k.shape[2] for layer in taken] == [10] * TINY.n_layer

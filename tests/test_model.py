@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from directional import TOLERANCE, directional_error
 
-from numpy_gpt import Config, Noise, adamw, forward, init, loss_and_grads, named
+from numpy_gpt import Config, Noise, adamw, forward, init, loss_and_grads, model, named
 from numpy_gpt.kv import new_kv
 from numpy_gpt.model import gpt2, gpt2_next
 from numpy_gpt.params import tree_map
@@ -59,8 +59,10 @@ def test_one_batch_is_learned_by_heart():
     assert loss < 0.01
 
 
+@pytest.mark.parametrize("tile", [1, 4, 64])
 @pytest.mark.parametrize("pieces", [[11], [1] * 11, [4, 1, 1, 3, 2]])
-def test_a_kv_changes_nothing(pieces):
+def test_a_kv_changes_nothing(pieces, tile, monkeypatch):
+    monkeypatch.setattr(model, "TILE", tile)
     m = random_model(TINY, dtype=np.float64)
     tokens, _ = random_batch(TINY, B=2, T=11)
     kv = new_kv(TINY, np.float64, B=2)

@@ -25,8 +25,8 @@ def load_model(args: argparse.Namespace):
     return load(args.model, args.device, getattr(torch, args.dtype))
 
 
-def draws(args: argparse.Namespace, *request):
-    return decode.draws(*request, compiled=args.compile)
+def draws(args: argparse.Namespace, m, prompts, settings, stop, with_logits):
+    return decode.draws(m, prompts, settings, stop, with_logits, args.compile)
 
 
 if __name__ == "__main__":
