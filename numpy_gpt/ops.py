@@ -51,9 +51,10 @@ def layernorm(x, g, b, eps=1e-5):
     """n = (x - mean x) / sqrt(var x + eps)       y = g n + b              moments over the last axis"""
     C = x.shape[-1]
     mean = x.sum(-1, keepdims=True) / C               # (B,T,1)
-    var = ((x - mean) ** 2).sum(-1, keepdims=True) / C    # (B,T,1)  biased
+    centred = x - mean                                # (B,T,C)
+    var = (centred ** 2).sum(-1, keepdims=True) / C   # (B,T,1)  biased
     rstd = 1 / np.sqrt(var + eps)                     # (B,T,1)
-    n = (x - mean) * rstd                             # (B,T,C)
+    n = centred * rstd                                # (B,T,C)
     y = n * g + b                                     # (B,T,C)
     return y, (n, rstd, g)
 

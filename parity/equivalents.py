@@ -14,7 +14,6 @@ EQUIVALENT = {
     ("linear", "return (y.reshape(*x.shape[:-1], -2), (x, w, b))"): LENGTH,
     ("unembedding", "return (z.reshape(*x.shape[:-1], -2), (x, w))"): LENGTH,
     ("Noise.bytes", "return words.view(np.uint8).reshape(shape[0], -2)[:, :n].reshape(shape)"): LENGTH,
-    ("layernorm", "var = ((mean - x) ** 2).sum(-1, keepdims=True) / C"): "a square has no sign",
     ("dropout", "return (y, (scale, keep))"): "the backward multiplies by both",
     ("attention", "def attention(q, k, v, rate=1.0, noise=None):"): "the rate is read only where there is noise",
     ("attention", "T, S, D = (q.shape[2], k.shape[-2], q.shape[-1])"): AXES,
