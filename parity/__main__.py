@@ -1,4 +1,4 @@
-"""python -m parity report | mutants"""
+"""python -m parity report | mutants | bench"""
 
 import argparse
 import importlib
@@ -10,6 +10,7 @@ from numpy_gpt.command import run
 COMMANDS = {
     "report": "the error of numpy_gpt and of torch_gpt against float64, tensor by tensor",
     "mutants": "change numpy_gpt's maths in one place at a time, and name the test that sees it",
+    "bench": "the speed of both, and of the matrix products alone",
 }
 
 

@@ -1,0 +1,57 @@
+"""Does `python -m parity bench` measure what it says, and tell it in a table and as JSON?"""
+
+import json
+
+import numpy as np
+
+import numpy_gpt
+from numpy_gpt import Config, named
+
+from . import bench, works
+
+SMALL = Config(n_vocab=1001, n_ctx=600, n_embd=24, n_head=2, n_layer=2)
+
+
+def test_every_work_is_done_by_each_side_in_every_round(monkeypatch, capsys):
+    monkeypatch.setattr(bench, "Config", lambda **sizes: SMALL)
+    monkeypatch.setattr(bench, "SETTLE", 0)
+    monkeypatch.setattr(bench.memory, "keep_freed", lambda: None)
+    assert bench.main(["--quick", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["cores"] >= 1
+    assert told["numpy"] == np.__version__
+    assert [work["name"] for work in told["works"]] == [
+        "start to first token",
+        "load",
+        "read 512 tokens",
+        "decode, 1 at once",
+        "decode, 8 at once",
+        "training step, 4 x 64",
+        "AdamW",
+    ]
+    for work in told["works"]:
+        sides = ["numpy", "torch"] + ["floor"] * (work["name"] not in ("start to first token", "load"))
+        assert list(work["seconds"]) == sides
+        assert all(0 < s["min"] <= s["median"] <= s["max"] for s in work["seconds"].values())
+
+
+def test_the_table_shows_the_rate_of_what_is_drawn_and_the_time_of_the_rest():
+    seconds = {"numpy": {"median": 0.5, "min": 0.4, "max": 0.8}, "torch": {"median": 1.0, "min": 0.9, "max": 2.0}}
+    found = [
+        {"name": "decode", "tokens": 32, "seconds": seconds | {"floor": {"median": 0.4, "min": 0.4, "max": 0.4}}},
+        {"name": "load", "tokens": None, "seconds": seconds},
+    ]
+    _, decode, load = bench.table(found).splitlines()
+    assert decode.split("  ")[:1] == ["decode"]
+    assert "64 (40-80) tokens/s" in decode
+    assert "32 (16-36) tokens/s" in decode
+    assert "80% of it" in decode
+    assert decode.endswith("2.00")
+    assert "500 (400-800) ms" in load
+
+
+def test_the_floor_multiplies_with_every_matrix():
+    m = numpy_gpt.init(SMALL)
+    names = {name for name, w in named(m.params) if w.ndim == 2} - {"wte", "wpe"}
+    assert len(works.matrices(m)) == len(names) == 8
+    assert sum(w.size for w in works.matrices(m)) == 2 * 12 * 24 * 24
