@@ -36,7 +36,8 @@ def main(argv):
             found.append(measure(work, rounds))
             if sys.stderr.isatty():
                 print(work.name, file=sys.stderr)
-    print(json.dumps({**machine(args.device), "config": str(config), "works": found}) if args.json else table(found))
+    told = {**machine(args.device), "config": str(config), "works": found}
+    print(json.dumps(told) if args.json else table(told))
     return 0
 
 
@@ -57,11 +58,11 @@ def spread(times: list[float]) -> dict[str, float]:
     return {"median": statistics.median(times), "min": min(times), "max": max(times)}
 
 
-def table(found: list[dict]) -> str:
+def table(told: dict) -> str:
     """Seconds, or tokens a second; the floor's share is how near NumPy comes to it"""
     sides = ["numpy", "torch", "floor"]
     rows = [["", "NumPy", "PyTorch", "floor", "NumPy is at", "PyTorch / NumPy"]]
-    for work in found:
+    for work in told["works"]:
         seconds = work["seconds"]
         cells = [shown(seconds[side], work["tokens"]) if side in seconds else "" for side in sides]
         median = {side: s["median"] for side, s in seconds.items()}
@@ -69,9 +70,9 @@ def table(found: list[dict]) -> str:
         ratio = f"{median['torch'] / median['numpy']:.2f}" if "numpy" in median else ""
         rows.append([work["name"], *cells, at, ratio])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    where = "{cpu}, {cores} cores; Python {python}, NumPy {numpy}, PyTorch {torch} on {device}".format(**told)
+    return "\n".join([*lines, "", where])
 
 
 def shown(seconds: dict[str, float], tokens: int | None) -> str:

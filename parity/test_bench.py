@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import torch
 
 import numpy_gpt
 from numpy_gpt import Config, named
@@ -41,13 +42,14 @@ def test_the_table_shows_the_rate_of_what_is_drawn_and_the_time_of_the_rest():
         {"name": "decode", "tokens": 32, "seconds": seconds | {"floor": {"median": 0.4, "min": 0.4, "max": 0.4}}},
         {"name": "load", "tokens": None, "seconds": seconds},
     ]
-    _, decode, load = bench.table(found).splitlines()
+    _, decode, load, _, where = bench.table({**works.machine("cpu"), "works": found}).splitlines()
     assert decode.split("  ")[:1] == ["decode"]
     assert "64 (40-80) tokens/s" in decode
     assert "32 (16-36) tokens/s" in decode
     assert "80% of it" in decode
     assert decode.endswith("2.00")
     assert "500 (400-800) ms" in load
+    assert where.endswith(f"NumPy {np.__version__}, PyTorch {torch.__version__} on cpu")
 
 
 def test_the_floor_multiplies_with_every_matrix():

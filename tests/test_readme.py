@@ -20,7 +20,7 @@ def test_the_examples_run_one_after_the_other(monkeypatch, capsys, tmp_path):
     (tmp_path / "README.md").write_text(README)
     monkeypatch.chdir(tmp_path)
     namespace: dict = {}
-    assert len(BLOCKS) == 5
+    assert len(BLOCKS) == 6
     exec(BLOCKS[0], {})
     for block in BLOCKS[1:]:
         exec(block, namespace)
