@@ -57,9 +57,11 @@ def run(
     config: Config, prompts: list[list[int]], settings: Settings, ends: "Ends", backend: Backend, with_logits: bool
 ) -> Iterator[Draw]:
     n, *cuts, seed = settings
+    if n == 0:
+        return
     seeds = [(seed + repetition) % 2**64 for repetition in count_repetitions(prompts)]
-    groups = in_groups(config, prompts, n, backend) if n else []
-    done = set() if n else set(range(len(prompts)))
+    groups = in_groups(config, prompts, n, backend)
+    done: set[int] = set()
     step = 0
     while len(done) < len(prompts):
         logits = read(groups, backend)
@@ -118,7 +120,8 @@ class Group:
 
     def take(self, sequences: list[int]) -> None:
         self.ids = [list(self.ids[i]) for i in sequences]
-        self.kv = [layer.take(sequences) for layer in self.kv]
+        for i, layer in enumerate(self.kv):  # one at a time: two kvs are never there
+            self.kv[i] = layer.take(sequences)
         self.unread = self.unread[sequences]
 
 
