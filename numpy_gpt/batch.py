@@ -5,27 +5,16 @@ share the products with the weights. A group stays in step to the end; where its
 dropped and the rest read again.
 """
 
-import math
-import operator
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .checks import check_tokens
 from .config import Config
-from .errors import GPTError
+from .request import Ends, Settings, check_prompt, check_settings
 
 CHUNK = 512  # rows of a prompt that are read at once: more would take more memory and no less time
-
-
-class Settings(NamedTuple):
-    max_new_tokens: int
-    temperature: float
-    top_k: int
-    top_p: float
-    seed: int
 
 
 class Backend(NamedTuple):
@@ -41,7 +30,7 @@ class Backend(NamedTuple):
 class Draw(NamedTuple):
     prompt: int  # its number in the batch
     token: int
-    end: str | None  # "stop": the token is one of stop; "text": it completes a text of stop; "length"; None: it goes on
+    end: str | None  # "id": the token is one of stop; "text": it completes a text of stop; "length"; None: it goes on
     logits: np.ndarray | None
 
 
@@ -50,21 +39,22 @@ def draws(m: Any, prompts: Iterable[Any], settings: Settings, stop: Any, backend
     settings = check_settings(settings)
     ends = Ends(stop, m.tokenizer)
     windows = [check_prompt(ids, m.config) for ids in prompts]
-    return run(m.config, windows, settings, ends, backend, with_logits)
+    return together(m, windows, settings, ends, backend, with_logits)
 
 
-def run(
-    config: Config, prompts: list[list[int]], settings: Settings, ends: "Ends", backend: Backend, with_logits: bool
+def together(
+    m: Any, prompts: list[list[int]], settings: Settings, ends: Ends, backend: Backend, with_logits: bool
 ) -> Iterator[Draw]:
     n, *cuts, seed = settings
     if n == 0:
         return
     seeds = [(seed + repetition) % 2**64 for repetition in count_repetitions(prompts)]
-    groups = in_groups(config, prompts, n, backend)
+    groups = in_groups(m.config, prompts, n, backend)
+    known = m.tokenizer.n_vocab if m.tokenizer else None  # what a padded vocabulary has beyond stands for nothing
     done: set[int] = set()
     step = 0
     while len(done) < len(prompts):
-        logits = read(groups, backend)
+        logits = read(groups, backend)[:, :known]
         tokens = backend.sample(logits, *cuts, [seeds[prompt] for group in groups for prompt in group.prompts], step)
         step += 1
         drawn = iter(zip(tokens, logits, strict=True))
@@ -107,7 +97,7 @@ class Group:
         return max(1, CHUNK // len(self.ids))
 
     def go_on(self, going: list[int]) -> None:
-        """with those of the sequences, to which a token was added"""
+        """Leave the others; the tokens that were added to these are unread, or half the context if it is full"""
         if len(going) < len(self.ids):
             self.prompts = [self.prompts[i] for i in going]
             self.take(going)
@@ -142,9 +132,10 @@ def in_groups(config: Config, prompts: list[list[int]], max_new_tokens: int, bac
 
 
 def read(groups: list[Group], backend: Backend) -> Any:
-    """All that is unread -> the logits (ΣB,V) after it"""
+    """All that is unread -> the logits (ΣB,V) after it; at the end the groups together, CHUNK rows at most"""
+    left = max(1, CHUNK // sum(len(group.ids) for group in groups))
     for group in groups:
-        read_ahead(group, group.piece, backend)
+        read_ahead(group, left, backend)
     return backend.read([group.unread for group in groups], [group.kv for group in groups])
 
 
@@ -154,57 +145,3 @@ def read_ahead(group: Group, left: int, backend: Backend) -> None:
         T = min(group.piece, group.unread.shape[1] - left)
         backend.read([group.unread[:, :T]], [group.kv])
         group.unread = group.unread[:, T:]
-
-
-class Ends:
-    """Knows the ids and texts of stop; a text may begin in one token and end in another"""
-
-    def __init__(self, stop: Any, tokenizer: Any):
-        if not isinstance(stop, list | tuple | set) or not all(isinstance(s, str | int) and s != "" for s in stop):
-            raise GPTError(f"stop is {stop!r}: give a list of token ids and of texts that aren't empty.")
-        self.ids = {s for s in stop if isinstance(s, int)}
-        self.texts = [s.encode() for s in stop if isinstance(s, str)]
-        if self.texts and tokenizer is None:
-            raise GPTError("stop has a text, and the model has no tokenizer to see it with: give token ids.")
-        self.tokenizer = tokenizer
-        self.tails: defaultdict[int, bytes] = defaultdict(bytes)  # of a prompt's new text, in which one may have begun
-
-    def after(self, prompt: int, token: int) -> str | None:
-        if token in self.ids:
-            return "stop"
-        if not self.texts:
-            return None
-        tail = self.tails[prompt] + self.tokenizer.token(token)
-        self.tails[prompt] = tail[-max(map(len, self.texts)) :]
-        return "text" if any(text in tail for text in self.texts) else None
-
-
-def check_settings(settings: Settings) -> Settings:
-    n, temperature, top_k, top_p, seed = settings
-    for name, number in (("max_new_tokens", n), ("top_k", top_k), ("seed", seed)):
-        if not is_index(number) or number < 0:
-            raise GPTError(f"{name} is {number!r}: it must be a whole number of at least 0.")
-    if seed >= 2**64:
-        raise GPTError(f"seed is {seed}: it must be smaller than 2**64.")
-    if not is_number(temperature) or not 0 <= temperature < math.inf:
-        raise GPTError(f"temperature is {temperature!r}: it must be 0, for the best token always, or more.")
-    if not is_number(top_p) or not 0 <= top_p <= 1:
-        raise GPTError(f"top_p is {top_p!r}: it must be a probability from 0 to 1, which keeps every token.")
-    return Settings(operator.index(n), float(temperature), operator.index(top_k), float(top_p), operator.index(seed))
-
-
-def is_index(x: Any) -> bool:
-    return hasattr(x, "__index__") and not isinstance(x, bool)
-
-
-def is_number(x: Any) -> bool:
-    return isinstance(x, int | float | np.number) and not isinstance(x, bool)
-
-
-def check_prompt(ids: Any, config: Config) -> list[int]:
-    """What the model sees of it: the last n_ctx tokens"""
-    if isinstance(ids, str) or not hasattr(ids, "__len__"):
-        raise GPTError(f"ids is {ids!r}: it must be a list of token ids.")
-    if not len(ids):
-        raise GPTError("ids is empty: give at least one token, such as the tokenizer's eot.")
-    return check_tokens([ids[-config.n_ctx :]], config, "ids")[0].tolist()

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 from .errors import CheckpointError, GPTError
 
@@ -17,10 +18,23 @@ def run(name: str, main: Callable[[], int | None], failed: int = 1) -> int:
             sys.stdout.flush()
         return status or 0
     except GPTError as e:
-        print(f"{name}: {e}", file=sys.stderr)
+        tell(f"{name}: {e}")
         return 3 if isinstance(e, CheckpointError) else failed
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
+    except MemoryError:
+        tell(f"{name}: there is not enough memory for this.")
+        return failed
+    except OSError as e:  # of stdout: what else can't be read or written is a GPTError
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
-        return 0
+        if isinstance(e, BrokenPipeError):
+            return 0
+        tell(f"{name}: the output can't be written: {e.strerror}.")
+        return failed
+
+
+def tell(text: str) -> None:
+    """On stderr, where there is one"""
+    if sys.stderr:
+        with suppress(OSError):
+            print(text, file=sys.stderr)

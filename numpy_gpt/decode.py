@@ -9,10 +9,11 @@ from functools import partial
 import numpy as np
 
 from . import batch
-from .batch import Backend, Settings
+from .batch import Backend
 from .checks import check_finite, check_model
 from .kv import new_kv
 from .model import gpt2_next
+from .request import Settings
 from .sample import sample
 
 
@@ -22,7 +23,7 @@ def stream(m, ids, max_new_tokens=200, temperature=1.0, top_k=0, top_p=1.0, seed
     stop has token ids, which end it and are left out, and texts, which end it when they are complete.
     """
     drawn = draws(m, [ids], Settings(max_new_tokens, temperature, top_k, top_p, seed), stop)
-    return (draw.token for draw in drawn if draw.end != "stop")
+    return (draw.token for draw in drawn if draw.end != "id")
 
 
 def complete(m, ids, max_new_tokens=200, temperature=1.0, top_k=0, top_p=1.0, seed=0, stop=()):
@@ -32,9 +33,10 @@ def complete(m, ids, max_new_tokens=200, temperature=1.0, top_k=0, top_p=1.0, se
 
 def complete_batch(m, prompts, max_new_tokens=200, temperature=1.0, top_k=0, top_p=1.0, seed=0, stop=()):
     """The new ids of each prompt"""
+    prompts = list(prompts)
     new: list[list[int]] = [[] for _ in prompts]
     for draw in draws(m, prompts, Settings(max_new_tokens, temperature, top_k, top_p, seed), stop):
-        if draw.end != "stop":
+        if draw.end != "id":
             new[draw.prompt].append(draw.token)
     return new
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from . import checkpoint, decode, memory
-from .batch import Draw, Settings, check_settings
-from .command import run
+from .batch import Draw
+from .command import run, tell
 from .errors import GPTError
 from .params import Model
+from .request import Settings, check_settings, check_stop
 from .samples import Sample, Show
 from .tokenizer import EOT, Tokenizer
 
@@ -24,6 +25,8 @@ EPILOG = """examples:
 The new text goes to stdout; a terminal shows the prompt before it. The same seed gives the same text in NumPy and in
 PyTorch, alone and in a batch. The model sees n_ctx tokens: a longer prompt loses its beginning, and when they are full,
 the older half is dropped and the rest read again."""
+
+MOST_SAMPLES = 4096  # as one batch: each has keys and values in memory
 
 
 def main(
@@ -41,19 +44,16 @@ def main(
     load_s = time.perf_counter() - started
     ids = to_ids(prompt, m.tokenizer, args.model)
     if len(ids) > m.config.n_ctx:
-        print(
-            f"generate: the prompt has {len(ids)} tokens and the model sees {m.config.n_ctx}: only the last are read.",
-            file=sys.stderr,
-        )
+        tell(f"generate: the prompt has {len(ids)} tokens and the model sees {m.config.n_ctx}: only the last are read.")
     if args.seed is None and args.temperature > 0 and not args.json:
-        print(f"seed {settings.seed}", file=sys.stderr)
+        tell(f"seed {settings.seed}")
     seeds = [(settings.seed + i) % 2**64 for i in range(args.num_samples)]
     show = Show([Sample(m.tokenizer, args, seed, len(ids)) for seed in seeds], args, prompt, load_s)
     stop = [*args.stop, *([] if m.tokenizer.eot is None else [m.tokenizer.eot])]
     try:
         for draw in draws(args, m, [ids] * args.num_samples, settings, stop, args.logprobs > 0):
             show.take(draw)
-    except KeyboardInterrupt:
+    except BaseException:  # Ctrl-C first of all
         show.end(None)
         raise
     show.end("length")
@@ -68,9 +68,9 @@ def parse(name: str, add_arguments: Callable[[argparse.ArgumentParser], Any]) ->
     )
     add = parser.add_argument
     add("prompt", nargs="?", help=f"default: what is piped in, but for a line break at its end, or else {EOT}")
-    add("-f", "--file", type=Path, help="read the prompt from a file, but for a line break at its end")
+    add("-f", "--file", help="read the prompt from a file, but for a line break at its end")
     add("--model", default="storyteller", metavar="M", help="a name or a path (default: storyteller, a toy)")
-    add("-n", "--max-new-tokens", type=int, default=200, metavar="N", help="at most so many (default: 200)")
+    add("-n", "--max-new-tokens", type=int, default=200, metavar="N", help="at most so many new tokens (default: 200)")
     add("--temperature", type=float, default=0.8, metavar="T", help="0 takes the best token always (default: 0.8)")
     add("--top-k", type=int, default=0, metavar="K", help="draw from the K best tokens (default: 0, from all)")
     add("--top-p", type=float, default=0.95, metavar="P", help="... from the best that have P together (default: 0.95)")
@@ -84,7 +84,7 @@ def parse(name: str, add_arguments: Callable[[argparse.ArgumentParser], Any]) ->
         help="as one batch, with the seeds S, S + 1 ... (default: 1)",
     )
     add("--logprobs", type=int, default=0, metavar="K", help="show each token's probability, and those of the K best")
-    add("--json", action="store_true", help="one object per sample")
+    add("--json", action="store_true", help="an object per sample; finish_reason: length, stop, eot, null after Ctrl-C")
     add("--no-stream", action="store_true", help="show a sample when it is complete")
     add_arguments(parser)
     args = parser.parse_args()
@@ -92,13 +92,14 @@ def parse(name: str, add_arguments: Callable[[argparse.ArgumentParser], Any]) ->
     settings = Settings(args.max_new_tokens, args.temperature, args.top_k, args.top_p, seed)
     try:
         check_settings(settings)
+        check_stop(args.stop)
     except GPTError as e:
         parser.error(str(e))
-    if args.num_samples < 1 or args.logprobs < 0:
-        parser.error("num_samples must be at least 1, and logprobs at least 0.")
-    if "" in args.stop:
-        parser.error("stop is empty: every text ends there.")
-    if args.prompt is not None and args.file:
+    if not 1 <= args.num_samples <= MOST_SAMPLES:
+        parser.error(f"num_samples is {args.num_samples}: it must be from 1 to {MOST_SAMPLES}.")
+    if args.logprobs < 0:
+        parser.error(f"logprobs is {args.logprobs}: it must be at least 0.")
+    if args.prompt is not None and args.file is not None:
         parser.error("there is a prompt and a file: give one of them.")
     return args, settings
 
@@ -106,19 +107,17 @@ def parse(name: str, add_arguments: Callable[[argparse.ArgumentParser], Any]) ->
 def read_prompt(args: argparse.Namespace) -> str:
     if args.prompt is not None:
         return args.prompt
-    if args.file:
-        try:
-            text, source = args.file.read_bytes(), str(args.file)
-        except OSError as e:
-            raise GPTError(f"{args.file} can't be read: {e.strerror}.") from None
-    elif sys.stdin is None or sys.stdin.isatty():
+    if args.file is None and (sys.stdin is None or sys.stdin.isatty()):
         return ""
-    else:
-        text, source = sys.stdin.buffer.read(), "what is piped in"
+    source = "what is piped in" if args.file is None else repr(args.file)
     try:
-        return text.decode().removesuffix("\n").removesuffix("\r")
+        data = sys.stdin.buffer.read() if args.file is None else Path(args.file).read_bytes()
+        text = data.decode()
+    except OSError as e:
+        raise GPTError(f"{source} can't be read: {e.strerror}.") from None
     except UnicodeDecodeError as e:
-        raise GPTError(f"{source} is no UTF-8 text: byte {e.start} is {text[e.start]:#04x}.") from None
+        raise GPTError(f"{source} is no UTF-8 text: byte {e.start} is {data[e.start]:#04x}.") from None
+    return text.removeprefix("\ufeff").removesuffix("\r\n" if text.endswith("\r\n") else "\n")
 
 
 def to_ids(prompt: str, tokenizer: Tokenizer | None, model: str) -> list[int]:

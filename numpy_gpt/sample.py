@@ -15,7 +15,8 @@ def sample(logits, temperature, top_k, top_p, seed, step):
     if temperature == 0:
         return int(logits.argmax())
     z = logits.astype(np.float64)
-    z = (z - z.max()) / temperature
+    with np.errstate(over="ignore"):  # of a tiny temperature only the best is left
+        z = (z - z.max()) / temperature
     ids = survivors(z, top_k, top_p)
     gumbel = -np.log(-np.log(uniform(seed, step, ids)))
     return int(ids[(z[ids] + gumbel).argmax()])

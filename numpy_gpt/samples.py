@@ -7,11 +7,14 @@ import time
 from typing import Any
 
 from .batch import Draw
+from .command import tell
 from .sample import likeliest
 from .text import Text
 from .tokenizer import Tokenizer
 
-REASONS = {"stop": "eot", "text": "stop", "length": "length"}  # the only id that ends a sample is eot
+REASONS = {"id": "eot", "text": "stop", "length": "length"}  # the only id that ends a sample is eot
+
+PIECE = 1000  # characters, which Python keeps in its buffer when it is interrupted
 
 
 class Sample:
@@ -28,7 +31,7 @@ class Sample:
         self.ended = False
 
     def take(self, draw: Draw) -> None:
-        if draw.end == "stop":
+        if draw.end == "id":
             return
         self.tokens.append(draw.token)
         new = self.text.feed(draw.token)
@@ -91,8 +94,9 @@ class Show:
         while self.shown < len(self.samples):
             sample = self.samples[self.shown]
             if sample.ended or not self.args.no_stream:
-                self.write(sample.unshown)
-                sample.unshown = ""
+                while sample.unshown:  # Ctrl-C may come while a slow reader is waited for: nothing is written twice
+                    piece, sample.unshown = sample.unshown[:PIECE], sample.unshown[PIECE:]
+                    self.write(piece)
             if not sample.ended:
                 return
             self.shown += 1
@@ -106,20 +110,19 @@ class Show:
                 sample.end(reason, self.timings(drawn))
         self.show()
         if sys.stderr and sys.stderr.isatty():
-            n = sum(self.drawn)
-            told = ((name, seconds) for name, seconds in self.timings(n).items() if seconds is not None)
-            print(f"{n} tokens:", ", ".join(f"{name} {seconds:.3g}" for name, seconds in told), file=sys.stderr)
+            timings = self.timings(sum(self.drawn), len(self.samples))
+            told = ", ".join(f"{name} {number:.3g}" for name, number in timings.items() if number is not None)
+            tell(f"{sum(self.drawn)} tokens: {told}")
 
-    def timings(self, drawn: int) -> dict[str, float | None]:
-        """of so many tokens; the first comes with the prefill"""
-        now = time.perf_counter()
-        first = self.first or now
-        decode_s = now - first
+    def timings(self, drawn: int, samples: int = 1) -> dict[str, float | None]:
+        """of so many tokens; the first of each sample comes with the prefill"""
+        first = self.first or self.started
+        decode_s = time.perf_counter() - first if self.first else 0.0
         return {
             "load_s": self.load_s,
             "prefill_s": first - self.started,
             "decode_s": decode_s,
-            "tokens_per_s": (drawn - 1) / decode_s if drawn > 1 else None,
+            "tokens_per_s": (drawn - samples) / decode_s if drawn > samples else None,
         }
 
     @staticmethod

@@ -24,9 +24,9 @@ class Text:
         return self.say(len(self.held))
 
     def say(self, n: int) -> str:
-        """The first n of the characters held back, or those before a text of stop"""
+        """The first n characters of those held back, or all before a text of stop"""
         stops = [self.held.index(text) for text in self.stop if text in self.held]
-        new = self.held[: min([n, *stops])]
+        new = self.held[: min(stops, default=n)]
         self.held = "" if stops else self.held[n:]
         self.said += new
         return new

@@ -9,7 +9,7 @@ from torch._dynamo.utils import counters
 
 import torch_gpt
 from numpy_gpt import GPTError
-from numpy_gpt.batch import Settings
+from numpy_gpt.request import Settings
 from torch_gpt import compiled
 from torch_gpt.decode import draws
 

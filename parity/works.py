@@ -16,7 +16,7 @@ import torch
 import numpy_gpt
 import torch_gpt
 from numpy_gpt import Config, adamw, named
-from numpy_gpt.batch import Settings
+from numpy_gpt.request import Settings
 
 from .inputs import random_batch
 

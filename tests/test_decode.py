@@ -1,6 +1,7 @@
 """Does generation with a kv give what the model alone would give, in a batch too, and stop where it should?"""
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -86,6 +87,9 @@ def test_numbers_of_any_kind_will_do():
     new = complete(M, ids, np.int64(4), np.float32(0.5), np.int8(3), 1, np.uint64(3))
     assert new == complete(M, A, 4, 0.5, 3, 1.0, 3)
     assert all(type(token) is int for token in new)
+    stops = [new[2], np.int64(new[2])], np.array([new[2]]), frozenset(new[2:3]), iter(new[2:3])
+    assert {len(complete(M, ids, 4, 0.5, 3, 1.0, 3, stop)) for stop in stops} == {new.index(new[2])}
+    assert complete_batch(M, (prompt for prompt in (A, B)), 4) == complete_batch(M, [tuple(A), np.array(B)], 4)
 
 
 def test_nothing_is_asked_for():
@@ -118,6 +122,24 @@ def test_a_text_of_stop_may_begin_in_one_token_and_end_in_another():
         assert stop not in t.decode(new[:-1])
 
 
+def test_a_vocabulary_that_was_padded_is_not_drawn_from():
+    """What the model has beyond the tokenizer's stands for nothing, however likely it is"""
+    config = replace(STORY.config, n_vocab=2112)
+    wte = np.concatenate([STORY.params.wte, 3 * STORY.params.wte[:64]])
+    padded = STORY._replace(config=config, params=STORY.params._replace(wte=wte))
+    prompt = STORY.tokenizer.encode("Once")
+    assert forward(padded, [prompt])[0, -1].argmax() >= 2048
+    for options in ({"temperature": 0}, {"seed": 3}):
+        assert complete(padded, prompt, 20, **options) == complete(STORY, prompt, 20, **options)
+    assert max(complete(padded._replace(tokenizer=None), prompt, 20, temperature=0)) >= 2048
+
+
+def test_a_batch_is_read_in_rows_as_few_as_a_prompt(reads, monkeypatch):
+    monkeypatch.setattr(batch, "CHUNK", 6)
+    complete_batch(M, [A, B, LONG, B[:4]], 2)
+    assert max(sum(rows * T for rows, T in shapes) for shapes in reads) <= 6
+
+
 def test_a_token_of_stop_is_left_out():
     whole = complete(M, A, 20, seed=1)
     assert complete(M, A, 20, seed=1, stop=[whole[7]]) == whole[: whole.index(whole[7])]
@@ -146,7 +168,17 @@ def test_a_token_of_stop_is_left_out():
         ({"ids": []}, "ids is empty"),
         ({"ids": [61]}, "ids has the id 61"),
         ({"ids": [0.5]}, "ids has the dtype float64"),
-        ({"ids": [[1]]}, r"ids has the shape \(1, 1, 1\)"),
+        ({"ids": [[1]]}, "ids has lists in it"),
+        ({"ids": {1, 2}}, r"ids is \{1, 2\}: it must be a list"),
+        ({"ids": np.array(3)}, "ids is 3: it must be a list"),
+        ({"ids": b"text"}, "ids is b'text'"),
+        ({"max_new_tokens": np.array([1, 2])}, "max_new_tokens is array"),
+        ({"top_k": np.array(1.5)}, r"top_k is array\(1.5\)"),
+        ({"temperature": 10**400}, "temperature is 1000"),
+        ({"temperature": np.complex64(1)}, "temperature is np.complex64"),
+        ({"stop": [True]}, r"stop is \[True\]"),
+        ({"stop": ["\ufffd"]}, "a text has a character that UTF-8 can't write"),
+        ({"stop": ("\udcff",)}, "a text has a character that UTF-8 can't write"),
         ({"ids": 7}, "ids is 7: it must be a list of token ids"),
         ({"ids": "text"}, "ids is 'text': it must be a list of token ids"),
     ],

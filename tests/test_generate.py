@@ -1,15 +1,22 @@
 """Does the command do what its users will: a prompt from anywhere, text as it comes, JSON, mistakes, Ctrl-C?"""
 
+import itertools
 import json
 import os
 import pty
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
+import time
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from numpy_gpt import complete, decode, load, memory, save
+from numpy_gpt import GPTError, checkpoint, complete, decode, load, memory, save
 from numpy_gpt.command import run
 from numpy_gpt.generate import main
 from numpy_gpt.text import Text
@@ -92,6 +99,24 @@ def test_what_may_become_a_stop_is_held_back_and_said_after_all():
     assert "upon" not in "".join(said[-2:])
 
 
+@settings(max_examples=500)
+@given(
+    pieces=st.lists(st.sampled_from(["a", "b", "ab", " ", "aab", "ba"]), max_size=12),
+    stop=st.lists(st.sampled_from(["a", "ab", "b a", "aa", "abab", "baab", "aabb"]), max_size=3),
+)
+def test_texts_of_stop_may_overlap(pieces, stop):
+    """The text is what stands before the first of them, and none of it is said too late or too early"""
+    t, whole, said = Text(M.tokenizer, stop), "", ""
+    for i in (i for piece in pieces for i in M.tokenizer.encode(piece)):
+        whole += M.tokenizer.decode([i])
+        said += t.feed(i)
+        if any(s in whole for s in stop):
+            break
+        waiting = [n for s in stop for n in range(len(s)) if whole.endswith(s[:n])]
+        assert said == whole[: len(whole) - max(waiting, default=0)]
+    assert said + t.end() == t.said == whole[: min((whole.index(s) for s in stop if s in whole), default=None)]
+
+
 def test_a_character_is_held_back_until_it_is_complete():
     t = Text(M.tokenizer)
     ids = M.tokenizer.encode("é🙂")
@@ -163,9 +188,11 @@ def test_nothing_is_asked_for():
         (["--seed", str(10**30)], 2, "it must be smaller than 2**64"),
         (["-n", "-1"], 2, "max_new_tokens is -1"),
         (["-n", "many"], 2, "invalid int value: 'many'"),
-        (["--num-samples", "0"], 2, "num_samples must be at least 1"),
-        (["--logprobs", "-1"], 2, "logprobs at least 0"),
-        (["--stop", ""], 2, "stop is empty"),
+        (["--num-samples", "0"], 2, "num_samples is 0: it must be from 1 to 4096"),
+        (["--logprobs", "-1"], 2, "logprobs is -1: it must be at least 0"),
+        (["--stop", ""], 2, "stop is ['']: give a list"),
+        (["--stop", "\ufffd"], 2, "a text has a character that UTF-8 can't write"),
+        (["--num-samples", "1000000000000"], 2, "it must be from 1 to 4096"),
         (["-f", "x"], 2, "there is a prompt and a file"),
         (["--model", "nosuch"], 3, "nosuch is no file or directory here, nor a model's name: storyteller, 124M"),
         (["--model", "bare.safetensors"], 1, "bare.safetensors has no tokenizer"),
@@ -189,18 +216,53 @@ def test_garbage_gets_a_sentence(stdin, sentence):
 
 def test_a_file_that_is_not_there_gets_a_sentence(tmp_path):
     path = tmp_path / "nosuch"
-    assert generate("-f", path) == (1, "", f"generate: {path} can't be read: No such file or directory.\n")
+    assert generate("-f", path) == (1, "", f"generate: {str(path)!r} can't be read: No such file or directory.\n")
 
 
-def test_ctrl_c_keeps_what_was_said():
-    endless = [*COMMAND, "Once upon a time", "-n", "1000000", "--temperature", "0", "--seed", "1"]
-    with subprocess.Popen(endless, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        said = process.stdout.read(20)
+@pytest.fixture(scope="module")
+def endless(tmp_path_factory):
+    """A storyteller that can't end, since <|endoftext|> is no token of its"""
+    path = tmp_path_factory.mktemp("endless") / "model"
+    shutil.copytree(checkpoint.find("storyteller"), path)
+    tokens = json.loads((path / "encoder.json").read_text())
+    assert tokens.pop("<|endoftext|>") == len(tokens)
+    (path / "encoder.json").write_text(json.dumps(tokens))
+    return [*COMMAND, "--model", path, "Once upon a time", "-n", "1000000000", "--seed", "1"]
+
+
+PIPES = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "bufsize": 0}
+
+
+def test_text_streams_and_ctrl_c_keeps_it(endless):
+    with subprocess.Popen([*endless, "--temperature", "0"], **PIPES) as process:
+        said = process.stdout.read(10000)
+        process.send_signal(signal.SIGINT)
+        rest, err = process.communicate(timeout=60)
+    assert len(said) < 4000  # Python's buffer would wait for 8,192
+    assert (process.returncode, err) == (130, b"")
+    whole = M.tokenizer.decode(complete(M, ONCE, 100, temperature=0))
+    said = (said + rest).decode()
+    assert said.endswith("\n")
+    assert said[:-1][: len(whole)] == whole[: len(said) - 1]
+
+
+def test_nobody_reads_on(endless):
+    with subprocess.Popen(endless, **PIPES) as process:
+        process.stdout.read(5)
+        process.stdout.close()
+        err = process.stderr.read()
+        assert (process.wait(timeout=60), err) == (0, b"")
+
+
+def test_ctrl_c_while_a_reader_is_slow_repeats_nothing():
+    """The pipe is full of a line when it comes"""
+    flags = ["--seed", "1", "--logprobs", "2048", "--json", "--num-samples", "3"]
+    with subprocess.Popen([*COMMAND, "Tom", *flags], **PIPES) as process:
+        said = process.stdout.read(1)
         process.send_signal(signal.SIGINT)
         rest, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, b"")
-    assert said.decode() == M.tokenizer.decode(complete(M, ONCE, 20, temperature=0))[:20]
-    assert rest.endswith(b"\n")
+    assert len([json.loads(line) for line in (said + rest).splitlines()]) == 3
 
 
 @pytest.mark.parametrize("flags", [["--no-stream"], ["--json"]])
@@ -208,6 +270,7 @@ def test_ctrl_c_also_shows_what_was_not_said_yet(flags, monkeypatch, capsys):
     def interrupted(args, *request):
         for i, draw in enumerate(decode.draws(*request)):
             if i == 12:
+                assert capsys.readouterr().out == ""
                 raise KeyboardInterrupt
             yield draw
 
@@ -221,15 +284,6 @@ def test_ctrl_c_also_shows_what_was_not_said_yet(flags, monkeypatch, capsys):
         assert [(o["text"], o["finish_reason"]) for o in found] == [(text, None) for text in texts]
     else:
         assert said == "---\n".join(text + "\n" for text in texts)
-
-
-def test_nobody_reads_on():
-    endless = [*COMMAND, "Once upon a time", "-n", "1000000", "--seed", "1"]
-    with subprocess.Popen(endless, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        process.stdout.read(5)
-        process.stdout.close()
-        err = process.stderr.read()
-        assert (process.wait(timeout=60), err) == (0, b"")
 
 
 def test_a_terminal_sees_the_prompt_and_how_long_it_took():
@@ -261,6 +315,89 @@ except SystemExit as e:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "0 set()"
+
+
+def test_an_error_in_the_middle_keeps_what_was_said(monkeypatch, capsys):
+    def broken(args, *request):
+        yield from itertools.islice(decode.draws(*request), 6)
+        raise GPTError("broken")
+
+    monkeypatch.setattr(sys, "argv", ["generate", "Once upon a time", "--seed", "1"])
+    monkeypatch.setattr(memory, "keep_freed", lambda: None)
+    assert run("generate", lambda: main(draws=broken)) == 1
+    assert capsys.readouterr() == (
+        M.tokenizer.decode(complete(M, ONCE, 6, 0.8, 0, 0.95, 1)) + "\n",
+        "generate: broken\n",
+    )
+
+
+def test_memory_that_is_not_there_gets_a_sentence(capsys):
+    assert run("generate", lambda: np.empty(2**50)) == 1
+    assert capsys.readouterr().err == "generate: there is not enough memory for this.\n"
+
+
+@pytest.mark.parametrize(
+    ("redirections", "status", "out", "err"),
+    [
+        ("2>&-", 0, True, ""),
+        ("2>/dev/full", 0, True, ""),
+        (">&-", 0, False, ""),
+        ("<&-", 0, True, "seed "),
+        ("0>/dev/null", 1, False, "generate: what is piped in can't be read"),
+        (">/dev/full", 1, False, "generate: the output can't be written: No space left on device."),
+        (">/dev/full --json", 1, False, "generate: the output can't be written: No space left on device."),
+    ],
+)
+def test_any_of_its_streams_may_be_closed_or_full(redirections, status, out, err):
+    prompt = "" if "0>" in redirections else "Once"
+    line = f"{shlex.join(COMMAND)} {prompt} -n 5 {redirections}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, bool(done.stdout)) == (status, out)
+    assert err in done.stderr
+    assert "seed" not in done.stdout
+    assert "Exception" not in done.stderr
+
+
+def test_a_terminal_without_unicode_gets_escapes():
+    flags = ["-n", "9", "--stop", "zzz", "--temperature", "0"]
+    out = text(*flags, stdin="é🙂é".encode(), env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert out == text(*flags, stdin="é🙂é".encode()).encode("ascii", "backslashreplace").decode()
+
+
+def test_the_timings_are_those_of_the_run():
+    started = time.perf_counter()
+    (o,) = objects("Tom", "-n", "100", "--temperature", "0", "--stop", "zzz")
+    took = time.perf_counter() - started
+    t = o["timings"]
+    assert t["load_s"] + t["prefill_s"] + t["decode_s"] < took
+    assert t["tokens_per_s"] == pytest.approx(99 / t["decode_s"])
+    assert t["decode_s"] > t["prefill_s"] > 0
+
+
+def test_freed_memory_is_kept_in_the_command(monkeypatch):
+    """A block that is asked for again costs no page faults"""
+    code = """
+import resource
+import numpy as np
+from numpy_gpt import memory
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.ones(1 << 21, np.float32)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+np.ones(1 << 21, np.float32)
+before = faults()
+memory.keep_freed()
+np.ones(1 << 21, np.float32)
+print(before, faults())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert before > 10 * (1 + after)
+    kept = []
+    monkeypatch.setattr(memory, "keep_freed", lambda: kept.append(True))
+    monkeypatch.setattr(sys, "argv", ["generate", "Once", "-n", "0", "--seed", "1"])
+    assert run("generate", main) == 0
+    assert kept == [True]
 
 
 def test_help_has_an_example():

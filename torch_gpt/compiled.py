@@ -44,7 +44,7 @@ class Decoder:
     @cached_property
     def step(self):
         """One of the model's that is free, or a new one; it is given back when this call is over"""
-        free = FREE.setdefault(self.m.params.wte, deque(maxlen=8))
+        free = FREE.setdefault(self.m.params.wte, deque(maxlen=2))
         weights = [(a.data_ptr(), a.stride()) for _, a in named(self.m.params)]
         places = self.R, self.N, self.m.config, weights
         step = next((step for step in free if step.places == places), None)
@@ -109,9 +109,11 @@ class Step:
         return self.graphs[next_logits](next_logits, p, config, self.kv, *self.rows)
 
     def sample(self, draw, logits, number):
-        self.logits.copy_(logits)
+        V = logits.shape[1]  # without what a padded vocabulary has beyond the tokenizer's
+        kept = self.logits[:, :V]
+        kept.copy_(logits)
         self.number.fill_(number)
-        return self.graphs[draw](finite, draw, self.logits, self.cuts, self.keys, self.number).tolist()
+        return self.graphs[draw, V](finite, draw, kept, self.cuts, self.keys, self.number).tolist()
 
 
 class Row(NamedTuple):

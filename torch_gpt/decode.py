@@ -9,8 +9,9 @@ from functools import partial
 import torch
 
 from numpy_gpt import batch
-from numpy_gpt.batch import Backend, Settings
+from numpy_gpt.batch import Backend
 from numpy_gpt.checks import check_finite
+from numpy_gpt.request import Settings
 
 from .compiled import Decoder
 from .kv import new_kv
@@ -24,7 +25,7 @@ def stream(m, ids, max_new_tokens=200, temperature=1.0, top_k=0, top_p=1.0, seed
     stop has token ids, which end it and are left out, and texts, which end it when they are complete.
     """
     drawn = draws(m, [ids], Settings(max_new_tokens, temperature, top_k, top_p, seed), stop, compiled=compiled)
-    return (draw.token for draw in drawn if draw.end != "stop")
+    return (draw.token for draw in drawn if draw.end != "id")
 
 
 def complete(m, ids, max_new_tokens=200, temperature=1.0, top_k=0, top_p=1.0, seed=0, stop=(), compiled=False):
@@ -36,9 +37,10 @@ def complete_batch(
     m, prompts, max_new_tokens=200, temperature=1.0, top_k=0, top_p=1.0, seed=0, stop=(), compiled=False
 ):
     """The new ids of each prompt"""
+    prompts = list(prompts)
     new: list[list[int]] = [[] for _ in prompts]
     for draw in draws(m, prompts, Settings(max_new_tokens, temperature, top_k, top_p, seed), stop, compiled=compiled):
-        if draw.end != "stop":
+        if draw.end != "id":
             new[draw.prompt].append(draw.token)
     return new
 

@@ -1,0 +1,99 @@
+"""What is asked of generation: settings, prompts, and where to stop; each no is one sentence."""
+
+import math
+import operator
+from collections import defaultdict
+from collections.abc import Iterable
+from numbers import Real
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .checks import check_tokens
+from .config import Config
+from .errors import GPTError
+
+
+class Settings(NamedTuple):
+    max_new_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    seed: int
+
+
+def check_settings(settings: Settings) -> Settings:
+    n, temperature, top_k, top_p, seed = settings
+    for name, number in (("max_new_tokens", n), ("top_k", top_k), ("seed", seed)):
+        if not is_index(number) or number < 0:
+            raise GPTError(f"{name} is {number!r}: it must be a whole number of at least 0.")
+    if seed >= 2**64:
+        raise GPTError(f"seed is {seed}: it must be smaller than 2**64.")
+    if not is_real(temperature) or not 0 <= float(temperature) < math.inf:
+        raise GPTError(f"temperature is {temperature!r}: it must be 0, for the best token always, or more.")
+    if not is_real(top_p) or not 0 <= top_p <= 1:
+        raise GPTError(f"top_p is {top_p!r}: it must be a probability from 0 to 1, which keeps every token.")
+    return Settings(operator.index(n), float(temperature), operator.index(top_k), float(top_p), operator.index(seed))
+
+
+def is_index(x: Any) -> bool:
+    try:
+        return operator.index(x) == x and not isinstance(x, bool)
+    except (TypeError, ValueError, RuntimeError):  # PyTorch raises any of the three
+        return False
+
+
+def is_real(x: Any) -> bool:
+    try:
+        return isinstance(x, Real) and not isinstance(x, bool) and float(x) == x
+    except OverflowError:  # 10**400
+        return False
+
+
+def check_prompt(ids: Any, config: Config) -> list[int]:
+    """What the model sees of it: the last n_ctx tokens"""
+    ids = ids.tolist() if hasattr(ids, "tolist") else ids
+    if not isinstance(ids, list | tuple | range):
+        raise GPTError(f"ids is {ids!r}: it must be a list of token ids.")
+    if not ids:
+        raise GPTError("ids is empty: give at least one token, such as the tokenizer's eot.")
+    if any(isinstance(i, list | tuple) for i in ids):
+        raise GPTError("ids has lists in it: it must be one list of token ids; complete_batch takes several.")
+    return check_tokens(np.array([ids[-config.n_ctx :]]), config, "ids")[0].tolist()
+
+
+def check_stop(stop: Any) -> tuple[set[int], list[bytes]]:
+    """-> the ids and the texts, as bytes"""
+    sentence = f"stop is {stop!r}: give a list of token ids and of texts that aren't empty."
+    if isinstance(stop, str | bytes) or not isinstance(stop, Iterable):
+        raise GPTError(sentence)
+    stop = list(stop)
+    if not all(is_index(s) or (isinstance(s, str) and s) for s in stop):
+        raise GPTError(sentence)
+    texts = [s for s in stop if isinstance(s, str)]
+    try:
+        if any("\ufffd" in text for text in texts):  # which stands for bytes that are none
+            raise ValueError
+        return {operator.index(s) for s in stop if not isinstance(s, str)}, [text.encode() for text in texts]
+    except ValueError:
+        raise GPTError(f"stop is {stop!r}: a text has a character that UTF-8 can't write.") from None
+
+
+class Ends:
+    """Knows the ids and texts of stop; a text may begin in one token and end in another"""
+
+    def __init__(self, stop: Any, tokenizer: Any):
+        self.ids, self.texts = check_stop(stop)
+        if self.texts and tokenizer is None:
+            raise GPTError("stop has a text, and the model has no tokenizer to see it with: give token ids.")
+        self.tokenizer = tokenizer
+        self.tails: defaultdict[int, bytes] = defaultdict(bytes)  # a prompt's last new bytes, as many as a text has
+
+    def after(self, prompt: int, token: int) -> str | None:
+        if token in self.ids:
+            return "id"
+        if not self.texts:
+            return None
+        tail = self.tails[prompt] + self.tokenizer.token(token)
+        self.tails[prompt] = tail[-max(map(len, self.texts)) :]
+        return "text" if any(text in tail for text in self.texts) else None
