@@ -1,28 +1,42 @@
-"""How close a choice between two tokens was: two sides may differ only where their rounding could have turned it."""
+"""How close a choice of tokens was: two sides may differ only where their rounding could have turned it."""
 
 import numpy as np
 
 from numpy_gpt.noise import uniform
 
 
-def margin(z, a, b, temperature, top_k, top_p, seed, step):
-    """
-    How far the logits z must be moved at the least for b to be drawn and not a
+def margin(z, token, cuts, seed, step):
+    """The least d for which token is drawn from logits that are nowhere more than d away from z
 
-    Either b overtakes a, with their noise, or one of them crosses the cut of top-k or that of top-p.
+    It goes up by d, what stands in its way goes down by d, and the others go either way together, or stay.
     """
+    best = choice(z, cuts, seed, step)
+    if token == best:
+        return 0.0
+    high = next(d for d in 2.0 ** np.arange(-40, 11) if comes_within(d, z, token, best, cuts, seed, step))
+    low = high / 2
+    for _ in range(20):
+        middle = (low + high) / 2
+        low, high = (low, middle) if comes_within(middle, z, token, best, cuts, seed, step) else (middle, high)
+    return high
+
+
+def comes_within(d, z, token, best, cuts, seed, step):
+    for others in (0, d, -d):
+        moved = z + others
+        moved[token], moved[best] = z[token] + d, z[best] - d
+        if choice(moved, cuts, seed, step) == token:
+            return True
+    return False
+
+
+def choice(z, cuts, seed, step):
+    """The token that is drawn, straight from the definition"""
+    temperature, top_k, top_p = cuts
     if temperature == 0:
-        return abs(z[a] - z[b])
-    gumbel = -np.log(-np.log(uniform(seed, step, np.arange(len(z)))))
-    order = np.argsort(-z, kind="stable")
-    k = min(top_k, len(z)) or len(z)
-    p = np.exp((z[order[:k]] - z.max()) / temperature)
-    before = (np.cumsum(p) - p) / p.sum()  # the probability of all that are better
-    ways = [abs(z[a] - z[b] + temperature * (gumbel[a] - gumbel[b]))]
-    for rank in (int(np.flatnonzero(order == token)[0]) for token in (a, b)):
-        if k < len(z):
-            ways.append(z[order[rank]] - z[order[k]] if rank < k else z[order[k - 1]] - z[order[rank]])
-        if 0 < top_p < 1 and rank < k:
-            # a sum M of probabilities moves by at most 2 M (1 - M) / T when every logit moves by 1
-            ways.append(abs(before[rank] - top_p) * temperature / (2 * top_p * (1 - top_p)))
-    return min(ways)
+        return int(z.argmax())
+    ids = np.argsort(-z, kind="stable")[: top_k or None]
+    p = np.exp((z[ids] - z.max()) / temperature)
+    better = (p.cumsum() - p) / p.sum()  # the probability of all before it
+    ids = ids[(better < top_p) | (top_p == 1) | (ids == ids[0])]
+    return int(ids[(z[ids] / temperature - np.log(-np.log(uniform(seed, step, ids)))).argmax()])

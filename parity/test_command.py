@@ -35,6 +35,16 @@ def test_a_compiled_step_says_the_same(device):
     assert generate("torch_gpt", *flags, "--device", device, "--compile") == generate("numpy_gpt", *flags)
 
 
+def test_a_compiler_that_is_not_there_gets_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", str(tmp_path / "nosuch"))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    status, out, err = generate("torch_gpt", "Once", "--temperature", "0", "--device", "cpu", "--compile")
+    assert status == 1
+    assert err.startswith("generate: PyTorch can't compile a step here: ")
+    assert "No working C++ compiler" in err
+    assert out == "\n"
+
+
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
 def test_it_computes_in_the_dtype_that_is_asked_for(dtype, device):
     flags = ["Once upon a time", "--temperature", "0", "-n", "9", "--json", "--logprobs", "1", "--device", device]

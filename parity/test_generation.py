@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 import numpy_gpt
 import torch_gpt
+from numpy_gpt import GPTError
 from numpy_gpt.sample import sample
 
 from .inputs import TINY, VARIANTS, random_model
@@ -73,3 +74,19 @@ def test_both_draw_the_same_numbers(seed, device):
     ours = numpy_gpt.noise.uniform(seed, 7, np.arange(1001))
     theirs = torch_gpt.noise.uniform(torch_gpt.noise.keys([5, seed], device), 7, 1001)[1]
     np.testing.assert_array_equal(ours, theirs.cpu())
+
+
+def test_logits_that_are_not_finite_are_told(device):
+    m = torch_gpt.from_numpy(random_model(TINY), device)
+    m.params.h[1].mlp.c_fc.w[0, 0] = torch.nan
+    with pytest.raises(GPTError, match=r"the output is not finite because parameter h.1.mlp.c_fc.w isn't"):
+        torch_gpt.complete(m, [1, 2], 3)
+
+
+def test_ids_may_be_a_tensor(device):
+    m = torch_gpt.from_numpy(random_model(TINY), device)
+    ids = torch.tensor([1, 2, 3], device=device)
+    assert torch_gpt.complete(m, ids, 5) == torch_gpt.complete(m, [1, 2, 3], 5)
+    for wrong in (torch.tensor(3), torch.tensor([1.5], requires_grad=True), torch.tensor([[1]])):
+        with pytest.raises(GPTError, match="ids "):
+            torch_gpt.complete(m, wrong, 5)

@@ -16,6 +16,7 @@ import torch
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from numpy_gpt.checks import check_finite
+from numpy_gpt.errors import GPTError
 from numpy_gpt.kv import one_row
 from numpy_gpt.params import named
 
@@ -157,12 +158,21 @@ class Graph:
     @torch.no_grad()
     def __call__(self, f, *args):
         if self.graph is None:
-            f, device = compiled(f), args[-1].device
-            with torch._dynamo.config.patch(recompile_limit=COMPILED_SHAPES):
-                if device.type != "cuda":
-                    return f(*args)
-                with torch.cuda.device(device):
-                    self.graph, self.result = capture(f, *args)
+            try:
+                return self.first(compiled(f), *args)
+            except torch._dynamo.exc.BackendCompilerFailed as e:
+                reason = str(e).partition("\n")[0]
+                raise GPTError(f"PyTorch can't compile a step here: {reason} Go on without compiling.") from None
+        self.graph.replay()
+        return self.result
+
+    def first(self, f, *args):
+        device = args[-1].device
+        with torch._dynamo.config.patch(recompile_limit=COMPILED_SHAPES):
+            if device.type != "cuda":
+                return f(*args)
+            with torch.cuda.device(device):
+                self.graph, self.result = capture(f, *args)
         self.graph.replay()
         return self.result
 
