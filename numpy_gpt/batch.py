@@ -1,8 +1,8 @@
 """Prompts that are continued together, in any framework: which are in step, what each still sees, where each ends.
 
-Sequences of one length are a group with one kv, so that nothing is padded and each gets what it would get alone. Groups
-share the products with the weights. A group stays in step to the end; where its context is full, the older half is
-dropped and the rest read again.
+Sequences of one length are a group with one kv, so that nothing is padded and each gets what it would get alone, to
+rounding. Groups share the products with the weights. A group stays in step to the end; where its context is full, the
+older half is dropped and the rest read again.
 """
 
 from collections import Counter, defaultdict
@@ -34,15 +34,17 @@ class Draw(NamedTuple):
     logits: np.ndarray | None
 
 
-def draws(m: Any, prompts: Iterable[Any], settings: Settings, stop: Any, backend: Backend, with_logits: bool = False):
-    """The new tokens of all prompts, step by step, each as soon as it is there"""
+def draws(
+    m: Any, prompts: Iterable[Any], settings: Settings, stop: Any, backend: Backend, with_logits: bool = False
+) -> Iterator[Draw]:
+    """The new tokens of all prompts, step by step, each as soon as it is there; what is asked is checked at once"""
     settings = check_settings(settings)
     ends = Ends(stop, m.tokenizer)
     windows = [check_prompt(ids, m.config) for ids in prompts]
-    return together(m, windows, settings, ends, backend, with_logits)
+    return drawn(m, windows, settings, ends, backend, with_logits)
 
 
-def together(
+def drawn(
     m: Any, prompts: list[list[int]], settings: Settings, ends: Ends, backend: Backend, with_logits: bool
 ) -> Iterator[Draw]:
     n, *cuts, seed = settings
@@ -50,24 +52,23 @@ def together(
         return
     seeds = [(seed + repetition) % 2**64 for repetition in count_repetitions(prompts)]
     groups = in_groups(m.config, prompts, n, backend)
-    known = m.tokenizer.n_vocab if m.tokenizer else None  # what a padded vocabulary has beyond stands for nothing
+    known = m.tokenizer.n_vocab if m.tokenizer else None  # ids beyond, in a padded vocabulary, stand for no text
     done: set[int] = set()
     step = 0
     while len(done) < len(prompts):
         logits = read(groups, backend)[:, :known]
-        tokens = backend.sample(logits, *cuts, [seeds[prompt] for group in groups for prompt in group.prompts], step)
+        sequences = [pair for group in groups for pair in zip(group.prompts, group.ids, strict=True)]
+        tokens = backend.sample(logits, *cuts, [seeds[prompt] for prompt, _ in sequences], step)
         step += 1
-        drawn = iter(zip(tokens, logits, strict=True))
+        for (prompt, ids), token, z in zip(sequences, tokens, logits, strict=True):
+            ids.append(token)
+            if prompt in done:
+                continue
+            end = ends.after(prompt, token) or ("length" if step == n else None)
+            if end:
+                done.add(prompt)
+            yield Draw(prompt, token, end, backend.numbers(z) if with_logits else None)
         for group in groups:
-            for ids, prompt in zip(group.ids, group.prompts, strict=True):
-                token, z = next(drawn)
-                ids.append(token)
-                if prompt in done:
-                    continue
-                end = ends.after(prompt, token) or ("length" if step == n else None)
-                if end:
-                    done.add(prompt)
-                yield Draw(prompt, token, end, backend.numbers(z) if with_logits else None)
             group.go_on([i for i, prompt in enumerate(group.prompts) if backend.fixed or prompt not in done])
         groups = [group for group in groups if group.prompts]
 
@@ -97,7 +98,7 @@ class Group:
         return max(1, CHUNK // len(self.ids))
 
     def go_on(self, going: list[int]) -> None:
-        """Leave the others; the tokens that were added to these are unread, or half the context if it is full"""
+        """Drop all but these; unread is the token that each was given, after half the context if that is full"""
         if len(going) < len(self.ids):
             self.prompts = [self.prompts[i] for i in going]
             self.take(going)

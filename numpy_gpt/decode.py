@@ -1,7 +1,7 @@
 """Prompts to tokens, with a kv: stream, complete, complete_batch.
 
-A prompt that is longer than the context loses its beginning. The same seed gives the same tokens alone and in a batch;
-a prompt that is given again in a batch takes the next seed.
+A prompt that is longer than the context loses its beginning. The same seed gives the same tokens alone and in a batch,
+but where rounding decides; a prompt that is given again in a batch takes the next seed.
 """
 
 from functools import partial
@@ -20,14 +20,14 @@ from .sample import sample
 def stream(m, ids, max_new_tokens=200, temperature=1.0, top_k=0, top_p=1.0, seed=0, stop=()):
     """The new ids one by one, as soon as each is drawn
 
-    stop has token ids, which end it and are left out, and texts, which end it when they are complete.
+    stop has token ids, which end it and are left out, and texts, which end it when complete: their tokens are there.
     """
     drawn = draws(m, [ids], Settings(max_new_tokens, temperature, top_k, top_p, seed), stop)
     return (draw.token for draw in drawn if draw.end != "id")
 
 
 def complete(m, ids, max_new_tokens=200, temperature=1.0, top_k=0, top_p=1.0, seed=0, stop=()):
-    """The new ids alone"""
+    """The new ids in one list, without the prompt's"""
     return list(stream(m, ids, max_new_tokens, temperature, top_k, top_p, seed, stop))
 
 

@@ -23,8 +23,8 @@ EPILOG = """examples:
   cat story.txt | python -m {0} --num-samples 3 --json
 
 The new text goes to stdout; a terminal shows the prompt before it. The same seed gives the same text in NumPy and in
-PyTorch, alone and in a batch. The model sees n_ctx tokens: a longer prompt loses its beginning, and when they are full,
-the older half is dropped and the rest read again."""
+PyTorch, alone and in a batch, but where rounding decides. The model sees n_ctx tokens: a longer prompt loses its
+beginning, and when they are full, the older half is dropped and the rest read again."""
 
 MOST_SAMPLES = 4096  # as one batch: each has keys and values in memory
 
@@ -56,7 +56,7 @@ def main(
     except BaseException:  # Ctrl-C first of all
         show.end(None)
         raise
-    show.end("length")
+    show.end("length")  # with -n 0; otherwise each has ended for its own reason
 
 
 def parse(name: str, add_arguments: Callable[[argparse.ArgumentParser], Any]) -> tuple[argparse.Namespace, Settings]:

@@ -49,7 +49,7 @@ def attn(x, p, config, kv=None, noise=None):
 
 
 def attend_to_past(qkv, H, kv):
-    """qkv (1,R,3C), the new positions of every group in one row -> y (1,R,C); each group attends to its own keys"""
+    """qkv (1,R,3C), the new positions of every group in one row; kv: of each its KV and its rows -> y (1,R,C)"""
     ys = []
     for past, rows in kv:
         q, k, v = split_qkv(qkv[:, rows].reshape(len(past.k), -1, qkv.shape[-1]), H)     # (B,H,T,D)
@@ -60,13 +60,13 @@ def attend_to_past(qkv, H, kv):
 
 def attention_in_tiles(q, k, v):
     """As attention: TILE queries at a time need no key after their last, and their scores stay in the cache"""
-    T, past = q.shape[2], k.shape[2] - q.shape[2]
+    T, S = q.shape[2], k.shape[2]
     if T <= TILE:
         return attention(q, k, v)[0]
     ys = []
     for t in range(0, T, TILE):
-        S = past + t + TILE
-        ys.append(attention(q[:, :, t : t + TILE], k[:, :, :S], v[:, :, :S])[0])
+        end = S - T + t + TILE                                           # of the keys that the last of them sees
+        ys.append(attention(q[:, :, t : t + TILE], k[:, :, :end], v[:, :, :end])[0])
     return np.concatenate(ys, 2)
 
 

@@ -71,11 +71,11 @@ def check_stop(stop: Any) -> tuple[set[int], list[bytes]]:
     if not all(is_index(s) or (isinstance(s, str) and s) for s in stop):
         raise GPTError(sentence)
     texts = [s for s in stop if isinstance(s, str)]
+    if any("\ufffd" in text for text in texts):
+        raise GPTError(f"stop is {stop!r}: a text has U+FFFD, which stands for bytes that are no text.")
     try:
-        if any("\ufffd" in text for text in texts):  # which stands for bytes that are none
-            raise ValueError
         return {operator.index(s) for s in stop if not isinstance(s, str)}, [text.encode() for text in texts]
-    except ValueError:
+    except UnicodeEncodeError:
         raise GPTError(f"stop is {stop!r}: a text has a character that UTF-8 can't write.") from None
 
 

@@ -43,7 +43,7 @@ def best(z, k):
 
 
 def likeliest(logits, k):
-    """logits (V,) -> the k best ids, and the probability of every id"""
+    """logits (V,) -> the k best ids, and the log of the probability of every id"""
     z = logits.astype(np.float64)
-    e = np.exp(z - z.max())
-    return best(z, min(k, len(z))), e / e.sum()
+    z -= z.max()
+    return best(z, min(k, len(z))), z - np.log(np.exp(z).sum())

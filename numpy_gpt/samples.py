@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 import time
 from typing import Any
@@ -14,7 +15,7 @@ from .tokenizer import Tokenizer
 
 REASONS = {"id": "eot", "text": "stop", "length": "length"}  # the only id that ends a sample is eot
 
-PIECE = 1000  # characters, which Python keeps in its buffer when it is interrupted
+PIECE = 1000  # characters: so few fit into Python's buffer whole, where Ctrl-C can't cut them
 
 
 class Sample:
@@ -42,10 +43,13 @@ class Sample:
             self.unshown += new
 
     def step(self, draw: Draw) -> dict[str, Any]:
-        best, p = likeliest(draw.logits, self.args.logprobs)
-        ids = [draw.token, *best.tolist()]
-        token, *others = ({"id": i, "text": self.tokenizer.decode([i]), "probability": float(p[i])} for i in ids)
+        best, logprobs = likeliest(draw.logits, self.args.logprobs)
+        token, *others = (self.told_of(i, float(logprobs[i])) for i in [draw.token, *best.tolist()])
         return token | {"best": others}
+
+    def told_of(self, token: int, logprob: float) -> dict[str, Any]:
+        text = self.tokenizer.decode([token])
+        return {"id": token, "text": text, "logprob": logprob, "probability": math.exp(logprob)}
 
     def end(self, reason: str | None, timings: dict[str, float | None]) -> None:
         self.ended = True
@@ -59,7 +63,7 @@ class Sample:
 
 
 def line(step: dict[str, Any]) -> str:
-    """' time' 0.998   ' time' 0.998, ' there' 0.001"""
+    """The token and its probability in 24 columns, then those of the best: "," 0.773   "," 0.773, " there" 0.221"""
     tokens = [step, *step["best"]]
     token, *best = (f"{json.dumps(t['text'], ensure_ascii=False)} {t['probability']:.3f}" for t in tokens)
     return f"{token:24} {', '.join(best)}\n"
@@ -104,7 +108,7 @@ class Show:
                 self.write(self.separator + self.prompt)
 
     def end(self, reason: str | None) -> None:
-        """of those that haven't ended, and of all"""
+        """End those that haven't, for this reason; a terminal is told how long all of them took"""
         for sample, drawn in zip(self.samples, self.drawn, strict=True):
             if not sample.ended:
                 sample.end(reason, self.timings(drawn))
@@ -115,7 +119,7 @@ class Show:
             tell(f"{sum(self.drawn)} tokens: {told}")
 
     def timings(self, drawn: int, samples: int = 1) -> dict[str, float | None]:
-        """of so many tokens; the first of each sample comes with the prefill"""
+        """What so many tokens took; the first of each sample comes with the prefill"""
         first = self.first or self.started
         decode_s = time.perf_counter() - first if self.first else 0.0
         return {

@@ -6,13 +6,14 @@ from .tokenizer import Tokenizer
 
 
 class Text:
-    """Holds back what may still become a character, or a text of stop; what comes with that text isn't said at all"""
+    """Holds back what may still become a character, or a text of stop; of that text and what follows nothing is said"""
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()):
         self.decoder = tokenizer.decoder()
         self.stop = stop
         self.held = ""
         self.said = ""
+        self.stopped = False
 
     def feed(self, token: int) -> str:
         self.held += self.decoder.feed(token)
@@ -20,6 +21,8 @@ class Text:
         return self.say(len(self.held) - max(begun, default=0))
 
     def end(self) -> str:
+        if self.stopped:  # what the decoder may still hold comes after the text of stop
+            return ""
         self.held += self.decoder.flush()
         return self.say(len(self.held))
 
@@ -29,4 +32,5 @@ class Text:
         new = self.held[: min(stops, default=n)]
         self.held = "" if stops else self.held[n:]
         self.said += new
+        self.stopped = bool(stops)
         return new

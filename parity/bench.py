@@ -1,8 +1,8 @@
 """python -m parity bench: how fast are NumPy and PyTorch, and how fast could they be?
 
-Each work is done in turn by numpy_gpt, by torch_gpt without compiling, and as its floor: the products with the weights
-alone, or for AdamW the bytes alone. The model has random weights, the sizes of the 124M, and float32; tokens are drawn
-greedily. Nothing else should run meanwhile.
+Each work is done in turn by numpy_gpt, by torch_gpt without compiling (with torch.optim.AdamW), and as its floor: the
+products with the weights alone, or for AdamW the bytes alone. The model has random weights, the sizes of the 124M, and
+float32; tokens are drawn greedily. Nothing else should run meanwhile.
 """
 
 import argparse
@@ -26,7 +26,9 @@ def main(argv):
     )
     parser.add_argument("--json", action="store_true", help="medians, minima and maxima in seconds, and the machine")
     parser.add_argument("--quick", action="store_true", help="two layers of the twelve, and three rounds of the seven")
-    parser.add_argument("--device", default="cpu", help="PyTorch's; on cuda also compiled, in bfloat16, 64 at once")
+    parser.add_argument(
+        "--device", default="cpu", help="PyTorch's; cuda also decodes compiled, in bfloat16, up to 64 at once"
+    )
     args = parser.parse_args(argv)
     memory.keep_freed()
     config, rounds = (Config(n_layer=2), 3) if args.quick else (Config(), 7)

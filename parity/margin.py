@@ -6,25 +6,26 @@ from numpy_gpt.noise import uniform
 
 
 def margin(z, token, cuts, seed, step):
-    """The least d for which token is drawn from logits that are nowhere more than d away from z
+    """The least d for which one of three moves of the logits by d brings token forth
 
-    It goes up by d, what stands in its way goes down by d, and the others go either way together, or stay.
+    It goes up by d, what was drawn in its stead goes down by d, and the others stay, or all go up, or all down. Moving
+    each by itself may do with less: this is an upper bound.
     """
-    best = choice(z, cuts, seed, step)
-    if token == best:
+    drawn = choice(z, cuts, seed, step)
+    if token == drawn:
         return 0.0
-    high = next(d for d in 2.0 ** np.arange(-40, 11) if comes_within(d, z, token, best, cuts, seed, step))
+    high = next(d for d in 2.0 ** np.arange(-40, 11) if comes_within(d, z, token, drawn, cuts, seed, step))
     low = high / 2
     for _ in range(20):
         middle = (low + high) / 2
-        low, high = (low, middle) if comes_within(middle, z, token, best, cuts, seed, step) else (middle, high)
+        low, high = (low, middle) if comes_within(middle, z, token, drawn, cuts, seed, step) else (middle, high)
     return high
 
 
-def comes_within(d, z, token, best, cuts, seed, step):
+def comes_within(d, z, token, drawn, cuts, seed, step):
     for others in (0, d, -d):
         moved = z + others
-        moved[token], moved[best] = z[token] + d, z[best] - d
+        moved[token], moved[drawn] = z[token] + d, z[drawn] - d
         if choice(moved, cuts, seed, step) == token:
             return True
     return False

@@ -2,7 +2,7 @@
 
 Each function of numpy_gpt's maths is changed in every way that mutate.py knows, one at a time and in this process, and
 tests run until one fails. A mutant that computes the same, so that no test can see it, stands in equivalents.py with
-its reason. The suite is the tests of this folder, but for those that draw their own inputs or start a process.
+its reason. The suite is the tests of FILES, but for those that draw their own inputs or start a process.
 
 exit status: 0 where all mutants are caught or equivalent, 1 where one survives, 2 on wrong usage
 """

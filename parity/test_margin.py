@@ -21,7 +21,7 @@ def test_what_is_drawn_has_no_margin_and_what_is_second_half_the_gap():
 
 
 def test_a_token_beyond_a_cut_must_cross_it():
-    """With these seeds 0 is drawn of all three; of the best two alone it can't be"""
+    """With this seed 0 is drawn of all three; of the best two alone it can't be"""
     z = np.array([0.0, 1.0, 0.4])
     seed = next(seed for seed in range(100) if choice(z, (1, 0, 1), seed, 0) == 0)
     assert margin(z, 0, (1, 2, 1), seed, 0) == pytest.approx(0.2)

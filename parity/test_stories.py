@@ -1,7 +1,7 @@
 """Do both packages tell the same stories, hundreds of them, but where rounding decides?
 
-Tokens may differ where the two that compete are closer than four times the measured error of the logits, so that a
-move of each by twice the error turns the choice.
+Tokens may differ where a move of the logits by twice their measured error brings each of the two forth: two that
+compete are then closer than four times the error.
 """
 
 import numpy as np

@@ -38,8 +38,11 @@ def works(config: Config, directory: Path, device: str) -> Iterator[Work]:
     def both(f, *args):
         return {"numpy": partial(f, numpy_gpt, ours, *args), "torch": partial(f, torch_gpt, theirs, *args)}
 
-    yield Work("start to first token", both(start))
-    yield Work("load", both(load, directory))
+    yield Work("start to first token", {"numpy": partial(start, numpy_gpt), "torch": partial(start, torch_gpt)})
+    yield Work(
+        "load",
+        {"numpy": lambda: partial(numpy_gpt.load, directory), "torch": lambda: partial(torch_gpt.load, directory)},
+    )
     yield Work(f"read {LONG} tokens", both(decode, 1, LONG, 0, 1) | {"floor": partial(products, ours, LONG, 1)})
     for n in (1, 8):
         floor = partial(products, ours, n, n, NEW)
@@ -59,7 +62,7 @@ def works(config: Config, directory: Path, device: str) -> Iterator[Work]:
     )
 
 
-def start(package, m):
+def start(package):
     """In a process of its own, all imports included: the storyteller's first token"""
     return partial(
         subprocess.run,
@@ -69,7 +72,7 @@ def start(package, m):
     )
 
 
-def load(package, m, directory):
+def load(package, directory):
     return partial(package.load, directory)
 
 
@@ -86,7 +89,7 @@ def consume(tokens, n):
 
 
 def losses(package, m):
-    """Its loss is a number: it has come back from where it was computed"""
+    """float waits until the loss has come back from the device"""
     batch = random_batch(m.config, B, T)
 
     def run():

@@ -177,7 +177,7 @@ def test_a_token_of_stop_is_left_out():
         ({"temperature": 10**400}, "temperature is 1000"),
         ({"temperature": np.complex64(1)}, "temperature is np.complex64"),
         ({"stop": [True]}, r"stop is \[True\]"),
-        ({"stop": ["\ufffd"]}, "a text has a character that UTF-8 can't write"),
+        ({"stop": ["\ufffd"]}, r"a text has U\+FFFD"),
         ({"stop": ("\udcff",)}, "a text has a character that UTF-8 can't write"),
         ({"ids": 7}, "ids is 7: it must be a list of token ids"),
         ({"ids": "text"}, "ids is 'text': it must be a list of token ids"),

@@ -99,6 +99,15 @@ def test_what_may_become_a_stop_is_held_back_and_said_after_all():
     assert "upon" not in "".join(said[-2:])
 
 
+def test_nothing_is_said_from_a_stop_on_though_a_character_was_begun():
+    class Tokenizer(type(M.tokenizer)):
+        def token(self, i):
+            return b"x. \xf0\x9f"
+
+    t = Text(Tokenizer(M.tokenizer.encoder, M.tokenizer.merges), ["."])
+    assert (t.feed(0), t.end(), t.said) == ("x", "", "x")
+
+
 @settings(max_examples=500)
 @given(
     pieces=st.lists(st.sampled_from(["a", "b", "ab", " ", "aab", "ba"]), max_size=12),
@@ -129,8 +138,9 @@ def test_each_step_shows_its_best_tokens():
     (o,) = objects("Once upon a", "-n", "3", "--temperature", "0", "--logprobs", "2")
     assert [step["id"] for step in o["logprobs"]] == o["tokens"]
     for step in o["logprobs"]:
-        assert step["best"][0] == {name: step[name] for name in ("id", "text", "probability")}
+        assert step["best"][0] == {name: step[name] for name in ("id", "text", "logprob", "probability")}
         assert 1 > step["best"][0]["probability"] > step["best"][1]["probability"] > 0
+        assert step["probability"] == pytest.approx(np.exp(step["logprob"]))
     lines = text("Once upon a", "-n", "3", "--temperature", "0", "--logprobs", "2").splitlines()
     assert [json.loads(line[: line.rindex('" ', 0, 24) + 1]) for line in lines] == [s["text"] for s in o["logprobs"]]
 
@@ -191,7 +201,7 @@ def test_nothing_is_asked_for():
         (["--num-samples", "0"], 2, "num_samples is 0: it must be from 1 to 4096"),
         (["--logprobs", "-1"], 2, "logprobs is -1: it must be at least 0"),
         (["--stop", ""], 2, "stop is ['']: give a list"),
-        (["--stop", "\ufffd"], 2, "a text has a character that UTF-8 can't write"),
+        (["--stop", "\ufffd"], 2, "a text has U+FFFD, which stands for bytes that are no text"),
         (["--num-samples", "1000000000000"], 2, "it must be from 1 to 4096"),
         (["-f", "x"], 2, "there is a prompt and a file"),
         (["--model", "nosuch"], 3, "nosuch is no file or directory here, nor a model's name: storyteller, 124M"),

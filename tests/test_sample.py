@@ -93,8 +93,8 @@ def test_seed_and_step_count():
 
 
 def test_the_likeliest_come_in_order_with_their_probabilities():
-    ids, p = likeliest(Z, 3)
+    ids, logprobs = likeliest(Z, 3)
     assert ids.tolist() == [1, 4, 3]
-    np.testing.assert_allclose(p, softmax(Z))
+    np.testing.assert_allclose(np.exp(logprobs), softmax(Z))
     assert len(likeliest(Z, 100)[0]) == 6
     assert best(Z, 1).tolist() == [1]

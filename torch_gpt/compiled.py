@@ -1,8 +1,8 @@
 """Decoding for GPUs: a step compiled and, on CUDA, replayed as one graph.
 
 A graph repeats the same kernels on the same addresses. So all sequences stand in one kv of a fixed size, a row each,
-the position of each is in a tensor, and what has ended stays. Prompts, and what is read again where the context is
-full, go through gpt2_next into views of that kv.
+the position of each is in a tensor, and what has ended stays. Prompts go through gpt2_next into kvs of their own, which
+the first step moves into that one; what is read again where the context is full goes through it too.
 """
 
 import weakref
@@ -59,7 +59,7 @@ class Decoder:
     def read(self, groups, kv):
         p, config = self.m.params, self.m.config
         tokens, positions, _, last = one_row(groups, [past[0].length for past in kv])
-        if not tokens.size == len(last) == self.R:
+        if not tokens.size == len(last) == self.R:  # a group alone, or more than one token of each
             return gpt2_next(groups, p, config, kv)
         if not self.held:
             self.step.hold(kv)
@@ -102,8 +102,8 @@ class Step:
             whole.k.zero_()  # of what is masked: 0 * nan would be nan
             whole.v.zero_()
             k, v = (a.split([len(layer.k) for layer in layers]) for a in (whole.k, whole.v))
-            for layer, *places in zip(layers, k, v, strict=True):
-                layer.move(*places)
+            for layer, *room in zip(layers, k, v, strict=True):
+                layer.move(*room)
 
     def next_logits(self, p, config, rows):
         self.rows.copy_(torch.from_numpy(rows))
@@ -114,11 +114,11 @@ class Step:
         kept = self.logits[:, :V]
         kept.copy_(logits)
         self.number.fill_(number)
-        return self.graphs[draw, V](finite, draw, kept, self.cuts, self.keys, self.number).tolist()
+        return self.graphs[draw, V](draw_if_finite, draw, kept, self.cuts, self.keys, self.number).tolist()
 
 
-class Row(NamedTuple):
-    """A KV whose sequences stand at positions (B,) that the device alone knows"""
+class FixedKV(NamedTuple):
+    """A KV of a fixed size, whose sequences stand at positions (B,) that the device alone knows"""
 
     k: torch.Tensor
     v: torch.Tensor
@@ -127,9 +127,9 @@ class Row(NamedTuple):
 
     def append(self, k, v):
         """k, v (B,H,1,D) of one new token each -> (B,H,N,D), which the mask is for"""
-        rows = torch.arange(len(k), device=k.device)
-        self.k[rows, :, self.positions] = k[:, :, 0]
-        self.v[rows, :, self.positions] = v[:, :, 0]
+        sequences = torch.arange(len(k), device=k.device)
+        self.k[sequences, :, self.positions] = k[:, :, 0]
+        self.v[sequences, :, self.positions] = v[:, :, 0]
         return self.k, self.v
 
 
@@ -139,12 +139,12 @@ def next_logits(p, config, kv, positions, tokens):
     mask = (past <= positions[:, None])[:, None, None]  # (R,1,1,N)
     x = embedding(tokens[None], p.wte, p.wpe, positions)  # (1,R,C)
     for p_i, kv_i in zip(p.h, kv, strict=True):
-        x = block(x, p_i, config, [(Row(kv_i.k, kv_i.v, positions, mask), slice(None))])
+        x = block(x, p_i, config, [(FixedKV(kv_i.k, kv_i.v, positions, mask), slice(None))])
     x = layernorm(x, *p.ln_f)
     return unembedding(x, p.wte if p.head is None else p.head.w)[0]
 
 
-def finite(draw, logits, cuts, keys, number):
+def draw_if_finite(draw, logits, cuts, keys, number):
     """(R,) ids, or -1 where the logits are not finite: so nothing has to be asked of the device before"""
     return draw(logits, *cuts, keys, number).where(logits.isfinite().all(-1), -1)
 

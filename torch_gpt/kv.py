@@ -7,7 +7,7 @@ import torch
 
 
 class KV:
-    mask = None  # all that append returns may be seen, by the last of the new tokens
+    mask = None  # the causal one; compiled.py's kv has another
 
     def __init__(self, B, H, N, D, dtype=torch.float32, device="cpu"):
         self.k = torch.empty((B, H, N, D), dtype=dtype, device=device)
@@ -22,7 +22,7 @@ class KV:
         return self.k[:, :, : self.length], self.v[:, :, : self.length]
 
     def move(self, k, v):
-        """Into these (B,H,N,D), with all that is there"""
+        """From now on in these (B,H,N,D), with all that is there"""
         k[:, :, : self.length] = self.k[:, :, : self.length]
         v[:, :, : self.length] = self.v[:, :, : self.length]
         self.k, self.v = k, v

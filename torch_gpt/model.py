@@ -49,7 +49,7 @@ def attn(x, p, config, kv=None, noise=None):
 
 
 def attend_to_past(qkv, H, kv):
-    """qkv (1,R,3C), the new positions of every group in one row -> y (1,R,C); each group attends to its own keys"""
+    """qkv (1,R,3C), the new positions of every group in one row; kv: of each its KV and its rows -> y (1,R,C)"""
     ys = []
     for past, rows in kv:
         q, k, v = split_qkv(qkv[:, rows].reshape(len(past.k), -1, qkv.shape[-1]), H)     # (B,H,T,D)

@@ -47,17 +47,18 @@ def attention(q, k, v, rate=0.0, noise=None, mask=None):
     s = q kᵀ / sqrt(D)      p = softmax(s where allowed)      y = dropout(p) v
     q, y (B,H,T,D)      k, v (B,H,S,D)      s, p (B,H,T,S)
 
-    PyTorch's is_causal aligns the mask to the upper left, right where T = S alone; elsewhere the mask is handed in.
-    Its kernel can't take our dropout either: with dropout the formula is spelled out.
+    PyTorch's is_causal aligns the mask to the upper left, right where T = S alone; elsewhere its kernel gets ours.
+    Where a kv has a fixed size, mask (B,1,T,S) stands in for the causal one, without dropout. The kernel can't take our
+    dropout either: with it the formula is spelled out.
     """
-    if mask is not None:                              # (B,1,T,S): another one than the causal
+    if mask is not None:
         return F.scaled_dot_product_attention(q, k, v, mask)
     T, S, D = q.shape[-2], k.shape[-2], q.shape[-1]
-    mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
+    causal = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
     if noise is None or rate == 0:
-        return F.scaled_dot_product_attention(q, k, v, None if T in (1, S) else mask, is_causal=T == S)
+        return F.scaled_dot_product_attention(q, k, v, None if T in (1, S) else causal, is_causal=T == S)
     s = q @ k.mT / math.sqrt(D)                       # (B,H,T,S)
-    p = softmax(s.masked_fill(~mask, -math.inf))      # (B,H,T,S)
+    p = softmax(s.masked_fill(~causal, -math.inf))      # (B,H,T,S)
     return dropout(p, rate, noise) @ v                # (B,H,T,D)
 
 

@@ -17,14 +17,14 @@ def sample(logits, temperature, top_k, top_p, seeds, step):
 
 
 def rule(temperature, top_k, top_p, V):
-    """One of the three below and the cuts for it, numbers or tensors of one: these decide no shape and no branch"""
+    """greedy, from_all or from_best, and the cuts, as numbers or tensors of one: no shape or branch depends on them"""
     k = min(top_k, V) or V
     if temperature == 0:
-        return best, temperature, k, top_p
+        return greedy, temperature, k, top_p
     return from_all if top_p == 1 and k == V else from_best, temperature, k, top_p
 
 
-def best(logits, temperature, k, top_p, keys, step):
+def greedy(logits, temperature, k, top_p, keys, step):
     return logits.argmax(-1)
 
 
