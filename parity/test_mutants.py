@@ -1,5 +1,7 @@
 """Does `python -m parity mutants` break what it says, put it back, and tell when nobody sees it?"""
 
+from pathlib import Path
+
 import pytest
 
 from numpy_gpt import ops
@@ -82,3 +84,12 @@ def test_a_wrong_or_stale_list_of_equivalents_gives_status_1(monkeypatch, capsys
     out = capsys.readouterr().out
     assert "CAUGHT THOUGH LISTED AS EQUIVALENT: test_of_rows" in out
     assert "listed as equivalent, but no mutant: rows: return a.reshape(7, a.shape[-1])" in out
+
+
+def test_readme_counts_the_mutants_that_there_are():
+    n = sum(len(list(mutants_of(function))) for function in mutants.FUNCTIONS)
+    equivalent = len(mutants.EQUIVALENT)
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    assert f"of {n:,} mutants {n - equivalent:,} are caught, and {equivalent} are equivalent." in " ".join(
+        readme.split()
+    )
