@@ -10,9 +10,10 @@ import torch
 
 import numpy_gpt
 import torch_gpt
+from numpy_gpt import batch
 from numpy_gpt.params import tree_map
 
-from .margin import margin
+from .margin import choice, margin
 
 STORY = numpy_gpt.load("storyteller")
 TRUTH = STORY._replace(params=tree_map(lambda a: a.astype(np.float64), STORY.params))
@@ -58,9 +59,33 @@ def test_stories_are_the_same_but_where_rounding_decides(options, device):
     assert len(found) <= 1
 
 
+def without_a_kv(logits, prompt, n, cuts, seed):
+    """All that there is is read for every token; n is too small to fill the context"""
+    new: list[int] = []
+    for step in range(n):
+        new.append(choice(np.asarray(logits([[*prompt, *new]]), np.float64), cuts, seed, step))
+    return new
+
+
+@pytest.mark.parametrize("package", [numpy_gpt, torch_gpt], ids=["numpy", "torch"])
+def test_a_kv_and_how_it_is_filled_change_nothing_but_rounding(package, device):
+    """70 continuations in float32: by the definition and without a kv, and prompts read together, 3 tokens at a time"""
+    prompts = [STORY.tokenizer.encode(text) for text in BEGINNINGS] * 10
+    m = STORY if package is numpy_gpt else torch_gpt.from_numpy(STORY, device)
+    logits = our_logits if package is numpy_gpt else their_logits(m)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch, "CHUNK", 3)
+        ours = package.complete_batch(m, prompts, 20, 0.8, 0, 0.95, seed=7)
+    seeds = [7 + i // len(BEGINNINGS) for i in range(len(prompts))]
+    plain = [without_a_kv(logits, p, 20, (0.8, 0, 0.95), seed) for p, seed in zip(prompts, seeds, strict=True)]
+    found = differences(ours, plain, prompts, {"temperature": 0.8, "top_p": 0.95}, 7, [logits])
+    assert [pair for pair in found if not pair[0] <= pair[1] < 1e-4] == []
+    assert len(found) <= 1
+
+
 @pytest.mark.parametrize("options", [{"temperature": 0}, {}, {"temperature": 0.8, "top_p": 0.95}, {"top_k": 40}])
 def test_the_margin_explains_what_coarser_numbers_say(options, device):
-    """bfloat16 errs 20,000 times as much, so that many stories part; each where the margin allows it"""
+    """bfloat16 errs so much more that many stories part; each where the margin allows it"""
     prompts = [STORY.tokenizer.encode(text) for text in BEGINNINGS] * 6
     twin = torch_gpt.from_numpy(STORY, device, torch.bfloat16)
     ours = numpy_gpt.complete_batch(STORY, prompts, 40, **options, seed=7)
