@@ -1,9 +1,11 @@
 """How every command ends: with a sentence instead of a traceback, and with a status that a script can go by."""
 
 import os
+import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
 
 from .errors import CheckpointError, GPTError
 
@@ -31,6 +33,25 @@ def run(name: str, main: Callable[[], int | None], failed: int = 1) -> int:
             return 0
         tell(f"{name}: the output can't be written: {e.strerror}.")
         return failed
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits for the end of this, however slow a reader is; a second one doesn't"""
+    came: list[bool] = []
+
+    def wait(*_: Any) -> None:
+        if came:
+            raise KeyboardInterrupt
+        came.append(True)
+
+    before = signal.signal(signal.SIGINT, wait)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
 
 
 def tell(text: str) -> None:

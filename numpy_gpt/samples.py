@@ -8,14 +8,14 @@ import time
 from typing import Any
 
 from .batch import Draw
-from .command import tell
+from .command import tell, uninterrupted
 from .sample import likeliest
 from .text import Text
 from .tokenizer import Tokenizer
 
 REASONS = {"id": "eot", "text": "stop", "length": "length"}  # the only id that ends a sample is eot
 
-PIECE = 1000  # characters: so few fit into Python's buffer whole, where Ctrl-C can't cut them
+PIECE = 1000  # characters: a pipe takes so few whole, where Python's unbuffered stdout would lose the rest of more
 
 
 class Sample:
@@ -98,9 +98,9 @@ class Show:
         while self.shown < len(self.samples):
             sample = self.samples[self.shown]
             if sample.ended or not self.args.no_stream:
-                while sample.unshown:  # Ctrl-C may come while a slow reader is waited for: nothing is written twice
-                    piece, sample.unshown = sample.unshown[:PIECE], sample.unshown[PIECE:]
-                    self.write(piece)
+                with uninterrupted():  # nothing is shown by half, or twice
+                    self.write(sample.unshown)
+                    sample.unshown = ""
             if not sample.ended:
                 return
             self.shown += 1
@@ -131,5 +131,5 @@ class Show:
 
     @staticmethod
     def write(text: str) -> None:
-        if text and sys.stdout:
-            print(text, end="", flush=True)
+        for start in range(0, len(text) if sys.stdout else 0, PIECE):
+            print(text[start : start + PIECE], end="", flush=True)

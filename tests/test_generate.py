@@ -198,7 +198,8 @@ PIPES = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subpr
 
 
 def test_text_streams_and_ctrl_c_keeps_it(endless):
-    with subprocess.Popen([*endless, "--temperature", "0"], **PIPES) as process:
+    buffered = os.environ | {"PYTHONUNBUFFERED": ""}
+    with subprocess.Popen([*endless, "--temperature", "0"], **PIPES, env=buffered) as process:
         said = process.stdout.read(10000)
         process.send_signal(signal.SIGINT)
         rest, err = process.communicate(timeout=60)
@@ -218,10 +219,12 @@ def test_nobody_reads_on(endless):
         assert (process.wait(timeout=60), err) == (0, b"")
 
 
-def test_ctrl_c_while_a_reader_is_slow_repeats_nothing():
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_ctrl_c_while_a_reader_is_slow_loses_and_repeats_nothing(unbuffered):
     """The pipe is full of a line when it comes"""
     flags = ["--seed", "1", "--logprobs", "2048", "--json", "--num-samples", "3"]
-    with subprocess.Popen([*COMMAND, "Tom", *flags], **PIPES) as process:
+    env = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    with subprocess.Popen([*COMMAND, "Tom", *flags], **PIPES, env=env) as process:
         said = process.stdout.read(1)
         process.send_signal(signal.SIGINT)
         rest, err = process.communicate(timeout=60)
