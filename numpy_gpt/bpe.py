@@ -7,6 +7,7 @@ counts of the pairs in them; those are kept up to date, and a heap has the most 
 
 import heapq
 import json
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from itertools import pairwise
@@ -16,7 +17,7 @@ import regex
 
 from .errors import GPTError
 from .files import make_directory, replacing
-from .tokenizer import BYTES, EOT, OPENAI, PATTERN, SIGNS
+from .tokenizer import BYTES, EOT, OPENAI, PATTERN, SIGNS, Tokenizer
 
 Pair = tuple[int, int]
 FIRST = len(BYTES)  # the id of the first merge
@@ -116,3 +117,10 @@ def write(directory: str | Path, merges: list[Pair]) -> None:
     for name, text in zip(OPENAI, (json.dumps(ids), "\n".join(lines) + "\n"), strict=True):
         with replacing(Path(directory, name)) as f:
             f.write(text.encode())
+
+
+def tokenizer(merges: list[Pair]) -> Tokenizer:
+    """As it is read from the two files; without merges every byte is a token"""
+    with tempfile.TemporaryDirectory() as directory:
+        write(directory, merges)
+        return Tokenizer(*(Path(directory, name) for name in OPENAI))

@@ -45,6 +45,12 @@ def uniform(seed, step, ids):
     return (words + 0.5) * 2.0**-32
 
 
+def below(n, seed, step, numbers):
+    """A whole number from 0 to n - 1 for each of these sequences of a step: where its window starts"""
+    words = philox((numbers, step % 2**32, 0, 2**32 - 1), key(seed)).astype(np.uint64)
+    return np.floor((words[:, 0] << 21 | words[:, 1] >> 11) * 2.0**-53 * n).astype(np.int64)
+
+
 class Noise(NamedTuple):
     """The name of a stream of random bytes: one for every sequence, step and place in the model"""
 

@@ -1,0 +1,164 @@
+"""Text to tokens, tokens to windows.
+
+The tokens of a text are made once for a vocabulary and kept in the user's cache, under a name that the contents of both
+give; from there they are mapped, so that neither text nor tokens need fit into memory. A window is a row of tokens to
+read, and the same row one further: what follows each of them.
+"""
+
+import codecs
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import regex
+
+from .download import cache
+from .errors import GPTError
+from .files import locked, make_directory, replacing
+from .noise import below
+from .tokenizer import EOT, Tokenizer
+
+PIECE = 1 << 20  # bytes that are read and tokenised at a time
+THREADS = os.cpu_count() or 1
+# After a word and before a space every piece of the tokenizer's pattern ends, wherever the text was begun to be read.
+# The spaces after a mark belong to the mark.
+LAST_CUT = regex.compile(rf"(?r)(?<=\S)(?<!{regex.escape(EOT)})(?=\s)")
+MARK = regex.compile(rf"\s*{regex.escape(EOT)}\s*")
+FORMAT = b"1"  # counts up when the same text and vocabulary give other tokens
+
+
+class Split(NamedTuple):
+    """One row of tokens to train on, one to see how well it went"""
+
+    train: np.ndarray
+    val: np.ndarray
+
+
+def split(tokens: np.ndarray, share: float = 0.1) -> Split:
+    """The last of them are for validation"""
+    at = int((1 - share) * len(tokens))
+    return Split(tokens[:at], tokens[at:])
+
+
+def tokenize(files: Iterable[str | Path], tokenizer: Tokenizer) -> np.ndarray:
+    """The files in one row of ids, mapped from a file; <|endoftext|> stands where they or their documents meet"""
+    files = [Path(file) for file in files]
+    directory = cache() / "numpy_gpt" / "tokens"
+    make_directory(directory)
+    n_vocab = tokenizer.n_vocab
+    dtype = np.dtype("<u2" if n_vocab <= 1 << 16 else "<u4")
+    path = directory / f"{key(files, tokenizer)}.u{8 * dtype.itemsize}"
+    with locked(directory):
+        if not path.exists():
+            with replacing(path) as f, progress(files, "tokens") as bar:
+                for row in rows(pieces(files, bar.update), tokenizer):
+                    f.write(row.astype(dtype).data)
+    return np.asarray(np.memmap(path, dtype, "r")) if path.stat().st_size else np.empty(0, dtype)
+
+
+def key(files: list[Path], tokenizer: Tokenizer) -> str:
+    """What a text and a vocabulary are called: the same for the same contents, wherever they lie"""
+    digests = [hashlib.sha256(part).digest() for part in (FORMAT, *tokenizer.files)]
+    for file in files:
+        with opened(file) as f:
+            digests.append(hashlib.file_digest(f, "sha256").digest())
+    return hashlib.sha256(b"".join(digests)).hexdigest()[:32]
+
+
+def progress(files, what):
+    from tqdm import tqdm
+
+    size = sum(os.path.getsize(file) for file in files)
+    return tqdm(desc=what, total=size, unit="B", unit_scale=True, disable=None, leave=False)
+
+
+def rows(texts: Iterable[str | None], tokenizer: Tokenizer) -> Iterator[np.ndarray]:
+    """The ids of each piece, a few of them at once: tiktoken lets other threads run"""
+
+    def encode(text):
+        return np.array(mark if text is None else tokenizer.encode(text), np.uint32)
+
+    mark = [] if tokenizer.eot is None else [tokenizer.eot]
+    texts = iter(texts)
+    with ThreadPoolExecutor(THREADS) as pool:
+        while some := list(islice(texts, 2 * THREADS)):
+            yield from pool.map(encode, some)
+
+
+def pieces(files: Iterable[Path], done=lambda nbytes: None) -> Iterator[str | None]:
+    """The text of all files, in pieces whose tokens are those of the whole; None between two documents"""
+    parted, begun = False, False
+    for file in files:
+        parted = begun
+        for text in read(file, done):
+            for i, part in enumerate(MARK.split(text)):
+                parted |= begun and i > 0
+                if part:
+                    if parted:
+                        yield None
+                    yield part
+                    parted, begun = False, True
+
+
+def read(file: Path, done=lambda nbytes: None) -> Iterator[str]:
+    """The text of a file, in pieces of some PIECE bytes"""
+    utf8, text = codecs.getincrementaldecoder("utf-8")(), ""
+    with opened(file) as f:
+        for n, block in enumerate(iter(lambda: f.read(PIECE), b"")):
+            text += decoded(file, utf8, block, n * PIECE)
+            text = text.removeprefix("\ufeff") if n == 0 else text
+            cut = LAST_CUT.search(text)
+            if cut:
+                yield text[: cut.start()]
+                text = text[cut.start() :]
+            done(len(block))
+        decoded(file, utf8, b"", f.tell())
+    yield text
+
+
+def decoded(file, utf8, block, start):
+    try:
+        return utf8.decode(block, final=not block)
+    except UnicodeDecodeError as e:
+        at = start + len(block) - len(e.object) + e.start  # the decoder kept the beginning of a character
+        raise GPTError(f"{file} is no UTF-8 text: byte {at} is {e.object[e.start]:#04x}.") from None
+
+
+def opened(file):
+    try:
+        return open(file, "rb")
+    except (OSError, ValueError) as e:  # ValueError: a NUL in the name
+        raise GPTError(f"{file} can't be read: {getattr(e, 'strerror', e)}.") from None
+
+
+def windows(tokens: np.ndarray, context: int, stride: int | None = None) -> np.ndarray:
+    """(n, context + 1) views, each `stride` after the one before, or where it ended: [:, :-1] is read, [:, 1:] follows"""
+    return np.lib.stride_tricks.sliding_window_view(tokens, context + 1)[:: stride or context]
+
+
+def random_batch(tokens: np.ndarray, context: int, seed: int, step: int, numbers: np.ndarray):
+    """Windows from anywhere -> tokens, targets (B,T): the sequences with these numbers of a step, whoever asks"""
+    starts = below(len(tokens) - context, seed, step, numbers)
+    return pair(np.stack([tokens[start : start + context + 1] for start in starts]))
+
+
+def batches(tokens: np.ndarray, context: int, B: int, most: int = 0):
+    """tokens, targets (B,T), again and again: each token follows once; or, of more than `most` batches, evenly spread"""
+    n = (len(tokens) - 1) // context
+    chosen = np.arange(n)
+    if 0 < most * B < n:
+        chosen = np.arange(most * B) * n // (most * B)
+    for i in range(0, len(chosen), B):
+        yield pair(np.stack([tokens[k * context : (k + 1) * context + 1] for k in chosen[i : i + B]]))
+    if len(chosen) == n and n * context + 1 < len(tokens):
+        yield pair(tokens[None, n * context :])
+
+
+def pair(rows: np.ndarray):
+    rows = rows.astype(np.int64)
+    return rows[:, :-1], rows[:, 1:]
