@@ -137,7 +137,7 @@ def opened(file):
 
 
 def windows(tokens: np.ndarray, context: int, stride: int | None = None) -> np.ndarray:
-    """(n, context + 1) views, each `stride` after the one before, or where it ended: [:, :-1] is read, [:, 1:] follows"""
+    """(n, context + 1) views, `stride` apart or else one after the other: [:, :-1] is read, [:, 1:] is what follows"""
     return np.lib.stride_tricks.sliding_window_view(tokens, context + 1)[:: stride or context]
 
 
@@ -148,7 +148,7 @@ def random_batch(tokens: np.ndarray, context: int, seed: int, step: int, numbers
 
 
 def batches(tokens: np.ndarray, context: int, B: int, most: int = 0):
-    """tokens, targets (B,T), again and again: each token follows once; or, of more than `most` batches, evenly spread"""
+    """tokens, targets (B,T) in which every token follows once; or, of more than `most` batches, so many, evenly spread"""
     n = (len(tokens) - 1) // context
     chosen = np.arange(n)
     if 0 < most * B < n:

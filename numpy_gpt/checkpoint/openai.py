@@ -5,8 +5,9 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -39,8 +40,10 @@ TABLE = """
     head.w                  model/head/w                    V C
 """  # the leading 1 is the width of a convolution
 PREFIX = "model.ckpt"
-FILES = ("hparams.json", *OPENAI, f"{PREFIX}.{bundle.data_file(0, 1)}", f"{PREFIX}.index")
+TRAINING = ("training.json", "moments.safetensors")  # where a run stands: state.py writes and reads them
+FILES = ("hparams.json", *OPENAI, f"{PREFIX}.{bundle.data_file(0, 1)}", f"{PREFIX}.index", *TRAINING)
 STAGE = ".saving"
+Writers = Mapping[str, Callable[[BinaryIO], object]]
 
 
 def read(directory: Path) -> Contents:
@@ -90,7 +93,9 @@ def entries(config: Config) -> dict[str, Entry]:
     return found
 
 
-def write(directory: Path, config: Config, arrays: Mapping[str, np.ndarray], dtype, tokenizer) -> None:
+def write(
+    directory: Path, config: Config, arrays: Mapping[str, np.ndarray], dtype, tokenizer, training: Writers | None = None
+) -> None:
     """
     Killed at any moment, this leaves the old checkpoint or the new one, since `checkpoint` always points to a whole
     one: to the old one, then to the new one in STAGE, then to the new one in the old one's place.
@@ -101,6 +106,9 @@ def write(directory: Path, config: Config, arrays: Mapping[str, np.ndarray], dty
         settle(directory)
         with filling(stage):
             fill(stage, config, arrays, dtype, tokenizer)
+            for name, writer in (training or {}).items():
+                with replacing(stage / name) as f:
+                    writer(f)
         point(directory, f"{STAGE}/{PREFIX}")
         settle(directory)
 

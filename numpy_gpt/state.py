@@ -1,0 +1,77 @@
+"""A run of training on disk: a checkpoint like any other, and beside it Adam's moments and where the run stands.
+
+All of them change in one step, so that a run can be killed at any moment. There is no more to keep: what is drawn at
+random, windows and dropout, follows from the seed and the number of the step.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .adamw import Moments
+from .checkpoint import openai, safetensors
+from .checkpoint.stored import floats
+from .checks import check_model
+from .config import Config
+from .errors import CheckpointError, GPTError
+from .files import read_json
+from .params import Model, grow, named
+
+STANDING, MOMENTS = openai.TRAINING
+AGAIN = "begin a new run, with --init-from if the weights are to be used"
+
+
+class State(NamedTuple):
+    m: Model
+    moments: Moments
+    step: int  # so many are done
+    about: dict[str, Any]  # what was asked for, and of which text
+
+
+def save(directory: Path, state: State) -> None:
+    """In the place of the state before, or not at all"""
+    m, moments, step, about = state
+    check_model(m)
+    dtype = m.params.wte.dtype
+    standing = json.dumps({"step": step, **about}, indent=2).encode() + b"\n"
+    training: openai.Writers = {
+        STANDING: lambda f: f.write(standing),
+        MOMENTS: lambda f: safetensors.write(f, dict(named(moments)), dtype, {"step": str(step)}),
+    }
+    try:
+        openai.write(directory, m.config, dict(named(m.params)), dtype, m.tokenizer, training)
+    except OSError as e:
+        raise GPTError(f"{directory} can't be written: {e.strerror}; what was there before still is.") from None
+
+
+def load(directory: Path) -> State:
+    """In memory of its own: nothing is mapped, since training writes to all of it"""
+    contents = openai.read(directory)
+    home = openai.find_prefix(directory).parent
+    about = read_json(home / STANDING)
+    step = about.pop("step", None)
+    if type(step) is not int or step < 0:
+        raise CheckpointError(f"{home / STANDING} doesn't say which step the run is at: {AGAIN}.")
+    dtype = contents.tensors["wte"].dtype
+    params = grow(contents.config, lambda name, *_: np.array(floats(contents.tensors[name], dtype)))
+    moments = read_moments(home / MOMENTS, contents.config, dtype, step)
+    return State(Model(contents.config, params, contents.tokenizer), moments, step, about)
+
+
+def read_moments(path: Path, config: Config, dtype: str, step: int) -> Moments:
+    metadata, found = safetensors.read(path)
+    if metadata.get("step") != str(step):
+        raise CheckpointError(f"{path} is of step {metadata.get('step')}, and {STANDING} of step {step}: {AGAIN}.")
+
+    def leaf(name, shape):
+        stored = found.get(name)
+        if stored is None or (stored.shape, stored.dtype) != (shape, dtype):
+            raise CheckpointError(f"{path} has no tensor {name} of the shape {shape} in {dtype}: {AGAIN}.")
+        return np.array(stored.array)
+
+    def tree(kind):
+        return grow(config, lambda name, *shape: leaf(f"{kind}.{name}", shape))
+
+    return Moments(m=tree("m"), v=tree("v"))

@@ -1,0 +1,124 @@
+"""Does a run come back as it was, and is there always one that is whole?"""
+
+import errno
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from numpy_gpt import CheckpointError, GPTError, adamw, load, named, save, state
+from numpy_gpt.checkpoint import openai
+from parity.inputs import TINY, random_model
+
+ABOUT = {"settings": {"lr": 0.001}, "text": ["a", "b"]}
+
+
+def random_state(seed=0, step=7, dtype=np.float32, config=TINY):
+    m, *moments = (random_model(config, seed=seed + i, dtype=dtype) for i in range(3))
+    return state.State(m, adamw.Moments(*(moment.params for moment in moments)), step, ABOUT)
+
+
+def assert_same(a, b):
+    assert (a.m.config, a.step, a.about) == (b.m.config, b.step, b.about)
+    for ours, theirs in zip((a.m.params, *a.moments), (b.m.params, *b.moments), strict=True):
+        for (name, x), (_, y) in zip(named(ours), named(theirs), strict=True):
+            assert (x.dtype, x.tobytes()) == (y.dtype, y.tobytes()), name
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_state_comes_back_bit_by_bit(tmp_path, dtype):
+    before = random_state(dtype=dtype)
+    state.save(tmp_path, before)
+    after = state.load(tmp_path)
+    assert_same(after, before)
+    assert all(a.flags.owndata and a.flags.writeable for a in (x for tree in after.moments for _, x in named(tree)))
+    m = load(tmp_path)  # a checkpoint like any other
+    assert dict(named(m.params))["h.1.mlp.c_fc.w"].tobytes() == before.m.params.h[1].mlp.c_fc.w.tobytes()
+
+
+def test_the_moments_are_plain_arrays_that_others_read(tmp_path, st):
+    before = random_state()
+    state.save(tmp_path, before)
+    found = st.load_file(tmp_path / "moments.safetensors")
+    assert {name: a.tobytes() for name, a in found.items()} == {n: a.tobytes() for n, a in named(before.moments)}
+    assert json.loads((tmp_path / "training.json").read_text()) == {"step": 7, **ABOUT}
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_killed_at_any_moment_the_old_state_or_the_new_one_is_there(tmp_path, monkeypatch):
+    """Every call that changes the directory is the last one once"""
+    old, new = random_state(0, 7), random_state(3, 8)
+    calls, seen = 0, set()
+    for last in range(100):
+        directory = tmp_path / str(last)
+        state.save(directory, old)
+        calls = 0
+
+        def counted(f, last=last):
+            def call(*args, **kwargs):
+                nonlocal calls
+                calls += 1
+                if calls > last:
+                    raise Killed
+                return f(*args, **kwargs)
+
+            return call
+
+        with monkeypatch.context() as patch:
+            for module, name in ((openai.os, "replace"), (openai.os, "link"), (openai.shutil, "rmtree")):
+                patch.setattr(module, name, counted(getattr(module, name)))
+            try:
+                state.save(directory, new)
+            except Killed:
+                pass
+            else:
+                break
+        found = state.load(directory)
+        assert_same(found, old if found.step == 7 else new)
+        seen.add(found.step)
+        state.save(directory, new)  # and nothing is in the way of the next
+        assert_same(state.load(directory), new)
+        assert not [path for path in directory.iterdir() if path.name.startswith(".")]
+    assert seen == {7, 8}
+    assert calls > 10
+
+
+def test_a_full_disk_leaves_the_old_state(tmp_path, monkeypatch):
+    old = random_state(0, 7)
+    state.save(tmp_path, old)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("numpy_gpt.state.safetensors.write", full)
+    with pytest.raises(GPTError, match=r"moments.safetensors can't be written: No space left on device; what was"):
+        state.save(tmp_path, random_state(3, 8))
+    assert_same(state.load(tmp_path), old)
+
+
+def test_a_model_that_is_saved_alone_takes_the_run_away(tmp_path):
+    state.save(tmp_path, random_state())
+    save(random_model(TINY, seed=5), tmp_path)
+    assert not (tmp_path / "moments.safetensors").exists()
+    with pytest.raises(CheckpointError, match=r"training.json can't be read: No such file"):
+        state.load(tmp_path)
+
+
+def test_what_does_not_fit_together_is_named(tmp_path):
+    state.save(tmp_path / "a", random_state(step=7))
+    state.save(tmp_path / "b", random_state(step=9))
+    shutil.copy(tmp_path / "b" / "moments.safetensors", tmp_path / "a")
+    with pytest.raises(CheckpointError, match=r"moments.safetensors is of step 9, and training.json of step 7"):
+        state.load(tmp_path / "a")
+    state.save(tmp_path / "c", random_state(step=7, dtype=np.float64))
+    shutil.copy(tmp_path / "c" / "moments.safetensors", tmp_path / "a")
+    with pytest.raises(CheckpointError, match=r"has no tensor m.wte of the shape \(61, 48\) in float32"):
+        state.load(tmp_path / "a")
+    for step in ('"7"', "-1", "true", "null"):
+        (tmp_path / "b" / "training.json").write_text(f'{{"step": {step}}}')
+        with pytest.raises(CheckpointError, match="doesn't say which step"):
+            state.load(tmp_path / "b")
