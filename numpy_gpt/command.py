@@ -1,10 +1,13 @@
 """How every command ends: with a sentence instead of a traceback, and with a status that a script can go by."""
 
+import argparse
 import os
 import signal
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from .errors import CheckpointError, GPTError
@@ -35,6 +38,37 @@ def run(name: str, main: Callable[[], int | None], failed: int = 1) -> int:
         return failed
 
 
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Flags, and those of --config FILE.toml: what is given stands after what the file has, and so counts"""
+    what = "flags from a file, as in seed = 1; those that are given count more"
+    parser.add_argument("--config", metavar="FILE.toml", default=None, help=what)
+    given = parser.parse_args()
+    try:
+        return parser.parse_args(from_toml(given.config) + sys.argv[1:]) if given.config else given
+    except GPTError as e:
+        parser.error(str(e))
+
+
+def from_toml(path: str) -> list[str]:
+    """As they would be given"""
+    try:
+        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as e:
+        raise GPTError(f"{path} can't be read: {e.strerror}.") from None
+    except ValueError as e:  # what TOML isn't, and what UTF-8 isn't
+        raise GPTError(f"{path} is no TOML: {e}.") from None
+    words = []
+    for name, value in values.items():
+        flag = "--" + name.replace("_", "-")
+        if value is True:
+            words.append(flag)
+        elif isinstance(value, list):
+            words += [flag, *map(str, value)]
+        elif value is not False:
+            words.append(f"{flag}={value}")
+    return words
+
+
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """Ctrl-C waits for the end of this, however slow a reader is; a second one doesn't"""
@@ -52,6 +86,32 @@ def uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
     if came:
         raise KeyboardInterrupt
+
+
+class Stop:
+    """Ctrl-C, SIGTERM and a terminal that is closed ask for the end, which comes when it suits; asked twice, at once"""
+
+    SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+    def __init__(self, notice: str):
+        self.notice = notice.encode() + b"\n"
+        self.signal = 0  # the one that came
+
+    def __enter__(self) -> "Stop":
+        heard = [number for number in self.SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # nohup ignores one
+        self.before = {number: signal.signal(number, self.ask) for number in heard}
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def ask(self, number: int, _: Any) -> None:
+        if self.signal:
+            raise KeyboardInterrupt
+        self.signal = number
+        with suppress(OSError):
+            os.write(2, self.notice)  # print can't be entered twice
 
 
 def tell(text: str) -> None:

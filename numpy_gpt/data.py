@@ -8,7 +8,7 @@ read, and the same row one further: what follows each of them.
 import codecs
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -45,9 +45,8 @@ def split(tokens: np.ndarray, share: float = 0.1) -> Split:
     return Split(tokens[:at], tokens[at:])
 
 
-def tokenize(files: Iterable[str | Path], tokenizer: Tokenizer) -> np.ndarray:
+def tokenize(files: Sequence[str | Path], tokenizer: Tokenizer) -> np.ndarray:
     """The files in one row of ids, mapped from a file; <|endoftext|> stands where they or their documents meet"""
-    files = [Path(file) for file in files]
     directory = cache() / "numpy_gpt" / "tokens"
     make_directory(directory)
     n_vocab = tokenizer.n_vocab
@@ -61,7 +60,7 @@ def tokenize(files: Iterable[str | Path], tokenizer: Tokenizer) -> np.ndarray:
     return np.asarray(np.memmap(path, dtype, "r")) if path.stat().st_size else np.empty(0, dtype)
 
 
-def key(files: list[Path], tokenizer: Tokenizer) -> str:
+def key(files: Iterable[str | Path], tokenizer: Tokenizer) -> str:
     """What a text and a vocabulary are called: the same for the same contents, wherever they lie"""
     digests = [hashlib.sha256(part).digest() for part in (FORMAT, *tokenizer.files)]
     for file in files:
@@ -90,7 +89,7 @@ def rows(texts: Iterable[str | None], tokenizer: Tokenizer) -> Iterator[np.ndarr
             yield from pool.map(encode, some)
 
 
-def pieces(files: Iterable[Path], done=lambda nbytes: None) -> Iterator[str | None]:
+def pieces(files: Iterable[str | Path], done=lambda nbytes: None) -> Iterator[str | None]:
     """The text of all files, in pieces whose tokens are those of the whole; None between two documents"""
     parted, begun = False, False
     for file in files:
@@ -105,7 +104,7 @@ def pieces(files: Iterable[Path], done=lambda nbytes: None) -> Iterator[str | No
                     parted, begun = False, True
 
 
-def read(file: Path, done=lambda nbytes: None) -> Iterator[str]:
+def read(file: str | Path, done=lambda nbytes: None) -> Iterator[str]:
     """The text of a file, in pieces of some PIECE bytes"""
     utf8, text = codecs.getincrementaldecoder("utf-8")(), ""
     with opened(file) as f:
@@ -148,7 +147,7 @@ def random_batch(tokens: np.ndarray, context: int, seed: int, step: int, numbers
 
 
 def batches(tokens: np.ndarray, context: int, B: int, most: int = 0):
-    """tokens, targets (B,T) in which every token follows once; or, of more than `most` batches, so many, evenly spread"""
+    """tokens, targets (B,T): each token follows once; or, where there are more than `most`, so many, evenly spread"""
     n = (len(tokens) - 1) // context
     chosen = np.arange(n)
     if 0 < most * B < n:

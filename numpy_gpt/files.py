@@ -171,3 +171,20 @@ def locked(directory: Path, wait=lambda: None) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Nobody else writes a run there meanwhile"""
+    try:
+        descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as e:
+        raise GPTError(f"{directory} can't be written to: {e.strerror}.") from None
+    try:
+        if fcntl:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise GPTError(f"another run is writing to {directory}: wait for its end, or choose another place.") from None
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,173 @@
+"""The loop of training: steps, and between them evaluations, samples and checkpoints."""
+
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from . import adamw, data, state
+from .command import Stop, tell
+from .errors import GPTError
+from .journal import Journal
+from .options import Settings
+from .tokenizer import Tokenizer
+
+SAMPLE: dict[str, Any] = {"max_new_tokens": 200, "temperature": 0.8, "top_p": 0.95}
+
+
+class Run:
+    """One run, from any step to its last; a trainer has the model, this has all around it"""
+
+    def __init__(self, out: Path, step: int, trainer: Any, text: data.Split, settings: Settings, about: dict[str, Any]):
+        self.out, self.trainer, self.text, self.settings, self.about = out, trainer, text, settings, about
+        self.step = self.saved = step  # where it is, and where its checkpoint is
+        self.tokenizer = trainer.m.tokenizer
+        self.lengths = lengths(self.tokenizer, trainer.m.config.n_vocab)
+        self.closed = False  # stdout, by whoever read it
+        self.stop = Stop("train: ending after this step, with a checkpoint; once more ends it at once")
+        self.journal = Journal(out, step, self.say)
+        self.losses: list[Any] = []  # of the steps since the last evaluation; PyTorch may still be computing the last
+        self.seconds = 0.0  # that they took
+
+    def go(self) -> int:
+        """-> the command's exit status"""
+        s = self.settings
+        with self.stop, self.progress() as bar:
+            if self.step == 0:
+                self.evaluate()
+            while self.step < s.steps and not self.trainer.agree(bool(self.stop.signal) or self.closed):
+                self.advance(bar)
+                last = self.step == s.steps
+                if last or self.step % s.eval_every == 0:
+                    self.evaluate()
+                if s.sample_every and self.step % s.sample_every == 0:
+                    self.sample()
+                if last or self.step % s.save_every == 0:
+                    self.save()
+            if self.saved < self.step < s.steps:
+                self.save()
+        return self.end()
+
+    def progress(self) -> tqdm:
+        s = self.settings
+        tokens = s.accumulate * s.batch_size * s.context
+        return tqdm(
+            total=s.steps * tokens,
+            initial=self.step * tokens,
+            unit=" tokens",
+            unit_scale=True,
+            bar_format="{desc} |{bar:20}| {rate_fmt}, {remaining} left",
+            leave=False,
+            disable=None if self.trainer.leader else True,
+        )
+
+    def advance(self, bar: tqdm) -> None:
+        """One step; shown is the loss of the one before, so that nobody waits for a GPU"""
+        before, t, batches = time.perf_counter(), self.step + 1, self.batches(self.step + 1)
+        try:
+            self.losses.append(self.trainer.step(t, self.rate(t), batches))
+        except GPTError as e:
+            raise GPTError(f"step {t}: {e} {self.kept()}") from None
+        if len(self.losses) > 1:
+            loss = self.finite(self.losses[-2])
+            bar.set_description_str(f"step {self.step}/{self.settings.steps}  loss {loss:.3f}", refresh=False)
+        self.step = t
+        bar.update(sum(tokens.size for _, tokens, _ in batches))
+        self.seconds += time.perf_counter() - before
+
+    def batches(self, t: int) -> list[tuple[int, np.ndarray, np.ndarray]]:
+        """Of step t: the number of the first sequence, tokens and targets (B,T)"""
+        s = self.settings
+        firsts = range(0, s.accumulate * s.batch_size, s.batch_size)
+        numbers = np.arange(s.batch_size)
+        return [(n, *data.random_batch(self.text.train, s.context, s.seed, t, n + numbers)) for n in firsts]
+
+    def rate(self, t: int) -> float:
+        s = self.settings
+        return adamw.cosine(t - 1, s.steps, s.lr, s.min_lr, s.warmup)
+
+    def finite(self, loss: Any) -> float:
+        if not math.isfinite(float(loss)):
+            raise GPTError(f"the loss is {float(loss)}, at step {self.step}: lower the learning rate. {self.kept()}")
+        return float(loss)
+
+    def kept(self) -> str:
+        return f"The checkpoint of step {self.saved} is in {self.out}." if self.saved else "No checkpoint was saved."
+
+    def evaluate(self) -> None:
+        """Both texts by as many batches; the last time, all of validation"""
+        s, started = self.settings, time.perf_counter()
+        most = s.eval_batches or -(-len(self.text.val) // (s.context * s.batch_size))
+        done = [self.finite(loss) for loss in self.losses]  # a GPU has computed them by then
+        self.seconds += time.perf_counter() - started
+        val = self.measure("val", self.text.val, 0 if self.step == s.steps else most)
+        entry = {"step": self.step, **self.measure("train", self.text.train, most), **val}
+        entry["lr"] = self.rate(self.step) if self.step else None
+        entry["tokens"] = self.step * s.accumulate * s.batch_size * s.context
+        entry["tokens_per_s"] = len(done) * s.accumulate * s.batch_size * s.context / self.seconds if done else None
+        self.losses, self.seconds = [], 0.0
+        if self.trainer.leader:
+            self.journal.add(entry)
+
+    def measure(self, name: str, tokens: np.ndarray, most: int) -> dict[str, Any]:
+        """The loss over some batches, or with 0 over all of them; a byte of <|endoftext|> is none of the text's"""
+        nats, count, nbytes = 0.0, 0, 0
+        for x, y in data.batches(tokens, self.settings.context, self.settings.batch_size, most):
+            nats += self.trainer.loss(x, y) * y.size
+            count += y.size
+            nbytes += int(self.lengths[y].sum())
+        told: dict[str, Any] = {"loss": self.finite(nats / count), "perplexity": math.exp(min(nats / count, 700.0))}
+        told |= {"bits_per_byte": nats / math.log(2) / nbytes if nbytes else None, "tokens": count}
+        return {f"{name}_{what}": value for what, value in told.items()}
+
+    def sample(self) -> None:
+        """Begins as a document does, if the text has any, or else as a line"""
+        eot = self.tokenizer.eot
+        begun = eot is not None and (self.text.train[: 1 << 20] == eot).any()
+        prompt = [eot] if begun else self.tokenizer.encode("\n")
+        ids = self.trainer.sample(prompt, seed=self.step, stop=[] if eot is None else [eot], **SAMPLE)
+        text = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in self.tokenizer.decode(ids))
+        self.say(f"--- step {self.step}\n{text.strip()}\n---")
+
+    def save(self) -> None:
+        """Where it can't be, the run goes on, with the checkpoint that is there"""
+        for loss in self.losses[-1:]:
+            self.finite(loss)
+        m, moments = self.trainer.state()
+        if not self.trainer.leader:
+            return
+        try:
+            state.save(self.out, state.State(m, moments, self.step, self.about))
+            self.saved = self.step
+        except GPTError as e:
+            tell(f"train: step {self.step}: {e} {self.kept()}")
+
+    def say(self, text: str) -> None:
+        """On stdout, above the progress; once nobody reads on, it is time to stop"""
+        if not self.trainer.leader or self.closed:
+            return
+        try:
+            tqdm.write(text)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            self.closed = True
+
+    def end(self) -> int:
+        steps = self.settings.steps
+        if self.trainer.leader and self.step < steps:
+            tell(f"train: stopped after step {self.step} of {steps}. {self.kept()}")
+        if self.trainer.leader and self.saved < self.step:
+            return 1
+        return 128 + self.stop.signal if self.stop.signal else 0
+
+
+def lengths(tokenizer: Tokenizer, n_vocab: int) -> np.ndarray:
+    """The bytes of each token; <|endoftext|> has none, and what a vocabulary is padded with neither"""
+    found = np.zeros(n_vocab, int)
+    for i in range(tokenizer.n_vocab):
+        found[i] = 0 if i == tokenizer.eot else len(tokenizer.token(i))
+    return found
