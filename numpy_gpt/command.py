@@ -89,13 +89,13 @@ def uninterrupted() -> Iterator[None]:
 
 
 class Stop:
-    """Ctrl-C, SIGTERM and a terminal that is closed ask for the end, which comes when it suits; asked twice, at once"""
+    """Ctrl-C, SIGTERM or a closed terminal ask for the end, which comes when it suits; the same again, at once"""
 
     SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
     def __init__(self, notice: str):
         self.notice = notice.encode() + b"\n"
-        self.signal = 0  # the one that came
+        self.came: list[int] = []
 
     def __enter__(self) -> "Stop":
         heard = [number for number in self.SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # nohup ignores one
@@ -107,11 +107,17 @@ class Stop:
             signal.signal(number, handler)
 
     def ask(self, number: int, _: Any) -> None:
-        if self.signal:
+        if number in self.came:
             raise KeyboardInterrupt
-        self.signal = number
-        with suppress(OSError):
-            os.write(2, self.notice)  # print can't be entered twice
+        if not self.came:
+            with suppress(OSError):
+                os.write(2, self.notice)  # print can't be entered twice
+        self.came.append(number)
+
+    @property
+    def signal(self) -> int:
+        """The one that came first, or 0"""
+        return self.came[0] if self.came else 0
 
 
 def tell(text: str) -> None:

@@ -130,6 +130,8 @@ class Run:
         begun = eot is not None and (self.text.train[: 1 << 20] == eot).any()
         prompt = [eot] if begun else self.tokenizer.encode("\n")
         ids = self.trainer.sample(prompt, seed=self.step, stop=[] if eot is None else [eot], **SAMPLE)
+        if ids is None:
+            return
         text = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in self.tokenizer.decode(ids))
         self.say(f"--- step {self.step}\n{text.strip()}\n---")
 

@@ -3,6 +3,8 @@
 In block x is the residual stream, a the attention branch, m the MLP branch; elsewhere x comes in and y goes out.
 """
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -79,14 +81,14 @@ def block(x, p, config, kv=None, noise=None):
     return x
 
 
-def checkpointed_block(x, p, config, kv=None, noise=None):
+def checkpointed_block(x, p, config, kv=None, noise=None, block=block):
     """A block that saves its input alone and runs again in the backward"""
     return checkpoint(block, x, p, config, kv, noise, use_reentrant=False)
 
 
-def gpt2(tokens, p, config, noise=None, checkpointing=False):
-    """tokens (B,T) ints -> logits (B,T,V)"""
-    run = checkpointed_block if checkpointing else block
+def gpt2(tokens, p, config, noise=None, checkpointing=False, block=block):
+    """tokens (B,T) ints -> logits (B,T,V); what is sharded has a block of its own"""
+    run = partial(checkpointed_block, block=block) if checkpointing else block
     x = embedding(tokens, p.wte, p.wpe)                                  # (B,T,C)
     x = dropout(x, config.dropout, noise)
     for i, p_i in enumerate(p.h):

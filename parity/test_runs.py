@@ -1,0 +1,255 @@
+"""Do the two packages' commands do the same run, and can either go on with what the other began, on any of its ways?"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from numpy_gpt import Config, adamw, named, state, trainer
+from numpy_gpt.options import Settings
+from numpy_gpt.params import tree_map
+from torch_gpt.benchmark import flops_per_token
+from torch_gpt.trainer import How, Trainer
+
+from .inputs import TINY, random_batch, random_model
+
+README = Path(__file__).parent.parent / "README.md"
+SMALL = ["--n-layer", "2", "--n-head", "2", "--n-embd", "16", "--context", "8", "--batch-size", "4"]
+SHORT = [*SMALL, "--steps", "12", "--eval-every", "3", "--save-every", "4", "--sample-every", "6", "--lr", "1e-2"]
+SETTINGS = Settings(batch_size=4, steps=10, lr=1e-2, min_lr=1e-3, warmup=2)
+
+
+@pytest.fixture(autouse=True)
+def own_place(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text(README.read_text())
+
+
+def train(package, *args, launcher=("-m",)):
+    done = subprocess.run([sys.executable, *launcher, f"{package}.train", *args], capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode()
+
+
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
+
+
+def losses(directory):
+    entries = [json.loads(line) for line in Path(directory, "log.jsonl").read_text().splitlines()]
+    return np.array([[entry["step"], entry["train_loss"], entry["val_loss"]] for entry in entries])
+
+
+def assert_same_bits(a, b):
+    ours, theirs = state.load(Path(a)), state.load(Path(b))
+    assert ours.step == theirs.step
+    for x, y in zip((ours.m.params, *ours.moments), (theirs.m.params, *theirs.moments), strict=True):
+        for (name, p), (_, q) in zip(named(x), named(y), strict=True):
+            assert p.tobytes() == q.tobytes(), name
+    np.testing.assert_array_equal(losses(a), losses(b))
+
+
+@pytest.mark.parametrize("more", [[], ["--dropout", "0.2", "--accumulate", "2", "--checkpointing"]])
+def test_the_same_flags_give_the_same_run(more, device):
+    outputs = []
+    for package, where in (("numpy_gpt", []), ("torch_gpt", ["--device", device])):
+        outputs.append(train(package, "--data", "text.txt", "--out", f"by {package}", *SHORT, *more, *where))
+    ours, theirs = losses("by numpy_gpt"), losses("by torch_gpt")
+    assert ours[-1, 2] < ours[0, 2] - 0.5
+    np.testing.assert_allclose(theirs, ours, rtol=3e-5)
+    shown = [[line.rsplit("  ", 1)[0] for line in text.splitlines() if "step" not in line[:8]] for text in outputs]
+    assert shown[0] == shown[1]  # the samples, token by token
+
+
+def test_in_float64_the_two_are_the_same_run(device):
+    """Batches, masks, rate, clipping, AdamW, accumulation: to 1e-10"""
+    config = replace(TINY, dropout=0.2)
+    m = random_model(config, dtype=np.float64)
+    runs = []
+    for make in (trainer.Trainer, lambda *args: Trainer(*args, How(device, torch.float64))):
+        copy = m._replace(params=tree_map(np.copy, m.params))
+        side = make(copy, adamw.moments(copy.params), SETTINGS)
+        runs.append([side.step(t, 1e-2, batches(config, t)) for t in range(1, 9)])
+        runs[-1].append(side.loss(*random_batch(config, B=3, T=7, seed=99)))
+    assert runs[0][-2] < runs[0][0] - 0.1
+    np.testing.assert_allclose(runs[1], runs[0], rtol=1e-10)
+
+
+def batches(config, t):
+    return [(4 * i, *random_batch(config, B=4, T=11, seed=(2 * t + i) % 4)) for i in range(2)]
+
+
+LONG = [*SHORT, "--steps", "150", "--eval-every", "10", "--save-every", "10", "--sample-every", "0", "--dropout", "0.2"]
+
+
+def kill_after(step, package, *args):
+    with subprocess.Popen([sys.executable, "-m", f"{package}.train", *args], stdout=-1, stderr=-1, text=True) as p:
+        for line in p.stdout:
+            if line.split()[:2] == ["step", str(step)]:
+                p.kill()
+                break
+        p.communicate(timeout=60)
+
+
+@pytest.mark.parametrize(("first", "second"), [("numpy_gpt", "torch_gpt"), ("torch_gpt", "numpy_gpt")])
+def test_either_goes_on_with_what_the_other_began(first, second):
+    train(first, "--data", "text.txt", "--out", "whole", *LONG)
+    kill_after(20, first, "--data", "text.txt", "--out", "run", *LONG)
+    assert 10 <= state.load(Path("run")).step < 150
+    train(second, "--resume", "--out", "run")
+    np.testing.assert_allclose(losses("run"), losses("whole"), rtol=3e-4)
+
+
+def test_killed_and_resumed_in_pytorch_it_ends_bit_by_bit_as_it_would_have():
+    train("torch_gpt", "--data", "text.txt", "--out", "whole", *LONG)
+    kill_after(20, "torch_gpt", "--data", "text.txt", "--out", "run", *LONG)
+    assert 10 <= state.load(Path("run")).step < 150
+    train("torch_gpt", "--resume", "--out", "run")
+    assert_same_bits("run", "whole")
+
+
+@pytest.mark.parametrize("more", [[], ["--dropout", "0.2", "--accumulate", "2"]])
+def test_two_processes_do_the_run_of_one(more):
+    """At the same global batch; the rows of both meet in one gradient"""
+    train("torch_gpt", "--data", "text.txt", "--out", "one", *SHORT, *more)
+    out = train("torch_gpt", "--data", "text.txt", "--out", "two", *SHORT, *more, launcher=TWO)
+    np.testing.assert_allclose(losses("two"), losses("one"), rtol=3e-5)
+    assert out.count("step      3") == 1  # one of them tells
+
+
+def test_sharded_it_is_the_same_run_and_anyone_can_go_on_with_it():
+    """FSDP2, in float32: the moments come together in the checkpoint and part again"""
+    train("torch_gpt", "--data", "text.txt", "--out", "one", *SHORT)
+    train("torch_gpt", "--data", "text.txt", "--out", "two", *SHORT, "--shard", launcher=TWO)
+    np.testing.assert_allclose(losses("two"), losses("one"), rtol=3e-5)
+    more = ["--steps", "16"]
+    train("torch_gpt", "--resume", "--out", "two", *more, "--shard", launcher=TWO)
+    train("numpy_gpt", "--resume", "--out", "one", *more)
+    np.testing.assert_allclose(losses("two"), losses("one"), rtol=3e-5)
+
+
+def test_a_worker_that_is_killed_ends_the_job_with_a_sentence():
+    flags = [*SHORT, "--steps", "100000", "--eval-every", "100000", "--save-every", "20"]
+    args = [sys.executable, *TWO, "torch_gpt.train", "--data", "text.txt", "--out", "run", *flags]
+    with subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as p:
+        while not Path("run/training.json").exists():
+            assert p.poll() is None, p.stderr.read()
+            time.sleep(0.1)
+        (worker,) = (pid for pid in children(p.pid) if b"\0RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes())
+        os.kill(worker, signal.SIGKILL)
+        _, err = p.communicate(timeout=120)
+    assert p.returncode == 1
+    assert "train: another process of this run has ended" in err
+    assert state.load(Path("run")).step >= 20
+
+
+def children(parent):
+    """of the process, and theirs"""
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            text = status.read_text()
+        except OSError:  # it has ended
+            continue
+        if f"\nPPid:\t{parent}\n" in text:
+            pid = int(status.parent.name)
+            yield pid
+            yield from children(pid)
+
+
+def test_what_processes_cannot_share_is_said():
+    args = [sys.executable, *TWO, "torch_gpt.train", "--data", "text.txt", "--out", "run", *SHORT, "--batch-size", "3"]
+    done = subprocess.run(args, capture_output=True, timeout=120)
+    assert done.returncode == 1
+    assert b"train: --batch-size is 3: 2 processes can't share that evenly." in done.stderr
+
+
+FAST = {
+    "compiled": ({"compile": True}, 1e-5),
+    "in bfloat16": ({"dtype": torch.bfloat16}, 2e-2),
+    "compiled in bfloat16": ({"compile": True, "dtype": torch.bfloat16}, 2e-2),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's compiler has some of its own
+@pytest.mark.parametrize("way", FAST)
+def test_what_is_fast_computes_the_same(way, device):
+    """With PyTorch's fused AdamW; in bfloat16 a vocabulary of 61 is padded to 128, of which nobody hears"""
+    how, tolerance = FAST[way]
+    m = random_model(TINY)
+    exact, quick = (Trainer(copied(m), adamw.moments(m.params), SETTINGS, How(device, **more)) for more in ({}, how))
+    expected = [exact.step(t, 1e-2, batches(TINY, t)) for t in range(1, 7)]
+    found = [float(quick.step(t, 1e-2, batches(TINY, t))) for t in range(1, 7)]
+    np.testing.assert_allclose(found, expected, rtol=tolerance)
+    batch = random_batch(TINY, B=3, T=7, seed=99)
+    np.testing.assert_allclose(quick.loss(*batch), exact.loss(*batch), rtol=tolerance)
+    (a, moments), (b, _) = quick.state(), exact.state()
+    for (name, x), (_, y), (_, v) in zip(named(a.params), named(b.params), named(moments.v), strict=True):
+        assert x.shape == y.shape == v.shape, name
+        assert x.dtype == v.dtype == np.float32
+    again = Trainer(copied(a), tree_map(np.copy, moments), SETTINGS, How(device, **how))
+    assert float(again.step(7, 1e-2, batches(TINY, 7))) == float(quick.step(7, 1e-2, batches(TINY, 7)))
+    assert quick.loss(*batch) == again.loss(*batch)
+
+
+def copied(m):
+    return m._replace(params=tree_map(np.copy, m.params))
+
+
+def test_where_nobody_waits_for_a_loss_no_bad_checkpoint_is_saved():
+    """The step before the last gradient may have had a fine loss"""
+    args = ["--data", "text.txt", "--out", "run", *SHORT, "--save-every", "1", "--dtype", "bfloat16"]
+    args += ["--lr", "1e18", "--warmup", "4", "--clip", "0", "--steps", "50"]
+    done = subprocess.run([sys.executable, "-m", "torch_gpt.train", *args], capture_output=True, timeout=120)
+    assert done.returncode == 1
+    assert re.search(
+        rb"^train: the loss is (nan|inf), at step \d+: .* The checkpoint of step \d+ is in run\.$", done.stderr
+    )
+    good = state.load(Path("run"))
+    assert good.step > 0
+    assert all(np.isfinite(a).all() for tree in (good.m.params, *good.moments) for _, a in named(tree))
+
+
+def test_the_benchmark_counts_what_others_count(device):
+    """855 MFLOP for a token of the 124M, whose context is 1,024"""
+    assert round(flops_per_token(Config(), 1024) / 1e6) == 855
+    flags = [
+        "--n-layer",
+        "1",
+        "--n-head",
+        "2",
+        "--n-embd",
+        "32",
+        "--context",
+        "16",
+        "--batch-size",
+        "2",
+        "--steps",
+        "5",
+    ]
+    first, second = train("torch_gpt", "--benchmark", *flags, "--device", device).splitlines()
+    assert first.startswith("1,621,504 parameters, 2 x 16 tokens a step, float32, on ")
+    ms, tokens_per_s = re.search(r"then (\S+) \(\S+\) ms a step: (\S+) tokens/s", second).groups()
+    assert np.isclose(float(tokens_per_s.replace(",", "")), 32 / float(ms) * 1e3, rtol=0.05)
+
+
+def test_what_cannot_be_is_said():
+    mistakes = {
+        ("--shard",): "--shard needs processes to share the weights",
+        ("--compile", "--dropout", "0.1"): "--compile can't draw NumPy's dropout masks",
+        ("--device", "abacus"): "the device abacus can't be used",
+    }
+    for flags, sentence in mistakes.items():
+        args = ["--data", "text.txt", "--out", "run", *SHORT, *flags]
+        done = subprocess.run([sys.executable, "-m", "torch_gpt.train", *args], capture_output=True, timeout=120)
+        assert done.returncode == 1
+        assert done.stderr.decode().startswith(f"train: {sentence}")
+        assert not Path("run/checkpoint").exists()

@@ -1,0 +1,81 @@
+"""python -m torch_gpt.train --benchmark: how fast a step is, on random tokens"""
+
+import statistics
+import time
+from itertools import count
+
+import numpy as np
+import torch
+
+from numpy_gpt import Config, init, memory, options
+from numpy_gpt.adamw import moments
+from numpy_gpt.options import Settings
+
+PEAK = {"A100": 312e12, "H100": 989e12, "H200": 989e12}  # dense products in bfloat16 a second, as NVIDIA says
+SHAPE = {"n_layer": 12, "n_head": 12, "n_embd": 768, "context": 1024}  # the 124M, where nothing else is asked for
+WARMUP, ROUNDS = 3, 5
+
+
+def benchmark(args, make):
+    """As many steps as --steps says, in rounds whose steps nobody waits for one by one"""
+    memory.keep_freed()
+    cuda = args.device.startswith("cuda")
+    defaults = SHAPE | {"batch_size": 32 if cuda else 1, "steps": 50 if cuda else 5, "lr": 1e-4}
+    s = Settings(**defaults | options.checked(vars(args)))
+    m = init(Config(n_ctx=s.context, n_embd=s.n_embd, n_head=s.n_head, n_layer=s.n_layer), s.seed)
+    trainer = make(args, m, moments(m.params), s)
+    batches = random_batches(m.config.n_vocab, s)
+    warmup, *seconds = rounds(trainer, s, batches)
+    if trainer.leader:
+        print(describe(m.config, s, args))
+        print(f"first {WARMUP} steps {warmup:.1f} s, then {told(m.config, s, seconds, args)}")
+    return 0
+
+
+def random_batches(n_vocab, s):
+    tokens = np.random.default_rng(s.seed).integers(0, n_vocab, (s.accumulate, 2, s.batch_size, s.context))
+    return [(i * s.batch_size, *batch) for i, batch in enumerate(tokens)]
+
+
+def rounds(trainer, s, batches):
+    """The seconds of the first steps, in which PyTorch compiles, and then of a step in each round"""
+    number = count(1)
+
+    def steps(n):
+        started = time.perf_counter()
+        for _ in range(n):
+            loss = trainer.step(next(number), s.lr, batches)
+        float(loss)  # the GPU is done
+        return time.perf_counter() - started
+
+    n = max(1, s.steps // ROUNDS)
+    return [steps(WARMUP), *(steps(n) / n for _ in range(ROUNDS))]
+
+
+def describe(config, s, args):
+    on = torch.cuda.get_device_name(args.device) if args.device.startswith("cuda") else args.device
+    ways = [args.dtype, *(way for way in ("compile", "shard", "checkpointing") if getattr(args, way, False))]
+    times = f"{s.accumulate} x " if s.accumulate > 1 else ""
+    tokens = f"{times}{s.batch_size} x {s.context} tokens a step"
+    return f"{config.num_parameters():,} parameters, {tokens}, {', '.join(ways)}, on {on}"
+
+
+def told(config, s, seconds, args):
+    step = statistics.median(seconds)
+    tokens_per_s = s.accumulate * s.batch_size * s.context / step
+    flops = tokens_per_s * flops_per_token(config, s.context)
+    least, most = 1e3 * min(seconds), 1e3 * max(seconds)
+    words = [f"{1e3 * step:.1f} ({least:.1f}-{most:.1f}) ms a step: {tokens_per_s:,.0f} tokens/s"]
+    words.append(f"{flops / 1e12:.2f} TFLOP/s")
+    if args.device.startswith("cuda"):
+        name = torch.cuda.get_device_name(args.device)
+        world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+        words += [f"{100 * flops / peak / world:.1f} % MFU" for chip, peak in PEAK.items() if chip in name]
+        words.append(f"{torch.cuda.max_memory_allocated() / 1e9:.1f} GB")
+    return ", ".join(words)
+
+
+def flops_per_token(config, T):
+    """Two for each weight of a product, and 2 T C twice a layer in attention; the backward has twice as many"""
+    weights = config.num_parameters() - config.n_ctx * config.n_embd
+    return 3 * (2 * weights + 4 * T * config.n_embd * config.n_layer)

@@ -1,0 +1,60 @@
+"""python -m torch_gpt.train: numpy_gpt's command, on PyTorch, on as many GPUs as torchrun gives it"""
+
+import argparse
+import os
+import sys
+
+import torch
+import torch.distributed as dist
+
+from numpy_gpt import options, train
+from numpy_gpt.command import parse, run
+
+from .benchmark import benchmark
+from .generate import DTYPES
+from .trainer import How, Trainer
+
+NAME = "torch_gpt.train"
+EPILOG = "torchrun --nproc-per-node 8 -m torch_gpt.train ... shares every batch among 8: the same run, to rounding."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    add = parser.add_argument
+    add("--device", default=device, help=f"cpu, cuda, cuda:1 ... (default here: {device})")
+    add("--dtype", choices=DTYPES, default="float32", help="bfloat16: of the products, with weights in float32")
+    add("--compile", action="store_true", default=False, help="compile the step")
+    add("--shard", action="store_true", default=False, help="every process keeps a share of the weights (FSDP2)")
+    what = "how fast is a step? by default of the 124M, T = 1024; needs no --data and no --out"
+    add("--benchmark", action="store_true", default=False, help=what)
+    parser.epilog = f"{parser.epilog}\n\n{EPILOG}"
+    return parser
+
+
+def make(args: argparse.Namespace, m, moments, settings) -> Trainer:
+    world, device = int(os.environ.get("WORLD_SIZE", 1)), args.device  # torchrun sets it, and what follows
+    if world > 1:
+        if torch.device(device).type == "cuda":
+            device = f"cuda:{os.environ['LOCAL_RANK']}"
+            torch.cuda.set_device(device)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
+    how = How(device, getattr(torch, args.dtype), args.compile, args.shard, rank(), world)
+    return Trainer(m, moments, settings, how)
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", 0))
+
+
+def main() -> int:
+    try:
+        if "--benchmark" in sys.argv[1:]:
+            return benchmark(parse(add_arguments(options.parser(NAME))), make)
+        return train.main(NAME, add_arguments, make, leader=rank() == 0)
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    sys.exit(run("train", main))
