@@ -71,6 +71,16 @@ def assert_same(a, b):
     assert untimed(a) == untimed(b)
 
 
+def assert_close(m, expected):
+    """Where training has moved them; threads share a batch, and add in another order"""
+    start = dict(named(init(BYTES, 0).params))
+    for (name, a), (_, b) in zip(named(m.params), named(expected.params), strict=True):
+        moved = np.linalg.norm(b - start[name])
+        assert moved > 0, name
+        if not name.endswith("c_attn.b"):  # whose k is noise
+            assert np.linalg.norm(a - b) < 1e-3 * moved, name
+
+
 def by_hand(m, tokens, steps, until=None):
     """What the command's help and the library say a run is"""
     moments = adamw.moments(m.params)
@@ -88,8 +98,7 @@ def test_a_run_is_the_loop_that_readers_would_write(text):
     m = load("run")
     tokens = tokenize([text], m.tokenizer)
     expected = by_hand(init(BYTES, 0), split(tokens).train, 6)
-    for (name, a), (_, b) in zip(named(m.params), named(expected.params), strict=True):
-        assert a.tobytes() == b.tobytes(), name
+    assert_close(m, expected)
 
 
 def test_what_a_run_leaves(text):
@@ -142,25 +151,17 @@ def test_bits_per_byte_are_those_of_the_text(text):
 
 @pytest.mark.parametrize("dropout", ["0", "0.2"])
 def test_accumulated_batches_are_a_large_one(text, dropout):
-    runs = {}
     for name, B, A in (("large", "6", "1"), ("small", "2", "3")):
         args = [*SMALL, "--batch-size", B, "--accumulate", A, "--dropout", dropout, "--steps", "4"]
         trained("--data", text, "--out", name, *args)
-        runs[name] = dict(named(load(name).params))
-    start = dict(named(init(BYTES, 0).params))
-    for name, a in runs["large"].items():
-        moved = np.linalg.norm(a - start[name])
-        assert moved > 0, name
-        if not name.endswith("c_attn.b"):  # whose k is noise
-            assert np.linalg.norm(a - runs["small"][name]) < 1e-3 * moved, name
+    assert_close(load("small"), load("large"))
 
 
 def test_dropout_acts(text):
     trained("--data", text, "--out", "with", *SHORT, "--dropout", "0.3")
     m = load("with")
     assert m.config == replace(BYTES, dropout=0.3)
-    expected = by_hand(init(m.config, 0), split(tokenize([text], m.tokenizer)).train, 6)
-    assert m.params.wte.tobytes() == expected.params.wte.tobytes()
+    assert_close(m, by_hand(init(m.config, 0), split(tokenize([text], m.tokenizer)).train, 6))
 
 
 def test_checkpointing_changes_nothing(text):
@@ -185,10 +186,10 @@ LONG = [*SHORT, "--steps", "4000", "--eval-batches", "1", "--sample-every", "0"]
 
 @pytest.mark.parametrize("dropout", ["0", "0.2"])
 def test_killed_and_resumed_it_ends_as_it_would_have(text, dropout):
-    args = [*SHORT, "--steps", "300", "--eval-every", "20", "--dropout", dropout, "--accumulate", "2"]
+    args = [*SHORT, "--steps", "300", "--eval-every", "20", "--save-every", "15", "--dropout", dropout]
     trained("--data", text, "--out", "whole", *args)
     kill_after(20, "--data", text, "--out", "run", *args)
-    assert state.load(Path("run")).step >= 18
+    assert state.load(Path("run")).step >= 15
     trained("--out", "run", "--resume")
     assert_same("run", "whole")
 
@@ -202,8 +203,7 @@ def test_a_signal_ends_it_with_a_checkpoint_of_the_last_step(text, number, statu
     assert told.startswith("train: ending after this step")
     assert ended == f"train: stopped after step {at} of 4000. The checkpoint of step {at} is in run."
     m = load("run")
-    expected = by_hand(init(BYTES, 0), split(tokenize([text], m.tokenizer)).train, 4000, until=at)
-    assert m.params.wte.tobytes() == expected.params.wte.tobytes()
+    assert_close(m, by_hand(init(BYTES, 0), split(tokenize([text], m.tokenizer)).train, 4000, until=at))
 
 
 def test_what_is_ignored_stays_ignored(text):

@@ -1,0 +1,96 @@
+"""Do threads that share a batch compute what one does, and leave OpenBLAS as it was?"""
+
+import threading
+from contextlib import suppress
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from numpy_gpt import GPTError, adamw, named
+from numpy_gpt.options import Settings
+from numpy_gpt.params import tree_map
+from numpy_gpt.threads import Threads, openblas
+from numpy_gpt.trainer import Trainer
+from parity.inputs import TINY, random_batch, random_model
+
+SETTINGS = Settings(batch_size=6, context=7, lr=1e-2, min_lr=1e-3, warmup=0, clip=0.5)
+CONFIG = replace(TINY, dropout=0.2)
+
+
+def batches(t):
+    return [(6 * i, *random_batch(CONFIG, B=6, T=7, seed=2 * t + i)) for i in range(2)]
+
+
+def trainer(n, dtype=np.float64):
+    m = random_model(CONFIG, dtype=dtype)
+    made = Trainer(m._replace(params=tree_map(np.copy, m.params)), adamw.moments(m.params), SETTINGS)
+    made.threads.n, made.shared = n, n > 1
+    made.threads.pool._max_workers = n
+    return made
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_shared_by_threads_a_step_is_the_same(n):
+    """To rounding; four can't share six sequences evenly, but the leaves"""
+    alone, together = trainer(1), trainer(n)
+    for t in range(1, 4):
+        assert np.isclose(alone.step(t, 1e-2, batches(t)), together.step(t, 1e-2, batches(t)), rtol=1e-13)
+    x, y = random_batch(CONFIG, B=12, T=7, seed=9)
+    assert np.isclose(alone.loss(x, y), together.loss(x, y), rtol=1e-13)
+    for (name, a), (_, b) in zip(named(alone.m.params), named(together.m.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11, err_msg=name)
+
+
+def test_every_thread_has_its_share():
+    made = trainer(3)
+    firsts = [first for first, x, y in made.shares(6, *batches(1)[0][1:])]
+    assert firsts == [6, 8, 10]
+    sizes = [sum(p.size for p in params) for params, *_ in made.leaves(made.m.params)]
+    assert max(sizes) < 1.2 * min(sizes)
+    assert sum(sizes) == CONFIG.num_parameters()
+
+
+def test_a_model_that_is_large_for_its_batch_is_not_shared(monkeypatch):
+    """The second tree of gradients would cost more than is won"""
+    m = random_model(TINY)
+    for batch_size, shared in ((1, False), (2, True)):
+        s = replace(SETTINGS, batch_size=batch_size, context=1)
+        monkeypatch.setattr("numpy_gpt.trainer.WORTH", 0.7 * m.config.num_parameters())
+        assert Trainer(m, adamw.moments(m.params), s).shared == (shared and Threads().n > 1)
+
+
+def test_they_run_at_the_same_time():
+    threads = Threads()
+    threads.pool._max_workers = 2
+    meet = threading.Barrier(3)
+    assert threads.each(lambda k: (meet.wait(timeout=10), k)[1], [(0,), (1,), (2,)]) == [0, 1, 2]
+
+
+def test_what_goes_wrong_in_one_of_them_is_said_here():
+    def f(k):
+        if k:
+            raise GPTError("no")
+
+    with pytest.raises(GPTError, match="no"):
+        Threads().each(f, [(0,), (1,)])
+
+
+def test_openblas_is_left_as_it_was():
+    get, _ = openblas()
+    before, seen = get(), []
+    with suppress(KeyError), Threads().instead_of_blas():
+        seen.append(get())
+        raise KeyError
+    assert (seen, get()) == ([1], before)
+
+
+def test_numpys_openblas_is_found():
+    found = np.show_config(mode="dicts")["Build Dependencies"]["blas"]["name"]
+    if "openblas" not in found:
+        pytest.skip(f"NumPy stands on {found}")
+    get, change = openblas()
+    before = get()
+    change(before + 1)
+    assert get() == before + 1
+    change(before)
