@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint, decode, memory
+from . import checkpoint, command, decode, memory
 from .batch import Draw
 from .command import run, tell
 from .errors import GPTError
@@ -87,7 +87,7 @@ def parse(name: str, add_arguments: Callable[[argparse.ArgumentParser], Any]) ->
     add("--json", action="store_true", help="an object per sample; finish_reason: length, stop, eot, null after Ctrl-C")
     add("--no-stream", action="store_true", help="show a sample when it is complete")
     add_arguments(parser)
-    args = parser.parse_args()
+    args = command.parse(parser)
     seed = secrets.randbits(32) if args.seed is None else args.seed
     settings = Settings(args.max_new_tokens, args.temperature, args.top_k, args.top_p, seed)
     try:

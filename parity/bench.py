@@ -15,6 +15,7 @@ from pathlib import Path
 
 from numpy_gpt import Config, memory
 
+from . import footprint
 from .works import Work, machine, works
 
 SETTLE = 0.05  # seconds after which the threads that the other side kept waiting have gone to sleep
@@ -29,7 +30,11 @@ def main(argv):
     parser.add_argument(
         "--device", default="cpu", help="PyTorch's; cuda also decodes compiled, in bfloat16, up to 64 at once"
     )
+    parser.add_argument("--memory", action="store_true", help="instead: the memory that each released size needs")
     args = parser.parse_args(argv)
+    if args.memory:
+        print(footprint.table())
+        return 0
     memory.keep_freed()
     config, rounds = (Config(n_layer=2), 3) if args.quick else (Config(), 7)
     found = []

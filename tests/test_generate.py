@@ -369,3 +369,9 @@ print(before, faults())
 
 def test_help_has_an_example():
     assert 'python -m numpy_gpt.generate "Once upon a time"' in text("--help")
+
+
+def test_flags_may_come_from_a_file(tmp_path):
+    (tmp_path / "flags.toml").write_text('max_new_tokens = 20\nseed = 9\ntop-k = 5\nstop = ["."]')
+    expected = text("Tom", "-n", "20", "--seed", "3", "--top-k", "5", "--stop", ".")
+    assert text("Tom", "--config", str(tmp_path / "flags.toml"), "--seed", "3") == expected

@@ -44,8 +44,11 @@ class How(NamedTuple):
         return self.compile or self.shard or self.dtype == torch.bfloat16
 
 
+ALONE = How()
+
+
 class Trainer:
-    def __init__(self, m, moments, settings, how):
+    def __init__(self, m, moments, settings, how=ALONE):
         if how.shard and how.world == 1:
             raise GPTError("--shard needs processes to share the weights: start it by torchrun --nproc-per-node K -m.")
         if settings.batch_size % how.world:

@@ -1,0 +1,67 @@
+"""How much memory a model needs, by its size: python -m parity bench --memory
+
+Each figure is the peak of a process of its own, Python and its libraries included. One loads the model and draws a
+token after a prompt of 512; others train two steps in float32 on one window of 1,024 tokens. What a machine has no
+memory for is left out.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+
+from numpy_gpt import RELEASED, Config, init, save
+
+T = 1024
+GENERATE = "import {package} as p; p.complete(p.load({path!r}), list(range(512)), 1, temperature=0)"
+TRAIN = """
+import numpy as np
+from numpy_gpt import RELEASED, adamw, init, memory, trainer
+from numpy_gpt.options import Settings
+if {package!r} == "torch_gpt":
+    from torch_gpt import trainer
+memory.keep_freed()
+m = init(RELEASED[{size!r}])
+settings = Settings(batch_size=1, context={T}, checkpointing={checkpointing})
+side = trainer.Trainer(m, adamw.moments(m.params), settings)
+tokens = np.random.default_rng(0).integers(0, m.config.n_vocab, (1, {T}))
+for t in (1, 2):
+    side.step(t, 1e-4, [(0, tokens, tokens)])
+"""
+PEAK = "\nimport resource\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"  # on Linux in KB
+
+
+def table() -> str:
+    rows = [["", "parameters", "generate", "", "train, 1 x 1024", "", "with checkpointing", ""]]
+    rows.append(["", "", *["NumPy", "PyTorch"] * 3])
+    rows += [[size, f"{config.num_parameters():,}", *row(size, config)] for size, config in RELEASED.items()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, cells, widths)).rstrip() for cells in rows)
+
+
+def row(size: str, config: Config) -> Iterator[str]:
+    with tempfile.TemporaryDirectory() as path:
+        save(init(config), path)
+        for package in ("numpy_gpt", "torch_gpt"):
+            yield told(GENERATE.format(package=package, path=path))
+    for checkpointing in (False, True):
+        for package in ("numpy_gpt", "torch_gpt"):
+            room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+            code = TRAIN.format(package=package, size=size, T=T, checkpointing=checkpointing)
+            yield told(code) if predicted(config, checkpointing) < 0.8 * room else "-"
+
+
+def predicted(config: Config, checkpointing: bool) -> int:
+    """In bytes: weights, gradients and two moments; what the blocks save; logits, and what the loss makes of them"""
+    C, H, L = config.n_embd, config.n_head, config.n_layer
+    block = 20 * C + H * T
+    saved = L * C + block if checkpointing else L * block
+    return 4 * (4 * config.num_parameters() + T * (saved + 4 * config.n_vocab))
+
+
+def told(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code + PEAK], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return f"{int(done.stdout) / 1e6:.1f} GB"
