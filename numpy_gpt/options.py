@@ -115,7 +115,7 @@ def parser(name: str) -> argparse.ArgumentParser:
     add("--save-every", int, "N", "steps between checkpoints")
     add("--sample-every", int, "N", "steps between samples of text; 0 for none")
     add("--seed", int, "S", "of the weights, the windows and dropout")
-    made.add_argument("--checkpointing", action="store_true", help="half the memory and a third more time")
+    made.add_argument("--checkpointing", action="store_true", help="a block saves its input alone, and runs once more")
     return made
 
 

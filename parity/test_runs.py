@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from numpy_gpt import Config, adamw, named, state, trainer
+from numpy_gpt import Config, adamw, init, named, state, trainer
+from numpy_gpt.data import random_batch as random_batch_of
 from numpy_gpt.options import Settings
 from numpy_gpt.params import tree_map
 from torch_gpt.benchmark import flops_per_token
@@ -202,6 +203,23 @@ def test_what_is_fast_computes_the_same(way, device):
 
 def copied(m):
     return m._replace(params=tree_map(np.copy, m.params))
+
+
+def trained_loss(seed, device, dtype):
+    m = init(Config(n_vocab=256, n_ctx=16, n_embd=32, n_head=2, n_layer=2), seed)
+    text = np.frombuffer(README.read_bytes(), np.uint8)
+    side = Trainer(m, adamw.moments(m.params), SETTINGS, How(device, dtype))
+    for t in range(1, 81):
+        side.step(t, adamw.cosine(t - 1, 80, 1e-2), [(0, *random_batch_of(text, 16, seed, t, np.arange(8)))])
+    return side.loss(*random_batch_of(text, 16, 99, 0, np.arange(100)))
+
+
+def test_in_bfloat16_it_learns_as_in_float32_but_for_noise(device):
+    """Which is what another seed changes"""
+    full = [trained_loss(seed, device, torch.float32) for seed in range(3)]
+    half = trained_loss(0, device, torch.bfloat16)
+    assert max(full) < 3.6 < np.log(256)
+    assert abs(half - full[0]) < max(full) - min(full) < 0.2
 
 
 def test_where_nobody_waits_for_a_loss_no_bad_checkpoint_is_saved():

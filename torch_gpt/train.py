@@ -24,7 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     add("--device", default=device, help=f"cpu, cuda, cuda:1 ... (default here: {device})")
     add("--dtype", choices=DTYPES, default="float32", help="bfloat16: of the products, with weights in float32")
     add("--compile", action="store_true", default=False, help="compile the step")
-    add("--shard", action="store_true", default=False, help="every process keeps a share of the weights (FSDP2)")
+    add(
+        "--shard",
+        action="store_true",
+        default=False,
+        help="every process keeps a share of the weights (FSDP2); no samples",
+    )
     what = "how fast is a step? by default of the 124M, T = 1024; needs no --data and no --out"
     add("--benchmark", action="store_true", default=False, help=what)
     parser.epilog = f"{parser.epilog}\n\n{EPILOG}"
