@@ -55,7 +55,7 @@ def from_toml(path: str) -> list[str]:
         values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as e:
         raise GPTError(f"{path} can't be read: {e.strerror}.") from None
-    except ValueError as e:  # what TOML isn't, and what UTF-8 isn't
+    except (ValueError, RecursionError) as e:  # ValueError is also what text that isn't UTF-8 raises
         raise GPTError(f"{path} is no TOML: {e}.") from None
     words = []
     for name, value in values.items():
@@ -109,9 +109,9 @@ class Stop:
     def ask(self, number: int, _: Any) -> None:
         if number in self.came:
             raise KeyboardInterrupt
-        if not self.came:
+        if not self.came and sys.stderr:
             with suppress(OSError):
-                os.write(2, self.notice)  # print can't be entered twice
+                os.write(sys.stderr.fileno(), self.notice)  # print can't be entered twice
         self.came.append(number)
 
     @property

@@ -1,15 +1,18 @@
 """Text to tokens, tokens to windows.
 
 The tokens of a text are made once for a vocabulary and kept in the user's cache, under a name that the contents of both
-give; from there they are mapped, so that neither text nor tokens need fit into memory. A window is a row of tokens to
-read, and the same row one further: what follows each of them.
+give; from there they are mapped, so that neither text nor tokens need fit into memory, but for a single word. A window
+is a row of tokens to read, and the same row one further: what follows each of them.
 """
 
 import codecs
 import hashlib
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from io import BufferedReader
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import regex
 
+from .command import tell
 from .download import cache
 from .errors import GPTError
 from .files import locked, make_directory, replacing
@@ -29,7 +33,8 @@ THREADS = os.cpu_count() or 1
 # The spaces after a mark belong to the mark.
 LAST_CUT = regex.compile(rf"(?r)(?<=\S)(?<!{regex.escape(EOT)})(?=\s)")
 MARK = regex.compile(rf"\s*{regex.escape(EOT)}\s*")
-FORMAT = b"1"  # counts up when the same text and vocabulary give other tokens
+FORMAT = b"1"  # counts up when the same text and vocabulary give another file
+LAST = np.dtype("<u8")  # of the number that a file of tokens ends with
 
 
 class Split(NamedTuple):
@@ -45,19 +50,46 @@ def split(tokens: np.ndarray, share: float = 0.1) -> Split:
     return Split(tokens[:at], tokens[at:])
 
 
-def tokenize(files: Sequence[str | Path], tokenizer: Tokenizer) -> np.ndarray:
-    """The files in one row of ids, mapped from a file; <|endoftext|> stands where they or their documents meet"""
+def tokenize(files: Sequence[str | Path], tokenizer: Tokenizer, name: str | None = None) -> np.ndarray:
+    """The files in one row of ids, mapped from a file; <|endoftext|> stands where they or their documents meet
+
+    name is their key, where it is known. The file ends with the number of its tokens: one that is cut off is made anew.
+    """
+    name = name or key(files, tokenizer)
     directory = cache() / "numpy_gpt" / "tokens"
-    make_directory(directory)
-    n_vocab = tokenizer.n_vocab
-    dtype = np.dtype("<u2" if n_vocab <= 1 << 16 else "<u4")
-    path = directory / f"{key(files, tokenizer)}.u{8 * dtype.itemsize}"
-    with locked(directory):
-        if not path.exists():
-            with replacing(path) as f, progress(files, "tokens") as bar:
-                for row in rows(pieces(files, bar.update), tokenizer):
-                    f.write(row.astype(dtype).data)
-    return np.asarray(np.memmap(path, dtype, "r")) if path.stat().st_size else np.empty(0, dtype)
+    try:
+        make_directory(directory)
+    except GPTError as e:
+        raise GPTError(f"{e} Tokens are kept there: let XDG_CACHE_HOME name another place.") from None
+    dtype = np.dtype("<u2" if tokenizer.n_vocab <= 1 << 16 else "<u4")
+    path = directory / f"{name}.u{8 * dtype.itemsize}"
+    with locked(directory / ".lock", lambda: tell(f"another process writes to {directory}: waiting for it.")):
+        if length(path, dtype) is None:
+            make(path, files, tokenizer, name, dtype)
+    n = length(path, dtype)
+    return np.asarray(np.memmap(path, dtype, "r", shape=(n,))) if n else np.empty(0, dtype)
+
+
+def length(path: Path, dtype: np.dtype) -> int | None:
+    """How many tokens a file says it has, and has"""
+    if not os.path.isfile(path) or path.stat().st_size < LAST.itemsize:
+        return None
+    with opened(path) as f:
+        f.seek(-LAST.itemsize, os.SEEK_END)
+        n = int(np.frombuffer(f.read(), LAST)[0])
+        return n if f.tell() == n * dtype.itemsize + LAST.itemsize else None
+
+
+def make(path: Path, files: Sequence[str | Path], tokenizer: Tokenizer, name: str, dtype: np.dtype) -> None:
+    n = 0
+    with replacing(path) as f:
+        with progress(files, "tokens") as bar:
+            for row in rows(pieces(files, bar.update), tokenizer):
+                f.write(row.astype(dtype).data)
+                n += len(row)
+        f.write(np.array([n], LAST).data)
+        if key(files, tokenizer) != name:
+            raise GPTError(f"{' '.join(map(str, files))} changed while it was read: start again.")
 
 
 def key(files: Iterable[str | Path], tokenizer: Tokenizer) -> str:
@@ -73,7 +105,8 @@ def progress(files, what):
     from tqdm import tqdm
 
     size = sum(os.path.getsize(file) for file in files)
-    return tqdm(desc=what, total=size, unit="B", unit_scale=True, disable=None, leave=False)
+    quiet = None if sys.stderr else True  # None: where it is no terminal
+    return tqdm(desc=what, total=size, unit="B", unit_scale=True, disable=quiet, leave=False)
 
 
 def rows(texts: Iterable[str | None], tokenizer: Tokenizer) -> Iterator[np.ndarray]:
@@ -128,9 +161,14 @@ def decoded(file, utf8, block, start):
         raise GPTError(f"{file} is no UTF-8 text: byte {at} is {e.object[e.start]:#04x}.") from None
 
 
-def opened(file):
+@contextmanager
+def opened(file: str | Path) -> Iterator[BufferedReader]:
+    """A file that can be read again: nothing that waits, or is gone once it was read"""
     try:
-        return open(file, "rb")
+        if os.path.exists(file) and not os.path.isfile(file):
+            raise GPTError(f"{file} can't be read: it is no file.")
+        with open(file, "rb") as f:
+            yield f
     except (OSError, ValueError) as e:  # ValueError: a NUL in the name
         raise GPTError(f"{file} can't be read: {getattr(e, 'strerror', e)}.") from None
 

@@ -99,8 +99,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 def make_directory(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise GPTError(f"{path} can't be made a directory: {e.strerror}.") from None
+    except (OSError, ValueError) as e:  # ValueError: a NUL in the name
+        raise GPTError(f"{path} can't be made a directory: {getattr(e, 'strerror', e)}.") from None
 
 
 @contextmanager
@@ -154,12 +154,13 @@ def identity(path: Path) -> tuple | None:
 
 
 @contextmanager
-def locked(directory: Path, wait=lambda: None) -> Iterator[None]:
-    """Alone in the directory, among those who ask; wait() is called where another process must be waited for"""
+def locked(place: Path, wait=lambda: None) -> Iterator[None]:
+    """Alone in a directory, or with a file, among those who ask; wait() is called where another has to be waited for"""
     if not fcntl:
         yield
         return
-    descriptor = os.open(directory, os.O_RDONLY)
+    flags = os.O_RDONLY if os.path.isdir(place) else os.O_RDWR | os.O_CREAT
+    descriptor = os.open(place, flags, 0o666)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -175,16 +176,21 @@ def locked(directory: Path, wait=lambda: None) -> Iterator[None]:
 
 @contextmanager
 def alone(directory: Path) -> Iterator[None]:
-    """Nobody else writes a run there meanwhile"""
+    """No other run writes there meanwhile"""
     try:
         descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as e:
         raise GPTError(f"{directory} can't be written to: {e.strerror}.") from None
     try:
-        if fcntl:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            if fcntl:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise GPTError(
+                f"another run is writing to {directory}: wait for its end, or choose another place."
+            ) from None
+        except OSError:
+            pass  # a file system without locks
         yield
-    except BlockingIOError:
-        raise GPTError(f"another run is writing to {directory}: wait for its end, or choose another place.") from None
     finally:
         os.close(descriptor)

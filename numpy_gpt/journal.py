@@ -1,6 +1,7 @@
 """The evaluations of a run: log.jsonl, loss.svg, and a line each for whoever looks on."""
 
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from .errors import GPTError
 from .files import replacing
 
 LOG, CURVE = "log.jsonl", "loss.svg"
+SHOWN = ("step", "train_loss", "val_loss")  # in the curve
 Entry = dict[str, Any]
 
 
@@ -21,7 +23,7 @@ class Journal:
     def __init__(self, directory: Path, step: int, say: Callable[[str], None]):
         """What a run that is resumed at this step has told after it is going to be told again"""
         self.directory, self.say = directory, say
-        self.entries = [entry for entry in read(directory / LOG) if entry["step"] <= step]
+        self.entries = [entry for entry in read(directory / LOG) if entry["step"] <= step] if step else []
 
     def add(self, entry: Entry) -> None:
         self.entries.append(entry)
@@ -40,9 +42,11 @@ def read(log: Path) -> list[Entry]:
         return []
     try:
         entries = [json.loads(text) for text in log.read_text(encoding="utf-8").splitlines()]
-        return [entry | {"step": int(entry["step"])} for entry in entries]
+        if not all(math.isfinite(entry[name]) for entry in entries for name in SHOWN):
+            raise ValueError
     except (OSError, ValueError, TypeError, KeyError):
         raise GPTError(f"{log} is no log that a run wrote: move it away to go on.") from None
+    return entries
 
 
 def line(entry: Entry) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from .config import Config
-from .errors import GPTError
+from .errors import CheckpointError, GPTError
 from .request import is_index, is_real
 
 
@@ -53,7 +53,8 @@ LEAST = {  # of whole numbers
     **dict.fromkeys(("warmup", "eval_batches", "sample_every", "seed"), 0),
 }
 BELOW = {  # what numbers of at least 0 must be
-    **dict.fromkeys(("lr", "min_lr", "eps", "weight_decay", "clip"), math.inf),
+    **dict.fromkeys(("lr", "min_lr"), 1e30),  # times a step it has to be finite
+    **dict.fromkeys(("eps", "weight_decay", "clip"), math.inf),
     **dict.fromkeys(("beta1", "beta2", "dropout"), 1),
 }
 EPILOG = """examples:
@@ -100,29 +101,37 @@ def parser(name: str) -> argparse.ArgumentParser:
     add("--context", int, "T", "tokens in a window, and the most that a new model sees")
     add("--batch-size", int, "B", "windows at a time")
     add("--accumulate", int, "A", "so many batches for one step: less memory for the same step")
-    add("--steps", int, "N", "steps in all")
+    add("--steps", int, "N", "steps in all; a resumed run may get more, over which its schedule is stretched")
     add("--lr", float, "X", "the highest learning rate (default: 1e-3; with --init-from 5e-5)")
     add("--min-lr", float, "X", "the last (default: a tenth of --lr)")
     add("--warmup", int, "N", "steps until the highest (default: a twentieth of --steps)")
     add("--beta1", float, "X", "of AdamW: what stays of the mean gradient")
     add("--beta2", float, "X", "what stays of the mean square")
-    add("--eps", float, "X", "is added to its root")
+    add("--eps", float, "X", "is added to the root of that")
     add("--weight-decay", float, "X", "of matrices, times the learning rate")
-    add("--clip", float, "X", "the largest norm of the gradient; 0 lets it be")
-    add("--dropout", float, "X", "the rate")
+    add("--clip", float, "X", "the largest norm of the gradient; 0 for any")
+    add("--dropout", float, "X", "the rate of dropout")
     add("--eval-every", int, "N", "steps between evaluations")
-    add("--eval-batches", int, "N", "batches of each text for one; the last has all of validation's, as 0 has always")
+    add(
+        "--eval-batches",
+        int,
+        "N",
+        "batches for one, 0 for all of validation; the last has all of it",
+    )
     add("--save-every", int, "N", "steps between checkpoints")
     add("--sample-every", int, "N", "steps between samples of text; 0 for none")
     add("--seed", int, "S", "of the weights, the windows and dropout")
-    made.add_argument("--checkpointing", action="store_true", help="a block saves its input alone, and runs once more")
+    what = "a block saves its input alone, and runs once more"
+    made.add_argument("--checkpointing", action=argparse.BooleanOptionalAction, help=what)
     return made
 
 
 def settle(asked: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> Settings:
     """What a run is to do: what is asked for now, over what it was when it began, or else over the defaults"""
     asked = checked(asked)
-    s = begun(asked) if before is None else Settings(**checked(before))
+    if before is None:
+        return begun(asked)
+    s = stored(before)
     for name, value in asked.items():
         if value != getattr(s, name) and name not in FREE + FILES:  # the texts are known by their contents
             raise GPTError(
@@ -130,6 +139,13 @@ def settle(asked: Mapping[str, Any], before: Mapping[str, Any] | None = None) ->
                 "resume, or begin another run."
             )
     return replace(s, **asked)
+
+
+def stored(before: Mapping[str, Any]) -> Settings:
+    try:
+        return Settings(**checked(before))
+    except (GPTError, TypeError) as e:
+        raise CheckpointError(f"the run to resume has no settings that can be: {e}") from None
 
 
 def begun(asked: Mapping[str, Any]) -> Settings:
@@ -146,17 +162,18 @@ def begun(asked: Mapping[str, Any]) -> Settings:
     if min_lr > lr:
         raise GPTError(f"--min-lr is {min_lr} and --lr {lr}: the last learning rate can't be above the highest.")
     warmup = s.steps // 20 if s.warmup is None else s.warmup
-    return replace(s, lr=lr, min_lr=min_lr, warmup=warmup, tokenizer=None if s.init_from else s.tokenizer or "bytes")
+    tokenizer = "bytes" if s.tokenizer is None and not s.init_from else s.tokenizer
+    return replace(s, lr=lr, min_lr=min_lr, warmup=warmup, tokenizer=tokenizer)
 
 
 def checked(values: Mapping[str, Any]) -> dict[str, Any]:
     """Those that are of Settings, each possible by itself; files by paths that hold wherever the run is resumed"""
     values = {field.name: values[field.name] for field in fields(Settings) if field.name in values}
     for name, value in values.items():
-        if name in LEAST and (not is_index(value) or value < LEAST[name]):
-            raise GPTError(f"{flag(name)} is {value!r}: it must be a whole number of at least {LEAST[name]}.")
+        if name in LEAST and (not is_index(value) or not LEAST[name] <= value < 2**31):
+            raise GPTError(f"{flag(name)} is {value!r:.40}: it must be a whole number from {LEAST[name]} to 2**31 - 1.")
         if name in BELOW and (not is_real(value) or not 0 <= value < BELOW[name]):
-            most = "" if BELOW[name] == math.inf else f" and less than {BELOW[name]}"
+            most = "" if BELOW[name] == math.inf else f" and less than {BELOW[name]:g}"
             raise GPTError(f"{flag(name)} is {value!r}: it must be a finite number of at least 0{most}.")
     return {name: tuple(map(os.path.abspath, value)) if name in FILES else value for name, value in values.items()}
 

@@ -52,8 +52,8 @@ def load(directory: Path) -> State:
     home = openai.find_prefix(directory).parent
     about = read_json(home / STANDING)
     step = about.pop("step", None)
-    if type(step) is not int or step < 0:
-        raise CheckpointError(f"{home / STANDING} doesn't say which step the run is at: {AGAIN}.")
+    if type(step) is not int or step < 0 or not isinstance(about.get("settings"), dict) or "text" not in about:
+        raise CheckpointError(f"{home / STANDING} doesn't say which step of which run it is: {AGAIN}.")
     dtype = contents.tensors["wte"].dtype
     params = grow(contents.config, lambda name, *_: np.array(floats(contents.tensors[name], dtype)))
     moments = read_moments(home / MOMENTS, contents.config, dtype, step)

@@ -14,7 +14,7 @@ import numpy as np
 from . import adamw, bpe, checkpoint, data, memory, options, state, tokenizer
 from .command import parse, run, tell
 from .config import Config
-from .errors import GPTError
+from .errors import CheckpointError, GPTError
 from .files import alone, make_directory
 from .options import Settings
 from .params import Model, init, tree_map
@@ -38,36 +38,60 @@ def main(
     if not args.out:
         parser.error("--out is missing: say where the run is to be kept.")
     out = Path(args.out)
-    before = find(out, args.resume)
+    if not args.resume:
+        settle(parser, args)  # complains before anything is made
+        make_directory(out)
+    elif not os.path.isdir(out):
+        raise GPTError(f"{out} isn't there: leave --resume out to begin a run.")
+    with alone(out) if leader else nullcontext():
+        training = prepare(out, args, parser, trainer)
+        return training.go() if training else 0
+
+
+def settle(parser: argparse.ArgumentParser, args: argparse.Namespace, before: dict[str, Any] | None = None) -> Settings:
     try:
-        settings = options.settle(vars(args), before and before.about.get("settings", {}))
+        return options.settle(vars(args), before)
+    except CheckpointError:
+        raise
     except GPTError as e:
         parser.error(str(e))
+
+
+def prepare(out: Path, args: argparse.Namespace, parser: argparse.ArgumentParser, trainer) -> Run | None:
+    """A run to go on with or to begin; None if it is done"""
+    before = find(out, args.resume)
+    settings = settle(parser, args, before and before.about["settings"])
     if before and before.step >= settings.steps:
         tell(f"train: {out} has all of its {before.step} steps: give it more with --steps.")
-        return 0
-    make_directory(out)
-    with alone(out) if leader else nullcontext():
-        begun = before or begin(settings)
-        text = read(settings, begun, out)
-        training = Run(out, begun.step, trainer(args, begun.m, begun.moments, settings), text, settings, begun.about)
-        training.say(describe(begun.m, text))
-        return training.go()
+        return None
+    begun = before or begin(settings)
+    check_fit(settings, begun.m)
+    names = [data.key(files, begun.m.tokenizer) for files in (settings.data, settings.val_data)]
+    if before and names != before.about["text"]:
+        raise GPTError(f"the text isn't what {out} was begun with: get it back, or begin another run.")
+    text = read(settings, begun.m.tokenizer, names)
+    about = {"settings": asdict(settings), "text": names}
+    training = Run(out, begun.step, trainer(args, begun.m, begun.moments, settings), text, settings, about)
+    training.say(describe(begun.m, text))
+    return training
 
 
 def find(out: Path, resume: bool) -> State | None:
     """The run to resume; nothing is written over that isn't"""
-    if resume:
-        if not os.path.exists(out):
-            raise GPTError(f"{out} isn't there: leave --resume out to begin a run.")
-        return state.load(out)
-    if any(os.path.exists(out / name) for name in ("checkpoint", "model.ckpt.index", "model.safetensors")):
+    there = any(os.path.exists(out / name) for name in ("checkpoint", "model.ckpt.index", "model.safetensors"))
+    if not resume and there:
         raise GPTError(f"{out} has a checkpoint: go on with it by --resume, or choose another --out.")
-    return None
+    if resume and not there:
+        raise GPTError(f"{out} has no checkpoint yet: leave --resume out to begin a run.")
+    if not resume:
+        return None
+    found = state.load(out)
+    if found.m.tokenizer is None:
+        raise CheckpointError(f"{out} has lost encoder.json and vocab.bpe: get them back to resume.")
+    return found
 
 
-def begin(settings: Settings) -> State:
-    s = settings
+def begin(s: Settings) -> State:
     if s.init_from:
         m = checkpoint.load(s.init_from)
         if m.tokenizer is None:
@@ -84,11 +108,12 @@ def vocabulary(source: str, files: Sequence[str]) -> Tokenizer:
     if source == "bytes":
         return bpe.tokenizer([])
     if source.startswith("bpe:"):
-        if not source[4:].isdecimal():
-            raise GPTError(f"--tokenizer is {source!r}: say how many tokens, as in bpe:1024.")
+        size = source.removeprefix("bpe:")
+        if not size.isdecimal() or len(size) > 9:
+            raise GPTError(f"--tokenizer is {source[:40]!r}: say how many tokens, as in bpe:1024.")
         with data.progress(files, "vocabulary") as bar:
             texts = (text for text in data.pieces(files, bar.update) if text is not None)
-            return bpe.tokenizer(bpe.train(texts, int(source[4:])))
+            return bpe.tokenizer(bpe.train(texts, int(size)))
     path = checkpoint.find(source)
     found = (tokenizer.load(path) if os.path.isdir(path) else None) or checkpoint.read(path).tokenizer
     if found is None:
@@ -96,24 +121,24 @@ def vocabulary(source: str, files: Sequence[str]) -> Tokenizer:
     return found
 
 
-def read(s: Settings, begun: State, out: Path) -> data.Split:
-    """Both texts, long enough, and in a resumed run those of before"""
-    config, words = begun.m.config, begun.m.tokenizer
-    names = [data.key(files, words) for files in (s.data, s.val_data)]
-    if begun.step and names != begun.about.get("text"):
-        raise GPTError(f"the text isn't what the run in {out} began with: get it back, or begin another run.")
-    begun.about.update(settings=asdict(s), text=names)
-    if s.context > config.n_ctx:
-        raise GPTError(f"--context is {s.context}, and {s.init_from} sees {config.n_ctx} tokens: make it smaller.")
-    if words.n_vocab > config.n_vocab:
-        raise GPTError(f"{s.init_from} has {config.n_vocab} tokens, and its tokenizer {words.n_vocab}: get it again.")
-    tokens = data.tokenize(s.data, words)
-    text = data.Split(tokens, data.tokenize(s.val_data, words)) if s.val_data else data.split(tokens)
-    for flag, tokens, least in (("--data", text.train, s.context + 1), ("--val-data", text.val, 2)):
-        if len(tokens) < least:
+def check_fit(s: Settings, m: Model) -> None:
+    """What another model brings with it"""
+    if s.context > m.config.n_ctx:
+        raise GPTError(f"--context is {s.context}, and {s.init_from} sees {m.config.n_ctx} tokens: make it smaller.")
+    if m.tokenizer.n_vocab > m.config.n_vocab:
+        raise GPTError(
+            f"{s.init_from} has {m.config.n_vocab} tokens, and its tokenizer {m.tokenizer.n_vocab}: get it again."
+        )
+
+
+def read(s: Settings, words: Tokenizer, names: Sequence[str]) -> data.Split:
+    """What is to be learned and what is to be told, long enough for a window, and for a token to follow another"""
+    tokens = data.tokenize(s.data, words, names[0])
+    text = data.Split(tokens, data.tokenize(s.val_data, words, names[1])) if s.val_data else data.split(tokens)
+    for what, row, least in (("train on", text.train, s.context + 1), ("validate with", text.val, 2)):
+        if len(row) < least:
             raise GPTError(
-                f"there are {len(tokens)} tokens of {flag}, and {least} are the least for a --context of {s.context}: "
-                "give more text."
+                f"there are {len(row)} tokens to {what}, and --context {s.context} takes {least}: give more text."
             )
     return text
 

@@ -1,11 +1,14 @@
 """A model that is trained: what a step does to it.
 
-The sequences of a batch know nothing of each other, so threads share them, and the gradients of all are added.
+The sequences of a batch know nothing of each other, so threads share them, and their gradients are added.
 """
 
 import math
 from contextlib import nullcontext
 from functools import partial
+from itertools import pairwise
+
+import numpy as np
 
 from . import adamw, decode
 from .adamw import Moments
@@ -25,31 +28,36 @@ class Trainer:
         self.m, self.moments, self.settings = m, moments, settings
         self.threads = Threads()
         tokens = settings.batch_size * settings.context
-        self.shared = self.threads.n > 1 and m.config.num_parameters() <= WORTH * tokens
+        worth = m.config.num_parameters() <= WORTH * tokens
+        self.n = min(self.threads.n, settings.batch_size) if worth else 1  # threads for a batch
 
     def step(self, t, lr, batches):
         """AdamW's step t = 1, 2, ... on some batches, each the number of its first sequence, tokens, targets -> loss"""
         losses, total = [], None
-        with self.threads.instead_of_blas() if self.shared else nullcontext():
+        with self.threads.instead_of_blas() if self.n > 1 else nullcontext():
             for batch in batches:
-                for loss, grads in self.threads.each(partial(self.gradients, t), self.shares(*batch)):
-                    losses.append(float(loss))
+                for loss, grads in self.threads.each(partial(self.gradients, t, len(batches)), self.shares(*batch)):
+                    losses.append(loss)
                     total = grads if total is None else tree_map(add, total, grads)
-            if len(losses) > 1:
-                tree_map(partial(scale, 1 / len(losses)), total)
             adamw.clip(total, self.settings.clip or math.inf)
             self.threads.each(partial(self.update, t, lr), self.leaves(total))
-        return sum(losses) / len(losses)
+        return sum(losses)
 
     def shares(self, first, tokens, targets):
-        """The batch, or an equal part of it for each thread"""
-        n = self.threads.n if self.shared and len(tokens) % self.threads.n == 0 else 1
-        rows = len(tokens) // n
-        return [(first + i, tokens[i : i + rows], targets[i : i + rows]) for i in range(0, len(tokens), rows)]
+        """The batch in a part for each thread, with the part of the mean that it makes up"""
+        B = len(tokens)
+        edges = [B * i // self.n for i in range(self.n + 1)]
+        parts = [slice(*edge) for edge in pairwise(edges) if edge[0] < edge[1]]
+        return [((p.stop - p.start) / B, first + p.start, tokens[p], targets[p]) for p in parts]
 
-    def gradients(self, t, first, tokens, targets):
+    def gradients(self, t, accumulated, weight, first, tokens, targets):
+        """The share's loss and gradients, as large as they count in the mean over so many batches"""
         noise = Noise(self.settings.seed, t, first) if self.m.config.dropout else None
-        return loss_and_grads(self.m, tokens, targets, noise, self.settings.checkpointing)
+        loss, grads = loss_and_grads(self.m, tokens, targets, noise, self.settings.checkpointing)
+        weight /= accumulated
+        if weight != 1:
+            tree_map(partial(scale, weight), grads)
+        return weight * float(loss), grads
 
     def leaves(self, grads):
         """Of the parameters, their gradients and moments, some for each thread, of about the same size together"""
@@ -61,17 +69,17 @@ class Trainer:
 
     def update(self, t, lr, params, grads, m, v):
         s = self.settings
-        adamw.step(params, grads, Moments(m, v), t, lr, s.beta1, s.beta2, s.eps, s.weight_decay)
+        with np.errstate(over="ignore", invalid="ignore"):  # the run looks at what it saves
+            adamw.step(params, grads, Moments(m, v), t, lr, s.beta1, s.beta2, s.eps, s.weight_decay)
 
     def loss(self, tokens, targets):
         """The mean over all tokens, without dropout"""
-        with self.threads.instead_of_blas() if self.shared else nullcontext():
-            losses = self.threads.each(self.loss_of, self.shares(0, tokens, targets))
-        return sum(losses) / len(losses)
+        with self.threads.instead_of_blas() if self.n > 1 else nullcontext():
+            return sum(self.threads.each(self.loss_of, self.shares(0, tokens, targets)))
 
-    def loss_of(self, _, tokens, targets):
+    def loss_of(self, weight, _, tokens, targets):
         loss, _ = cross_entropy(forward(self.m, tokens), targets)
-        return float(loss)
+        return weight * float(loss)
 
     def sample(self, ids, **settings):
         return decode.complete(self.m, ids, **settings)
@@ -80,9 +88,9 @@ class Trainer:
         """As NumPy has it"""
         return self.m, self.moments
 
-    def agree(self, stop):
-        """Whether any of the processes wants to stop"""
-        return stop
+    def any(self, wish):
+        """Whether one of the processes has it"""
+        return wish
 
 
 def arrays(tree):

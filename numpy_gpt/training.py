@@ -10,10 +10,12 @@ import numpy as np
 from tqdm import tqdm
 
 from . import adamw, data, state
+from .adamw import Moments
 from .command import Stop, tell
 from .errors import GPTError
 from .journal import Journal
 from .options import Settings
+from .params import Model, named
 from .tokenizer import Tokenizer
 
 SAMPLE: dict[str, Any] = {"max_new_tokens": 200, "temperature": 0.8, "top_p": 0.95}
@@ -24,10 +26,10 @@ class Run:
 
     def __init__(self, out: Path, step: int, trainer: Any, text: data.Split, settings: Settings, about: dict[str, Any]):
         self.out, self.trainer, self.text, self.settings, self.about = out, trainer, text, settings, about
-        self.step = self.saved = step  # where it is, and where its checkpoint is
+        self.step = self.tried = self.saved = step  # where it is, was to be saved, and was saved by the leader
         self.tokenizer = trainer.m.tokenizer
         self.lengths = lengths(self.tokenizer, trainer.m.config.n_vocab)
-        self.closed = False  # stdout, by whoever read it
+        self.closed: OSError | None = None  # why nobody can be told any more
         self.stop = Stop("train: ending after this step, with a checkpoint; once more ends it at once")
         self.journal = Journal(out, step, self.say)
         self.losses: list[Any] = []  # of the steps since the last evaluation; PyTorch may still be computing the last
@@ -35,22 +37,28 @@ class Run:
 
     def go(self) -> int:
         """-> the command's exit status"""
-        s = self.settings
-        with self.stop, self.progress() as bar:
-            if self.step == 0:
-                self.evaluate()
-            while self.step < s.steps and not self.trainer.agree(bool(self.stop.signal) or self.closed):
-                self.advance(bar)
-                last = self.step == s.steps
-                if last or self.step % s.eval_every == 0:
-                    self.evaluate()
-                if s.sample_every and self.step % s.sample_every == 0:
-                    self.sample()
-                if last or self.step % s.save_every == 0:
-                    self.save()
-            if self.saved < self.step < s.steps:
-                self.save()
+        try:
+            with self.stop, self.progress() as bar:
+                self.loop(bar)
+        except GPTError as e:
+            raise GPTError(f"after step {self.step}: {e} {self.kept()}".rstrip()) from None
         return self.end()
+
+    def loop(self, bar: tqdm) -> None:
+        s = self.settings
+        if self.step == 0:
+            self.evaluate()
+        while self.step < s.steps and not self.trainer.any(bool(self.stop.signal or self.closed)):
+            self.advance(bar)
+            last = self.step == s.steps
+            if last or self.step % s.eval_every == 0:
+                self.evaluate()
+            if s.sample_every and self.step % s.sample_every == 0:
+                self.sample()
+            if last or self.step % s.save_every == 0:
+                self.save()
+        if self.tried < self.step:
+            self.save()
 
     def progress(self) -> tqdm:
         s = self.settings
@@ -62,16 +70,13 @@ class Run:
             unit_scale=True,
             bar_format="{desc} |{bar:20}| {rate_fmt}, {remaining} left",
             leave=False,
-            disable=None if self.trainer.leader else True,
+            disable=None if self.trainer.leader and sys.stderr else True,
         )
 
     def advance(self, bar: tqdm) -> None:
         """One step; shown is the loss of the one before, so that nobody waits for a GPU"""
         before, t, batches = time.perf_counter(), self.step + 1, self.batches(self.step + 1)
-        try:
-            self.losses.append(self.trainer.step(t, self.rate(t), batches))
-        except GPTError as e:
-            raise GPTError(f"step {t}: {e} {self.kept()}") from None
+        self.losses.append(self.trainer.step(t, self.rate(t), batches))
         if len(self.losses) > 1:
             loss = self.finite(self.losses[-2])
             bar.set_description_str(f"step {self.step}/{self.settings.steps}  loss {loss:.3f}", refresh=False)
@@ -92,11 +97,16 @@ class Run:
 
     def finite(self, loss: Any) -> float:
         if not math.isfinite(float(loss)):
-            raise GPTError(f"the loss is {float(loss)}, at step {self.step}: lower the learning rate. {self.kept()}")
+            raise GPTError(f"the loss is {float(loss)}: lower the learning rate.")
         return float(loss)
 
     def kept(self) -> str:
-        return f"The checkpoint of step {self.saved} is in {self.out}." if self.saved else "No checkpoint was saved."
+        """For the leader to say"""
+        if not self.trainer.leader:
+            return ""
+        if not self.saved:
+            return "No checkpoint was saved."
+        return f"The checkpoint of step {self.saved} is in {self.out}, for --resume or --init-from."
 
     def evaluate(self) -> None:
         """Both texts by as many batches; the last time, all of validation"""
@@ -139,9 +149,11 @@ class Run:
         """Where it can't be, the run goes on, with the checkpoint that is there"""
         for loss in self.losses[-1:]:
             self.finite(loss)
+        self.tried = self.step
         m, moments = self.trainer.state()
         if not self.trainer.leader:
             return
+        check_moved(m, moments)
         try:
             state.save(self.out, state.State(m, moments, self.step, self.about))
             self.saved = self.step
@@ -150,18 +162,20 @@ class Run:
 
     def say(self, text: str) -> None:
         """On stdout, above the progress; once nobody reads on, it is time to stop"""
-        if not self.trainer.leader or self.closed:
+        if not self.trainer.leader or self.closed or not sys.stdout:
             return
         try:
             tqdm.write(text)
             sys.stdout.flush()
-        except BrokenPipeError:
-            self.closed = True
+        except OSError as e:
+            self.closed = e
 
     def end(self) -> int:
         steps = self.settings.steps
         if self.trainer.leader and self.step < steps:
             tell(f"train: stopped after step {self.step} of {steps}. {self.kept()}")
+        if self.closed:
+            raise self.closed
         if self.trainer.leader and self.saved < self.step:
             return 1
         return 128 + self.stop.signal if self.stop.signal else 0
@@ -173,3 +187,11 @@ def lengths(tokenizer: Tokenizer, n_vocab: int) -> np.ndarray:
     for i in range(tokenizer.n_vocab):
         found[i] = 0 if i == tokenizer.eot else len(tokenizer.token(i))
     return found
+
+
+def check_moved(m: Model, moments: Moments) -> None:
+    """A loss may be fine, and what its gradients led to not"""
+    for tree in (m.params, *moments):
+        for name, a in named(tree):
+            if not np.isfinite(a).all():
+                raise GPTError(f"{name} has been moved to where numbers end: lower the learning rate.")

@@ -33,7 +33,7 @@ def main(argv):
     parser.add_argument("--memory", action="store_true", help="instead: the memory that each released size needs")
     args = parser.parse_args(argv)
     if args.memory:
-        print(footprint.table())
+        footprint.show()
         return 0
     memory.keep_freed()
     config, rounds = (Config(n_layer=2), 3) if args.quick else (Config(), 7)

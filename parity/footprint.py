@@ -29,27 +29,28 @@ tokens = np.random.default_rng(0).integers(0, m.config.n_vocab, (1, {T}))
 for t in (1, 2):
     side.step(t, 1e-4, [(0, tokens, tokens)])
 """
-PEAK = "\nimport resource\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"  # on Linux in KB
+PEAK = "\nprint(open('/proc/self/status').read().partition('VmHWM:')[2].split()[0])"  # of Linux, in KB
 
 
-def table() -> str:
-    rows = [["", "parameters", "generate", "", "train, 1 x 1024", "", "with checkpointing", ""]]
-    rows.append(["", "", *["NumPy", "PyTorch"] * 3])
-    rows += [[size, f"{config.num_parameters():,}", *row(size, config)] for size, config in RELEASED.items()]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, cells, widths)).rstrip() for cells in rows)
+def show() -> None:
+    """A line for each size, as soon as it is known"""
+    print(f"{'':24}generate          train 1 x 1024    with --checkpointing")
+    print(f"{'':6}{'parameters':>14}    " + "NumPy    PyTorch  " * 3)
+    for size, config in RELEASED.items():
+        cells = " ".join(f"{cell:8}" for cell in row(size, config))
+        print(f"{size:6}{config.num_parameters():14,}    {cells}".rstrip(), flush=True)
 
 
 def row(size: str, config: Config) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as path:
         save(init(config), path)
         for package in ("numpy_gpt", "torch_gpt"):
-            yield told(GENERATE.format(package=package, path=path))
+            yield peak(GENERATE.format(package=package, path=path))
     for checkpointing in (False, True):
         for package in ("numpy_gpt", "torch_gpt"):
             room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
             code = TRAIN.format(package=package, size=size, T=T, checkpointing=checkpointing)
-            yield told(code) if predicted(config, checkpointing) < 0.8 * room else "-"
+            yield peak(code) if predicted(config, checkpointing) < 0.8 * room else "-"
 
 
 def predicted(config: Config, checkpointing: bool) -> int:
@@ -60,8 +61,8 @@ def predicted(config: Config, checkpointing: bool) -> int:
     return 4 * (4 * config.num_parameters() + T * (saved + 4 * config.n_vocab))
 
 
-def told(code: str) -> str:
+def peak(code: str) -> str:
     done = subprocess.run([sys.executable, "-c", code + PEAK], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr)
-    return f"{int(done.stdout) / 1e6:.1f} GB"
+    return f"{int(done.stdout) * 1024 / 1e9:.1f} GB"

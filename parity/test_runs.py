@@ -105,7 +105,7 @@ def kill_after(step, package, *args):
 def test_either_goes_on_with_what_the_other_began(first, second):
     train(first, "--data", "text.txt", "--out", "whole", *LONG)
     kill_after(20, first, "--data", "text.txt", "--out", "run", *LONG)
-    assert 10 <= state.load(Path("run")).step < 150
+    assert state.load(Path("run")).step >= 10
     train(second, "--resume", "--out", "run")
     np.testing.assert_allclose(losses("run"), losses("whole"), rtol=3e-4)
 
@@ -113,7 +113,7 @@ def test_either_goes_on_with_what_the_other_began(first, second):
 def test_killed_and_resumed_in_pytorch_it_ends_bit_by_bit_as_it_would_have():
     train("torch_gpt", "--data", "text.txt", "--out", "whole", *LONG)
     kill_after(20, "torch_gpt", "--data", "text.txt", "--out", "run", *LONG)
-    assert 10 <= state.load(Path("run")).step < 150
+    assert state.load(Path("run")).step >= 10
     train("torch_gpt", "--resume", "--out", "run")
     assert_same_bits("run", "whole")
 
@@ -149,8 +149,24 @@ def test_a_worker_that_is_killed_ends_the_job_with_a_sentence():
         os.kill(worker, signal.SIGKILL)
         _, err = p.communicate(timeout=120)
     assert p.returncode == 1
-    assert "train: another process of this run has ended" in err
+    assert re.search(r"^train: after step \d+: another process of this run has ended", err, re.MULTILINE), err
     assert state.load(Path("run")).step >= 20
+
+
+@pytest.mark.parametrize("more", [[], ["--shard"]])
+def test_sigterm_ends_all_processes_with_one_checkpoint(more):
+    """torchrun passes it on; right after a checkpoint there is none to save, for any of them"""
+    flags = [*SHORT, "--steps", "100000", "--eval-every", "100000", "--save-every", "1", *more]
+    args = [sys.executable, *TWO, "torch_gpt.train", "--data", "text.txt", "--out", "run", *flags]
+    with subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as p:
+        while not Path("run/training.json").exists():
+            assert p.poll() is None, p.stderr.read()
+            time.sleep(0.1)
+        p.terminate()
+        _, err = p.communicate(timeout=120)
+    at = state.load(Path("run")).step
+    assert err.count(f"train: stopped after step {at} of 100000. The checkpoint of step {at} is in run") == 1, err
+    assert "torch_gpt/trainer.py" not in err  # no traceback of ours
 
 
 def children(parent):
@@ -197,8 +213,9 @@ def test_what_is_fast_computes_the_same(way, device):
         assert x.shape == y.shape == v.shape, name
         assert x.dtype == v.dtype == np.float32
     again = Trainer(copied(a), tree_map(np.copy, moments), SETTINGS, How(device, **how))
-    assert float(again.step(7, 1e-2, batches(TINY, 7))) == float(quick.step(7, 1e-2, batches(TINY, 7)))
-    assert quick.loss(*batch) == again.loss(*batch)
+    steps = [float(side.step(7, 1e-2, batches(TINY, 7))) for side in (again, quick)]
+    np.testing.assert_allclose(*steps, rtol=1e-6)
+    np.testing.assert_allclose(quick.loss(*batch), again.loss(*batch), rtol=1e-3)
 
 
 def copied(m):
@@ -228,9 +245,8 @@ def test_where_nobody_waits_for_a_loss_no_bad_checkpoint_is_saved():
     args += ["--lr", "1e18", "--warmup", "4", "--clip", "0", "--steps", "50"]
     done = subprocess.run([sys.executable, "-m", "torch_gpt.train", *args], capture_output=True, timeout=120)
     assert done.returncode == 1
-    assert re.search(
-        rb"^train: the loss is (nan|inf), at step \d+: .* The checkpoint of step \d+ is in run\.$", done.stderr
-    )
+    ends = rb"train: after step \d+: .* The checkpoint of step \d+ is in run, for --resume or --init-from\.\n"
+    assert re.fullmatch(ends, done.stderr), done.stderr
     good = state.load(Path("run"))
     assert good.step > 0
     assert all(np.isfinite(a).all() for tree in (good.m.params, *good.moments) for _, a in named(tree))

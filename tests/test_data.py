@@ -82,15 +82,45 @@ def test_tokens_are_made_once_for_a_text_and_a_vocabulary(tmp_path, monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr("numpy_gpt.data.rows", None)  # whoever needs it fails
         assert (tokenize([copy], WORDS) == ids).all()
-    made = sorted((tmp_path / "cache" / "numpy_gpt" / "tokens").iterdir())
+    made = sorted((tmp_path / "cache" / "numpy_gpt" / "tokens").glob("*.u16"))
     assert len(made) == 1
     for paths, tokenizer in (([one], BYTES), ([other], WORDS), ([one, other], WORDS), ([other, one], WORDS)):
         before = len(made)
         tokenize(paths, tokenizer)
-        made = sorted((tmp_path / "cache" / "numpy_gpt" / "tokens").iterdir())
+        made = sorted((tmp_path / "cache" / "numpy_gpt" / "tokens").glob("*.u16"))
         assert len(made) == before + 1
     with pytest.raises(ValueError, match="read-only"):
         ids[0] = 1
+
+
+@pytest.mark.parametrize("kept", [0, 7, 8, 9, -1, -2])
+def test_a_file_of_tokens_that_was_cut_off_is_made_anew(tmp_path, kept):
+    paths = files(tmp_path, "a text that is cut off")
+    ids = tokenize(paths, WORDS).tolist()
+    (made,) = (tmp_path / "cache" / "numpy_gpt" / "tokens").glob("*.u16")
+    made.write_bytes(made.read_bytes()[:kept])
+    assert tokenize(paths, WORDS).tolist() == ids
+
+
+def test_a_text_that_changes_while_it_is_read_is_not_kept(tmp_path, monkeypatch):
+    (path,) = files(tmp_path, "hello one")
+
+    def rows_and_a_change(*args):
+        path.write_text("hello two")
+        return rows(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("numpy_gpt.data.rows", rows_and_a_change)
+        with pytest.raises(GPTError, match=r"0.txt changed while it was read: start again\."):
+            tokenize([path], WORDS)
+    path.write_text("hello one")
+    assert WORDS.decode(tokenize([path], WORDS)) == "hello one"
+
+
+def test_a_cache_that_cannot_be_there_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc")
+    with pytest.raises(GPTError, match="Tokens are kept there: let XDG_CACHE_HOME name another place"):
+        tokenize(files(tmp_path, "a text"), WORDS)
 
 
 def test_where_one_file_ends_matters(tmp_path):
@@ -111,7 +141,7 @@ def test_what_breaks_off_leaves_nothing(tmp_path, monkeypatch):
     for paths in ([bad], [good, bad]):
         with pytest.raises(GPTError, match=r"1.txt is no UTF-8 text: byte 16 is 0xff\.$"):
             tokenize(paths, WORDS)
-    assert list((tmp_path / "cache" / "numpy_gpt" / "tokens").iterdir()) == []
+    assert [path.name for path in (tmp_path / "cache" / "numpy_gpt" / "tokens").iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize("size", range(1, 9))
@@ -125,13 +155,14 @@ def test_bytes_that_are_no_text_are_named(tmp_path, monkeypatch, text, byte, siz
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
-    for name, why in (("missing", "No such file"), (".", "directory"), ("a\0b", "null")):
+    for name, why in (("missing", "No such file"), (".", "no file"), ("a\0b", "null")):
         with pytest.raises(GPTError, match=why):
             tokenize([tmp_path / name], WORDS)
 
 
 def test_memory_is_that_of_a_piece_and_not_of_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr("numpy_gpt.data.PIECE", 1 << 14)
+    monkeypatch.setattr("numpy_gpt.data.THREADS", 2)
     peaks = []
     for times in (50, 200):
         (path,) = files(tmp_path, README.read_text() * times)

@@ -69,7 +69,8 @@ def test_killed_at_any_moment_the_old_state_or_the_new_one_is_there(tmp_path, mo
             return call
 
         with monkeypatch.context() as patch:
-            for module, name in ((openai.os, "replace"), (openai.os, "link"), (openai.shutil, "rmtree")):
+            calls_of = [(openai.os, name) for name in ("replace", "link", "unlink", "mkdir")]
+            for module, name in [*calls_of, (openai.shutil, "rmtree")]:
                 patch.setattr(module, name, counted(getattr(module, name)))
             try:
                 state.save(directory, new)

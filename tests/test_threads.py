@@ -25,14 +25,14 @@ def batches(t):
 def trainer(n, dtype=np.float64):
     m = random_model(CONFIG, dtype=dtype)
     made = Trainer(m._replace(params=tree_map(np.copy, m.params)), adamw.moments(m.params), SETTINGS)
-    made.threads.n, made.shared = n, n > 1
+    made.threads.n = made.n = n
     made.threads.pool._max_workers = n
     return made
 
 
 @pytest.mark.parametrize("n", [2, 3, 4])
 def test_shared_by_threads_a_step_is_the_same(n):
-    """To rounding; four can't share six sequences evenly, but the leaves"""
+    """To rounding; four don't share six sequences evenly"""
     alone, together = trainer(1), trainer(n)
     for t in range(1, 4):
         assert np.isclose(alone.step(t, 1e-2, batches(t)), together.step(t, 1e-2, batches(t)), rtol=1e-13)
@@ -44,8 +44,13 @@ def test_shared_by_threads_a_step_is_the_same(n):
 
 def test_every_thread_has_its_share():
     made = trainer(3)
-    firsts = [first for first, x, y in made.shares(6, *batches(1)[0][1:])]
-    assert firsts == [6, 8, 10]
+    x, y = batches(1)[0][1:]
+    shares = made.shares(6, x, y)
+    assert [(weight, first, len(x), len(y)) for weight, first, x, y in shares] == [
+        (1 / 3, first, 2, 2) for first in (6, 8, 10)
+    ]
+    assert [len(x) for _, _, x, _ in made.shares(0, x[:4], y[:4])] == [1, 1, 2]
+    assert [len(x) for _, _, x, _ in made.shares(0, x[:1], y[:1])] == [1]
     sizes = [sum(p.size for p in params) for params, *_ in made.leaves(made.m.params)]
     assert max(sizes) < 1.2 * min(sizes)
     assert sum(sizes) == CONFIG.num_parameters()
@@ -57,7 +62,8 @@ def test_a_model_that_is_large_for_its_batch_is_not_shared(monkeypatch):
     for batch_size, shared in ((1, False), (2, True)):
         s = replace(SETTINGS, batch_size=batch_size, context=1)
         monkeypatch.setattr("numpy_gpt.trainer.WORTH", 0.7 * m.config.num_parameters())
-        assert Trainer(m, adamw.moments(m.params), s).shared == (shared and Threads().n > 1)
+        made = Trainer(m, adamw.moments(m.params), s)
+        assert made.n == (min(2, Threads().n) if shared else 1)
 
 
 def test_they_run_at_the_same_time():

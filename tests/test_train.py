@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -201,7 +202,7 @@ def test_a_signal_ends_it_with_a_checkpoint_of_the_last_step(text, number, statu
     at = state.load(Path("run")).step
     told, ended = err.splitlines()
     assert told.startswith("train: ending after this step")
-    assert ended == f"train: stopped after step {at} of 4000. The checkpoint of step {at} is in run."
+    assert ended.startswith(f"train: stopped after step {at} of 4000. The checkpoint of step {at} is in run, for ")
     m = load("run")
     assert_close(m, by_hand(init(BYTES, 0), split(tokenize([text], m.tokenizer)).train, 4000, until=at))
 
@@ -226,6 +227,40 @@ def test_who_stops_reading_gets_no_complaint_and_the_run_is_kept(text):
         assert p.wait(timeout=60) == 0
     assert err.startswith("train: stopped after step")
     assert state.load(Path("run")).step > 0
+
+
+@pytest.mark.parametrize(
+    ("redirection", "status", "complaint"),
+    [
+        (">/dev/full", 1, "train: the output can't be written: No space left on device."),
+        (">&-", 0, ""),
+        ("2>&-", 0, ""),
+        ("2>/dev/full", 0, ""),
+    ],
+)
+def test_any_of_its_streams_may_be_closed_or_full(text, redirection, status, complaint):
+    """Where nobody can be told any more, it stops with what it has"""
+    command = shlex.join([*COMMAND, "--data", text, "--out", "run", *SHORT, "--steps", "30"])
+    done = subprocess.run(f"{command} {redirection}", shell=True, capture_output=True, timeout=60)
+    assert done.returncode == status
+    assert done.stderr.decode().splitlines()[-1:] == [complaint][: bool(complaint)]
+    if status == 0:
+        assert state.load(Path("run")).step == 30
+
+
+def test_a_terminal_that_is_gone_ends_it_with_a_checkpoint(text):
+    """Where the signal for that is ignored, writing to it fails"""
+    parent, child = pty.openpty()
+    ignore = lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)  # noqa: E731
+    args = [*COMMAND, "--data", text, "--out", "run", *LONG, "--save-every", "4000"]
+    with subprocess.Popen(args, stdout=child, stderr=child, preexec_fn=ignore) as p:
+        os.close(child)
+        shown = b""
+        while b"step      4" not in shown:
+            shown += os.read(parent, 1 << 12)
+        os.close(parent)
+        assert p.wait(timeout=60) == 1
+    assert 4 <= state.load(Path("run")).step < 4000
 
 
 def test_a_terminal_shows_how_long_it_will_take(text):
@@ -291,19 +326,27 @@ def test_a_text_may_move_but_not_change(text):
     status, _, err = train("--out", "run", "--resume", "--steps", "8")
     assert (status, err) == (
         1,
-        "train: the text isn't what the run in run began with: get it back, or begin another run.\n",
+        "train: the text isn't what run was begun with: get it back, or begin another run.\n",
     )
     assert Path("run/training.json").read_bytes() == before
 
 
-def test_a_loss_that_is_no_number_ends_it_and_the_last_good_checkpoint_stays(text):
-    args = [*SHORT, "--save-every", "1", "--lr", "1e18", "--warmup", "4", "--clip", "0", "--weight-decay", "0"]
-    status, _, err = train("--data", text, "--out", "run", *args, "--steps", "50")
+@pytest.mark.parametrize("lr", ["1e18", "1e29"])
+def test_where_numbers_end_the_last_good_checkpoint_stays(text, lr):
+    """In the loss; or in the weights, while the loss still was one"""
+    args = [*SHORT, "--eval-every", "99", "--save-every", "1", "--lr", lr, "--warmup", "4", "--clip", "0"]
+    status, _, err = train("--data", text, "--out", "run", *args, "--weight-decay", "0", "--steps", "50")
     assert status == 1
-    found = re.fullmatch(r"train: step (\d+): .* not finite.* The checkpoint of step (\d+) is in run\.\n", err)
+    found = re.fullmatch(r"train: after step (\d+): .* The checkpoint of step (\d+) is in run, for .*\.\n", err)
     good = state.load(Path("run"))
-    assert (int(found[1]), good.step) == (good.step + 1, int(found[2]))
+    assert good.step == int(found[2]) in (int(found[1]), int(found[1]) - 1)
     assert all(np.isfinite(a).all() for tree in (good.m.params, *good.moments) for _, a in named(tree))
+
+
+def test_where_numbers_end_in_an_evaluation_that_is_said_too(text):
+    status, _, err = train("--data", text, "--out", "run", *SHORT, "--eval-every", "1", "--lr", "1e18", "--clip", "0")
+    assert status == 1
+    assert re.fullmatch(r"train: after step 1: .* No checkpoint was saved\.\n", err)
 
 
 def limit(nbytes):
@@ -324,19 +367,58 @@ def test_where_a_checkpoint_cannot_be_written_the_run_goes_on(text):
     assert untimed("run") == untimed("whole")
     status, _, err = train("--out", "whole", "--resume", "--steps", "9", preexec_fn=limit(30_000))
     assert status == 1
-    assert "The checkpoint of step 6 is in whole." in err
+    assert "The checkpoint of step 6 is in whole, for" in err
     trained("--out", "whole", "--resume", "--steps", "9")
 
 
 def test_a_log_that_cannot_be_written_does_not_end_it(text):
-    Path("run/log.jsonl").mkdir(parents=True)
-    status, _, err = train("--data", text, "--out", "run", *SHORT)
-    assert status == 1
-    assert "is no log that a run wrote" in err
-    Path("run/log.jsonl").rmdir()
-    Path("run/loss.svg").mkdir()
+    Path("run/loss.svg").mkdir(parents=True)
     status, _, err = train("--data", text, "--out", "run", *SHORT)
     assert (status, err.count("loss.svg can't be written: Is a directory")) == (0, 4)
+    assert [entry["step"] for entry in log("run")] == [0, 2, 4, 6]
+
+
+DAMAGED = {
+    "a log": ("log.jsonl", '{"step": 0}\n', 1, "log.jsonl is no log that a run wrote"),
+    "a step": ("training.json", '{"step": null}', 3, "doesn't say which step of which run it is"),
+    "no settings": ("training.json", '{"step": 5, "settings": null, "text": []}', 3, "doesn't say which step of which"),
+    "odd settings": (
+        "training.json",
+        '{"step": 5, "settings": {"data": [1]}, "text": []}',
+        3,
+        "no settings that can be",
+    ),
+    "an odd rate": ("training.json", '{"step": 5, "settings": {"lr": null}, "text": []}', 3, "no settings that can be"),
+    "moments": ("moments.safetensors", "", 3, "moments.safetensors is no safetensors file"),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_a_damaged_run_gets_a_sentence(text, what):
+    trained("--data", text, "--out", "run", *SHORT)
+    name, content, status, sentence = DAMAGED[what]
+    content = content.replace('"step": 5', '"step": 6')
+    Path("run", name).write_text(content)
+    found, _, err = train("--resume", "--out", "run", "--steps", "9")
+    assert (found, err.count("\n")) == (status, 1), err
+    assert sentence in err
+
+
+def test_a_run_without_its_vocabulary_gets_a_sentence(text):
+    trained("--data", text, "--out", "run", *SHORT)
+    for name in ("encoder.json", "vocab.bpe"):
+        Path("run", name).unlink()
+    status, _, err = train("--resume", "--out", "run", "--steps", "9")
+    assert (status, err) == (3, "train: run has lost encoder.json and vocab.bpe: get them back to resume.\n")
+
+
+def test_what_an_earlier_run_told_before_its_first_checkpoint_is_forgotten(text):
+    kill_after(2, "--data", text, "--out", "run", *LONG, "--save-every", "4000")
+    assert train("--out", "run", "--resume")[::2] == (
+        1,
+        "train: run has no checkpoint yet: leave --resume out to begin a run.\n",
+    )
+    trained("--data", text, "--out", "run", *SHORT)
     assert [entry["step"] for entry in log("run")] == [0, 2, 4, 6]
 
 
@@ -356,13 +438,21 @@ MISTAKES = {
     "no --out": (["--data", "text.txt"], 2, "--out is missing: say where"),
     "no --data": (["--out", "run"], 2, "--data is missing: give the text to train on."),
     "no file": (["--data", "nowhere", "--out", "run"], 1, "nowhere can't be read: No such file or directory."),
-    "a directory": (["--data", ".", "--out", "run"], 1, "can't be read: Is a directory."),
-    "an empty file": (["--data", "empty", "--out", "run"], 1, "there are 0 tokens of --data, and 65 are the least"),
-    "a short file": (["--data", "short", "--out", "run"], 1, "there are 52 tokens of --data, and 65 are the least"),
+    "a directory": (["--data", ".", "--out", "run"], 1, "can't be read: it is no file."),
+    "an empty file": (
+        ["--data", "empty", "--out", "run"],
+        1,
+        "there are 0 tokens to train on, and --context 64 takes 65",
+    ),
+    "a short file": (
+        ["--data", "short", "--out", "run"],
+        1,
+        "there are 52 tokens to train on, and --context 64 takes 65",
+    ),
     "a short one to validate with": (
         ["--data", "text.txt", "--val-data", "tiny", "--out", "run"],
         1,
-        "there are 1 tokens of --val-data, and 2 are the least",
+        "there are 1 tokens to validate with, and --context 64 takes 2",
     ),
     "no UTF-8": (["--data", "latin", "--out", "run"], 1, "latin is no UTF-8 text: byte 3 is 0xe9."),
     "a directory that can't be made": (["--data", "text.txt", "--out", "text.txt/run"], 1, "can't be made a directory"),
@@ -373,6 +463,13 @@ MISTAKES = {
         "model has a checkpoint: go on with it",
     ),
     "nothing to resume": (["--resume", "--out", "nowhere"], 1, "nowhere isn't there: leave --resume out"),
+    "a run without a checkpoint": (["--resume", "--out", "empty run"], 1, "has no checkpoint yet: leave --resume out"),
+    "a name that can't be": (["--config", "nul.toml"], 1, "can't be made a directory"),
+    "too many": (
+        ["--data", "text.txt", "--out", "run", "--batch-size", "9" * 50],
+        2,
+        "must be a whole number from 1 to",
+    ),
     "a checkpoint that is no run": (["--resume", "--out", "model"], 3, "training.json can't be read"),
     "heads": (["--data", "text.txt", "--out", "run", "--n-head", "3"], 2, "n_embd 128 is not divisible by n_head 3"),
     "no steps": (["--data", "text.txt", "--out", "run", "--steps", "0"], 2, "--steps is 0: it must be a whole number"),
@@ -406,6 +503,8 @@ def test_a_mistake_gets_a_sentence_and_leaves_nothing(text, what):
     args, status, sentence = MISTAKES[what]
     for name, content in {"empty": b"", "short": b"b" * 58, "tiny": b"a", "latin": b"caf\xe9"}.items():
         Path(name).write_bytes(content)
+    Path("empty run").mkdir()
+    Path("nul.toml").write_text('data = ["text.txt"]\nout = "a\\u0000b"')
     Path("bad.toml").write_text("n_layers = 3")
     Path("odd.toml").write_text("steps = 3.5")
     save(random_model(TINY), "model")

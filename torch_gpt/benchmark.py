@@ -11,7 +11,7 @@ from numpy_gpt import Config, init, memory, options
 from numpy_gpt.adamw import moments
 from numpy_gpt.options import Settings
 
-PEAK = {"A100": 312e12, "H100": 989e12, "H200": 989e12}  # dense products in bfloat16 a second, as NVIDIA says
+PEAK = {"A100": 312e12, "H100 80GB": 989e12, "H200": 989e12}  # dense products in bfloat16 a second, as NVIDIA says
 SHAPE = {"n_layer": 12, "n_head": 12, "n_embd": 768, "context": 1024}  # the 124M, where nothing else is asked for
 WARMUP, ROUNDS = 3, 5
 
@@ -54,7 +54,10 @@ def rounds(trainer, s, batches):
 
 def describe(config, s, args):
     on = torch.cuda.get_device_name(args.device) if args.device.startswith("cuda") else args.device
-    ways = [args.dtype, *(way for way in ("compile", "shard", "checkpointing") if getattr(args, way, False))]
+    ways = [
+        args.dtype or "float32",
+        *(way for way in ("compile", "shard", "checkpointing") if getattr(args, way, False)),
+    ]
     times = f"{s.accumulate} x " if s.accumulate > 1 else ""
     tokens = f"{times}{s.batch_size} x {s.context} tokens a step"
     return f"{config.num_parameters():,} parameters, {tokens}, {', '.join(ways)}, on {on}"
@@ -71,7 +74,7 @@ def told(config, s, seconds, args):
         name = torch.cuda.get_device_name(args.device)
         world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
         words += [f"{100 * flops / peak / world:.1f} % MFU" for chip, peak in PEAK.items() if chip in name]
-        words.append(f"{torch.cuda.max_memory_allocated() / 1e9:.1f} GB")
+        words.append(f"{torch.cuda.max_memory_allocated(args.device) / 1e9:.1f} GB")
     return ", ".join(words)
 
 

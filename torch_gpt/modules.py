@@ -1,6 +1,7 @@
 """The tree of parameters as modules, which DDP, FSDP2 and PyTorch's optimisers ask for."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -57,13 +58,15 @@ class GPT(nn.Module):
         return self.rest.tree()._replace(h=[layer.tree() for layer in layers])
 
     def forward(self, tokens, targets, noise=None, eager=False):
-        p = self.tree()._replace(h=list(self.layers)) if self.sharded else self.tree()
-        run = self.gathered if self.sharded else self.block
-        f = loss if eager else self.loss
-        return f(tokens, targets, p, self.config, noise, self.checkpointing, run)
+        inner, whole = (block, loss) if eager else (self.block, self.loss)
+        p, run = self.tree(), inner
+        if self.sharded:
+            p, run = p._replace(h=list(self.layers)), partial(gathered, inner)
+        return whole(tokens, targets, p, self.config, noise, self.checkpointing, run)
 
-    def gathered(self, x, layer, config, kv, noise):
-        return layer(x, config, noise, self.block)
+
+def gathered(block, x, layer, config, kv, noise):
+    return layer(x, config, noise, block)
 
 
 def loss(tokens, targets, p, config, noise, checkpointing, block):

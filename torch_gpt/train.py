@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     add = parser.add_argument
     add("--device", default=device, help=f"cpu, cuda, cuda:1 ... (default here: {device})")
-    add("--dtype", choices=DTYPES, default="float32", help="bfloat16: of the products, with weights in float32")
+    what = "bfloat16: of the products, with weights in float32 (default: that of the weights)"
+    add("--dtype", choices=DTYPES, default=None, help=what)
     add("--compile", action="store_true", default=False, help="compile the step")
     add(
         "--shard",
@@ -43,7 +44,8 @@ def make(args: argparse.Namespace, m, moments, settings) -> Trainer:
             device = f"cuda:{os.environ['LOCAL_RANK']}"
             torch.cuda.set_device(device)
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
-    how = How(device, getattr(torch, args.dtype), args.compile, args.shard, rank(), world)
+    dtype = getattr(torch, args.dtype or str(m.params.wte.dtype))
+    how = How(device, dtype, args.compile, args.shard, rank(), world)
     return Trainer(m, moments, settings, how)
 
 
@@ -52,13 +54,11 @@ def rank() -> int:
 
 
 def main() -> int:
-    try:
-        if "--benchmark" in sys.argv[1:]:
-            return benchmark(parse(add_arguments(options.parser(NAME))), make)
-        return train.main(NAME, add_arguments, make, leader=rank() == 0)
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+    args = parse(add_arguments(options.parser(NAME)))
+    status = benchmark(args, make) if args.benchmark else train.main(NAME, add_arguments, make, leader=rank() == 0)
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    return status
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import math
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch.distributed.fsdp import FSDPModule
@@ -64,15 +65,15 @@ class Trainer:
             shard(self.gpt, how.device, how.dtype)
         self.ddp = DistributedDataParallel(self.gpt) if how.world > 1 and not how.shard else None
         self.params = self.gpt.tree()
-        if not how.shard:
-            self.m = m._replace(params=self.unpadded(tree_map(torch.detach, self.params)))
+        self.m = m._replace(params=None if how.shard else self.unpadded(tree_map(torch.detach, self.params)))
         self.fused = Fused(self.params, moments, settings) if how.fast else None
         self.moments = self.fused.moments if self.fused else Moments(*moments)
 
     def placed(self, tree):
         """Where it is trained; the loss leaves out what the vocabulary is padded with"""
         dtype = torch.float64 if self.how.dtype == torch.float64 else torch.float32
-        tree = from_numpy(self.m._replace(params=tree), self.how.device, dtype).params
+        device = "cpu" if self.how.shard else self.how.device  # a share goes to the GPU, and no more
+        tree = from_numpy(self.m._replace(params=tree), device, dtype).params
         rows = -self.n_vocab % MULTIPLE if self.how.dtype == torch.bfloat16 else 0
         return over_vocabulary(lambda w: pad(w, (0, 0, 0, rows)), tree) if rows else tree
 
@@ -120,7 +121,7 @@ class Trainer:
 
     def on_device(self, a):
         """From pinned memory, so that the copy needn't wait for the step before"""
-        a = torch.from_numpy(a)
+        a = torch.from_numpy(np.ascontiguousarray(a))
         return a.pin_memory().to(self.how.device, non_blocking=True) if self.how.device.startswith("cuda") else a
 
     def total(self, x):
@@ -146,7 +147,8 @@ class Trainer:
 
     def state(self):
         """As NumPy has it; all processes take part"""
-        params, *moments = (tree_map(self.gathered, tree) for tree in (self.params, *self.moments))
+        with in_words():
+            params, *moments = (tree_map(self.gathered, tree) for tree in (self.params, *self.moments))
         if not self.leader:
             return None, None
         return self.m._replace(params=self.unpadded(params)), Moments(*map(self.unpadded, moments))
@@ -155,10 +157,10 @@ class Trainer:
         a = a.full_tensor() if isinstance(a, DTensor) else a
         return a.detach().cpu().numpy() if self.leader else None
 
-    def agree(self, stop):
-        """Whether any of the processes wants to stop"""
+    def any(self, wish):
+        """Whether one of the processes has it"""
         with in_words():
-            return bool(self.total(torch.tensor(int(stop))))
+            return bool(self.total(torch.tensor(int(wish))))
 
 
 def over_vocabulary(f, tree):
@@ -174,6 +176,8 @@ def in_words():
     except torch.OutOfMemoryError:
         raise GPTError("the GPU's memory is full: give a smaller --batch-size and more --accumulate.") from None
     except RuntimeError as e:  # as gloo says it, and NCCL
+        if "DefaultCPUAllocator" in str(e):
+            raise MemoryError from None
         if dist.is_initialized() and ("gloo" in str(e) or isinstance(e, dist.DistError)):
             raise GPTError("another process of this run has ended, so this one must end too.") from None
         raise
