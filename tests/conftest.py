@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 
+README = Path(__file__).parent.parent / "README.md"
+
 
 @pytest.fixture(scope="session")
 def data():
@@ -21,3 +23,13 @@ def tf():
 @pytest.fixture(scope="session")
 def st():
     return pytest.importorskip("safetensors.numpy", reason="safetensors isn't installed: pip install -e '.[test]'")
+
+
+@pytest.fixture
+def text(tmp_path, monkeypatch):
+    """A small file, in a directory and with a cache for this test alone"""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "text.txt"
+    path.write_bytes(README.read_text().encode("ascii", "ignore")[:5000])
+    return str(path)

@@ -1,0 +1,136 @@
+"""Does a mistake get a sentence, and leave everything as it was?"""
+
+import re
+from pathlib import Path
+
+import pytest
+from training_runs import SHORT, train, trained
+
+from numpy_gpt import save
+from parity.inputs import TINY, random_model
+
+DAMAGED = {
+    "a log": ("log.jsonl", '{"step": 0}\n', 1, "log.jsonl is no log that a run wrote"),
+    "a step": ("training.json", '{"step": null}', 3, "doesn't say which step of which run it is"),
+    "no settings": ("training.json", '{"step": 5, "settings": null, "text": []}', 3, "doesn't say which step of which"),
+    "odd settings": (
+        "training.json",
+        '{"step": 5, "settings": {"data": [1]}, "text": []}',
+        3,
+        "no settings that can be",
+    ),
+    "an odd rate": ("training.json", '{"step": 5, "settings": {"lr": null}, "text": []}', 3, "no settings that can be"),
+    "moments": ("moments.safetensors", "", 3, "moments.safetensors is no safetensors file"),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_a_damaged_run_gets_a_sentence(text, what):
+    trained("--data", text, "--out", "run", *SHORT)
+    name, content, status, sentence = DAMAGED[what]
+    content = content.replace('"step": 5', '"step": 6')
+    Path("run", name).write_text(content)
+    found, _, err = train("--resume", "--out", "run", "--steps", "9")
+    assert (found, err.count("\n")) == (status, 1), err
+    assert sentence in err
+
+
+def test_a_run_without_its_vocabulary_gets_a_sentence(text):
+    trained("--data", text, "--out", "run", *SHORT)
+    for name in ("encoder.json", "vocab.bpe"):
+        Path("run", name).unlink()
+    status, _, err = train("--resume", "--out", "run", "--steps", "9")
+    assert (status, err) == (3, "train: run has lost encoder.json and vocab.bpe: get them back to resume.\n")
+
+
+MISTAKES = {
+    "no --out": (["--data", "text.txt"], 2, "--out is missing: say where"),
+    "no --data": (["--out", "run"], 2, "--data is missing: give the text to train on."),
+    "no file": (["--data", "nowhere", "--out", "run"], 1, "nowhere can't be read: No such file or directory."),
+    "a directory": (["--data", ".", "--out", "run"], 1, "can't be read: it is no file."),
+    "an empty file": (
+        ["--data", "empty", "--out", "run"],
+        1,
+        "there are 0 tokens to train on, and --context 64 takes 65",
+    ),
+    "a short file": (
+        ["--data", "short", "--out", "run"],
+        1,
+        "there are 52 tokens to train on, and --context 64 takes 65",
+    ),
+    "a short one to validate with": (
+        ["--data", "text.txt", "--val-data", "tiny", "--out", "run"],
+        1,
+        "there are 1 tokens to validate with, and --context 64 takes 2",
+    ),
+    "no UTF-8": (["--data", "latin", "--out", "run"], 1, "latin is no UTF-8 text: byte 3 is 0xe9."),
+    "a directory that can't be made": (["--data", "text.txt", "--out", "text.txt/run"], 1, "can't be made a directory"),
+    "a directory that can't be written to": (["--data", "text.txt", "--out", "/proc"], 1, "/proc can't be written to"),
+    "a checkpoint that is there": (
+        ["--data", "text.txt", "--out", "model"],
+        1,
+        "model has a checkpoint: go on with it",
+    ),
+    "nothing to resume": (["--resume", "--out", "nowhere"], 1, "nowhere isn't there: leave --resume out"),
+    "a run without a checkpoint": (["--resume", "--out", "empty run"], 1, "has no checkpoint yet: leave --resume out"),
+    "a name that can't be": (["--config", "nul.toml"], 1, "can't be made a directory"),
+    "too many": (
+        ["--data", "text.txt", "--out", "run", "--batch-size", "9" * 50],
+        2,
+        "must be a whole number from 1 to",
+    ),
+    "a checkpoint that is no run": (["--resume", "--out", "model"], 3, "training.json can't be read"),
+    "heads": (["--data", "text.txt", "--out", "run", "--n-head", "3"], 2, "n_embd 128 is not divisible by n_head 3"),
+    "no steps": (["--data", "text.txt", "--out", "run", "--steps", "0"], 2, "--steps is 0: it must be a whole number"),
+    "a learning rate": (["--data", "text.txt", "--out", "run", "--lr", "nan"], 2, "--lr is nan: it must be a finite"),
+    "a beta": (["--data", "text.txt", "--out", "run", "--beta2", "1"], 2, "--beta2 is 1.0: it must be a finite number"),
+    "rates": (["--data", "text.txt", "--out", "run", "--lr", "1e-4", "--min-lr", "1"], 2, "--min-lr is 1.0 and --lr"),
+    "a tokenizer": (["--data", "text.txt", "--out", "run", "--tokenizer", "bpe:x"], 1, "say how many tokens"),
+    "too many tokens": (["--data", "text.txt", "--out", "run", "--tokenizer", "bpe:9999"], 1, "no pairs left after"),
+    "no such tokenizer": (["--data", "text.txt", "--out", "run", "--tokenizer", "words"], 3, "words is no file"),
+    "no such model": (["--data", "text.txt", "--out", "run", "--init-from", "words"], 3, "words is no file"),
+    "a model without tokenizer": (["--data", "text.txt", "--out", "run", "--init-from", "model"], 1, "no tokenizer"),
+    "a shape that is given": (
+        ["--data", "text.txt", "--out", "run", "--init-from", "model", "--n-layer", "3"],
+        2,
+        "--n-layer is for a new model, and model has its own",
+    ),
+    "a long context": (
+        ["--data", "text.txt", "--out", "run", "--init-from", "storyteller", "--context", "999"],
+        1,
+        "--context is 999, and storyteller sees 256 tokens",
+    ),
+    "no such file of flags": (["--config", "nowhere.toml", "--out", "run"], 2, "nowhere.toml can't be read: No such"),
+    "no TOML": (["--config", "text.txt", "--out", "run"], 2, "text.txt is no TOML: "),
+    "an unknown flag in it": (["--config", "bad.toml", "--out", "run"], 2, "unrecognized arguments: --n-layers=3"),
+    "a bad value in it": (["--config", "odd.toml", "--out", "run"], 2, "argument --steps: invalid int value: '3.5'"),
+}
+
+
+@pytest.mark.parametrize("what", MISTAKES)
+def test_a_mistake_gets_a_sentence_and_leaves_nothing(text, what):
+    args, status, sentence = MISTAKES[what]
+    for name, content in {"empty": b"", "short": b"b" * 58, "tiny": b"a", "latin": b"caf\xe9"}.items():
+        Path(name).write_bytes(content)
+    Path("empty run").mkdir()
+    Path("nul.toml").write_text('data = ["text.txt"]\nout = "a\\u0000b"')
+    Path("bad.toml").write_text("n_layers = 3")
+    Path("odd.toml").write_text("steps = 3.5")
+    save(random_model(TINY), "model")
+    found, out, err = train(*args)
+    assert found == status, err
+    assert sentence in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert not Path("run").exists() or [path.name for path in Path("run").iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("flag", [["--lr", "0.01"], ["--n-layer", "2"], ["--seed", "1"], ["--tokenizer", "bpe:300"]])
+def test_a_resumed_run_stays_what_it_was(text, flag):
+    trained("--data", text, "--out", "run", *SHORT)
+    before = {path: path.read_bytes() for path in Path("run").iterdir()}
+    status, _, err = train("--resume", "--out", "run", "--steps", "9", *flag)
+    assert status == 2
+    assert re.search(rf"{flag[0]} is {flag[1]} and was \S+ when the run began: leave it out to resume", err)
+    assert {path: path.read_bytes() for path in Path("run").iterdir()} == before
+    assert train("--resume", "--out", "run", *SHORT)[0] == 0  # what was asked before may be asked again
