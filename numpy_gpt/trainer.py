@@ -69,7 +69,7 @@ class Trainer:
 
     def update(self, t, lr, params, grads, m, v):
         s = self.settings
-        with np.errstate(over="ignore", invalid="ignore"):  # the run looks at what it saves
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the run looks at what it saves
             adamw.step(params, grads, Moments(m, v), t, lr, s.beta1, s.beta2, s.eps, s.weight_decay)
 
     def loss(self, tokens, targets):

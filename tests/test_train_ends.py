@@ -148,10 +148,17 @@ def test_what_an_earlier_run_told_before_its_first_checkpoint_is_forgotten(text)
     assert [entry["step"] for entry in log("run")] == [0, 2, 4, 6]
 
 
-@pytest.mark.parametrize("lr", ["1e18", "1e29"])
-def test_where_numbers_end_the_last_good_checkpoint_stays(text, lr):
-    """In the loss; or in the weights, while the loss still was one"""
-    args = [*SHORT, "--eval-every", "99", "--save-every", "1", "--lr", lr, "--warmup", "4", "--clip", "0"]
+def test_weights_that_are_no_numbers_are_not_saved(text):
+    """The loss was still fine, and is only asked again in the next step"""
+    args = [*SHORT, "--save-every", "1", "--lr", "1e29", "--warmup", "0", "--weight-decay", "1e20"]
+    status, _, err = train("--data", text, "--out", "run", *args)
+    assert status == 1
+    assert re.fullmatch(r"train: after step 1: wte has been moved .* No checkpoint was saved\.\n", err)
+    assert not Path("run/checkpoint").exists()
+
+
+def test_where_numbers_end_the_last_good_checkpoint_stays(text):
+    args = [*SHORT, "--eval-every", "99", "--save-every", "1", "--lr", "1e18", "--warmup", "4", "--clip", "0"]
     status, _, err = train("--data", text, "--out", "run", *args, "--weight-decay", "0", "--steps", "50")
     assert status == 1
     found = re.fullmatch(r"train: after step (\d+): .* The checkpoint of step (\d+) is in run, for .*\.\n", err)

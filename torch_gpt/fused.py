@@ -20,7 +20,7 @@ class Fused:
         self.begun = False
 
     def begin(self, t):
-        """At step t, with what there is"""
+        """The optimiser's state as it is after step t - 1"""
         leaves = zip(self.leaves, named(self.moments.m), named(self.moments.v), strict=True)
         for p, (_, m), (_, v) in leaves:
             self.adam.state[p] = {"step": torch.tensor(t - 1.0, device=p.device), "exp_avg": m, "exp_avg_sq": v}
