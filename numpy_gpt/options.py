@@ -112,12 +112,7 @@ def parser(name: str) -> argparse.ArgumentParser:
     add("--clip", float, "X", "the largest norm of the gradient; 0 for any")
     add("--dropout", float, "X", "the rate of dropout")
     add("--eval-every", int, "N", "steps between evaluations")
-    add(
-        "--eval-batches",
-        int,
-        "N",
-        "batches for one, 0 for all of validation; the last has all of it",
-    )
+    add("--eval-batches", int, "N", "batches for one, 0 for all of validation; the last has all of it")
     add("--save-every", int, "N", "steps between checkpoints")
     add("--sample-every", int, "N", "steps between samples of text; 0 for none")
     add("--seed", int, "S", "of the weights, the windows and dropout")

@@ -29,11 +29,12 @@ class Threads:
     @contextmanager
     def instead_of_blas(self) -> Iterator[None]:
         """A thread of OpenBLAS that has nothing to do keeps its core busy for a while: from here on it sleeps"""
+        before = self.get()
         self.set(1)
         try:
             yield
         finally:
-            self.set(self.n)
+            self.set(before)
 
 
 def openblas() -> tuple[Callable[[], int], Callable[[int], Any]]:

@@ -81,14 +81,14 @@ def block(x, p, config, kv=None, noise=None):
     return x
 
 
-def checkpointed_block(x, p, config, kv=None, noise=None, block=block):
+def checkpointed_block(x, p, config, kv=None, noise=None, run=None):
     """A block that saves its input alone and runs again in the backward"""
-    return checkpoint(block, x, p, config, kv, noise, use_reentrant=False)
+    return checkpoint(run or block, x, p, config, kv, noise, use_reentrant=False)
 
 
-def gpt2(tokens, p, config, noise=None, checkpointing=False, block=block):
-    """tokens (B,T) ints -> logits (B,T,V); what is sharded has a block of its own"""
-    run = partial(checkpointed_block, block=block) if checkpointing else block
+def gpt2(tokens, p, config, noise=None, checkpointing=False, run=None):
+    """tokens (B,T) ints -> logits (B,T,V); what is sharded has something to run in place of block"""
+    run = partial(checkpointed_block, run=run) if checkpointing else run or block
     x = embedding(tokens, p.wte, p.wpe)                                  # (B,T,C)
     x = dropout(x, config.dropout, noise)
     for i, p_i in enumerate(p.h):

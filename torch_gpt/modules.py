@@ -59,7 +59,7 @@ class GPT(nn.Module):
 
     def forward(self, tokens, targets, noise=None, eager=False):
         inner, whole = (block, loss) if eager else (self.block, self.loss)
-        p, run = self.tree(), inner
+        p, run = self.tree(), None
         if self.sharded:
             p, run = p._replace(h=list(self.layers)), partial(gathered, inner)
         return whole(tokens, targets, p, self.config, noise, self.checkpointing, run)
@@ -69,9 +69,9 @@ def gathered(block, x, layer, config, kv, noise):
     return layer(x, config, noise, block)
 
 
-def loss(tokens, targets, p, config, noise, checkpointing, block):
+def loss(tokens, targets, p, config, noise, checkpointing, run):
     """A padded vocabulary has logits of ids that don't exist"""
-    logits = gpt2(tokens, p, config, noise, checkpointing, block)
+    logits = gpt2(tokens, p, config, noise, checkpointing, run)
     return cross_entropy(logits[..., : config.n_vocab], targets)
 
 
