@@ -12,7 +12,7 @@ from numpy_gpt.command import parse, run
 
 from .benchmark import benchmark
 from .generate import DTYPES
-from .trainer import How, Trainer
+from .trainer import How, Trainer, in_words
 
 NAME = "torch_gpt.train"
 EPILOG = "torchrun --nproc-per-node 8 -m torch_gpt.train ... shares every batch among 8: the same run, to rounding."
@@ -57,7 +57,12 @@ def main() -> int:
     args = parse(add_arguments(options.parser(NAME)))
     status = benchmark(args, make) if args.benchmark else train.main(NAME, add_arguments, make, leader=rank() == 0)
     if dist.is_initialized():
+        with in_words():
+            dist.barrier()
         dist.destroy_process_group()
+        if sys.stdout:
+            sys.stdout.flush()
+        os._exit(status)  # a thread of gloo's may be there still when Python ends, and aborts it
     return status
 
 
