@@ -44,9 +44,9 @@ class Split(NamedTuple):
     val: np.ndarray
 
 
-def split(tokens: np.ndarray, share: float = 0.1) -> Split:
-    """The last of them are for validation"""
-    at = int((1 - share) * len(tokens))
+def split(tokens: np.ndarray) -> Split:
+    """The last tenth is for validation"""
+    at = int(0.9 * len(tokens))
     return Split(tokens[:at], tokens[at:])
 
 
@@ -63,9 +63,10 @@ def tokenize(files: Sequence[str | Path], tokenizer: Tokenizer, name: str | None
         raise GPTError(f"{e} Tokens are kept there: let XDG_CACHE_HOME name another place.") from None
     dtype = np.dtype("<u2" if tokenizer.n_vocab <= 1 << 16 else "<u4")
     path = directory / f"{name}.u{8 * dtype.itemsize}"
-    with locked(directory / ".lock", lambda: tell(f"another process writes to {directory}: waiting for it.")):
-        if length(path, dtype) is None:
-            make(path, files, tokenizer, name, dtype)
+    if length(path, dtype) is None:
+        with locked(directory / ".lock", lambda: tell(f"another process writes to {directory}: waiting for it.")):
+            if length(path, dtype) is None:  # that one hasn't made it
+                make(path, files, tokenizer, name, dtype)
     n = length(path, dtype)
     return np.asarray(np.memmap(path, dtype, "r", shape=(n,))) if n else np.empty(0, dtype)
 
@@ -181,18 +182,17 @@ def windows(tokens: np.ndarray, context: int, stride: int | None = None) -> np.n
 def random_batch(tokens: np.ndarray, context: int, seed: int, step: int, numbers: np.ndarray):
     """Windows from anywhere -> tokens, targets (B,T): the sequences with these numbers of a step, whoever asks"""
     starts = below(len(tokens) - context, seed, step, numbers)
-    return pair(np.stack([tokens[start : start + context + 1] for start in starts]))
+    return pair(windows(tokens, context, stride=1)[starts])
 
 
 def batches(tokens: np.ndarray, context: int, B: int, most: int = 0):
     """tokens, targets (B,T): each token follows once; or, where there are more than `most`, so many, evenly spread"""
-    n = (len(tokens) - 1) // context
-    chosen = np.arange(n)
-    if 0 < most * B < n:
-        chosen = np.arange(most * B) * n // (most * B)
+    whole = windows(tokens, context) if len(tokens) > context else np.empty((0, context + 1), tokens.dtype)
+    n = len(whole)
+    chosen = np.arange(most * B) * n // (most * B) if 0 < most * B < n else np.arange(n)
     for i in range(0, len(chosen), B):
-        yield pair(np.stack([tokens[k * context : (k + 1) * context + 1] for k in chosen[i : i + B]]))
-    if len(chosen) == n and n * context + 1 < len(tokens):
+        yield pair(whole[chosen[i : i + B]])
+    if len(chosen) == n and n * context + 1 < len(tokens):  # what is left is shorter
         yield pair(tokens[None, n * context :])
 
 

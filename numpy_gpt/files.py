@@ -160,7 +160,10 @@ def locked(place: Path, wait=lambda: None) -> Iterator[None]:
         yield
         return
     flags = os.O_RDONLY if os.path.isdir(place) else os.O_RDWR | os.O_CREAT
-    descriptor = os.open(place, flags, 0o666)
+    try:
+        descriptor = os.open(place, flags, 0o666)
+    except OSError as e:
+        raise GPTError(f"{place} can't be written to: {e.strerror}.") from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -177,20 +180,9 @@ def locked(place: Path, wait=lambda: None) -> Iterator[None]:
 @contextmanager
 def alone(directory: Path) -> Iterator[None]:
     """No other run writes there meanwhile"""
-    try:
-        descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as e:
-        raise GPTError(f"{directory} can't be written to: {e.strerror}.") from None
-    try:
-        try:
-            if fcntl:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise GPTError(
-                f"another run is writing to {directory}: wait for its end, or choose another place."
-            ) from None
-        except OSError:
-            pass  # a file system without locks
+
+    def refuse() -> None:
+        raise GPTError(f"another run is writing to {directory}: wait for its end, or choose another place.") from None
+
+    with locked(directory / ".lock", refuse):
         yield
-    finally:
-        os.close(descriptor)

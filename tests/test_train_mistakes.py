@@ -65,7 +65,11 @@ MISTAKES = {
     ),
     "no UTF-8": (["--data", "latin", "--out", "run"], 1, "latin is no UTF-8 text: byte 3 is 0xe9."),
     "a directory that can't be made": (["--data", "text.txt", "--out", "text.txt/run"], 1, "can't be made a directory"),
-    "a directory that can't be written to": (["--data", "text.txt", "--out", "/proc"], 1, "/proc can't be written to"),
+    "a directory that can't be written to": (
+        ["--data", "text.txt", "--out", "/proc"],
+        1,
+        "/proc/.lock can't be written",
+    ),
     "a checkpoint that is there": (
         ["--data", "text.txt", "--out", "model"],
         1,
