@@ -11,6 +11,7 @@ from .command import tell
 from .curve import svg
 from .errors import GPTError
 from .files import replacing
+from .measure import told
 
 LOG, CURVE = "log.jsonl", "loss.svg"
 SHOWN = ("step", "train_loss", "val_loss")  # in the curve
@@ -51,9 +52,7 @@ def read(log: Path) -> list[Entry]:
 
 def line(entry: Entry) -> str:
     words = f"step {entry['step']:6}  train {entry['train_loss']:.4f}  val {entry['val_loss']:.4f}"
-    words += f"  perplexity {entry['val_perplexity']:.2f}"
-    if entry["val_bits_per_byte"] is not None:
-        words += f"  bits/byte {entry['val_bits_per_byte']:.3f}"
+    words += f"  {told(entry['val_perplexity'], entry['val_bits_per_byte'])}"
     return words + (f"  {entry['tokens_per_s']:,.0f} tokens/s" if entry["tokens_per_s"] else "")
 
 

@@ -14,9 +14,9 @@ from .adamw import Moments
 from .command import Stop, tell
 from .errors import GPTError
 from .journal import Journal
+from .measure import lengths, measure
 from .options import Settings
 from .params import Model, named
-from .tokenizer import Tokenizer
 
 SAMPLE: dict[str, Any] = {"max_new_tokens": 200, "temperature": 0.8, "top_p": 0.95}
 
@@ -124,15 +124,11 @@ class Run:
             self.journal.add(entry)
 
     def measure(self, name: str, tokens: np.ndarray, most: int) -> dict[str, Any]:
-        """The loss over some batches, or with 0 over all of them; a byte of <|endoftext|> is none of the text's"""
-        nats, count, nbytes = 0.0, 0, 0
-        for x, y in data.batches(tokens, self.settings.context, self.settings.batch_size, most):
-            nats += self.trainer.loss(x, y) * y.size
-            count += y.size
-            nbytes += int(self.lengths[y].sum())
-        told: dict[str, Any] = {"loss": self.finite(nats / count), "perplexity": math.exp(min(nats / count, 700.0))}
-        told |= {"bits_per_byte": nats / math.log(2) / nbytes if nbytes else None, "tokens": count}
-        return {f"{name}_{what}": value for what, value in told.items()}
+        """The loss over some batches, or with 0 over all of them"""
+        batches = data.batches(tokens, self.settings.context, self.settings.batch_size, most)
+        measured = measure(self.trainer.loss, batches, self.lengths)
+        self.finite(measured["loss"])
+        return {f"{name}_{what}": value for what, value in measured.items()}
 
     def sample(self) -> None:
         """Begins as a document does, if the text has any, or else as a line"""
@@ -179,14 +175,6 @@ class Run:
         if self.trainer.leader and self.saved < self.step:
             return 1
         return 128 + self.stop.signal if self.stop.signal else 0
-
-
-def lengths(tokenizer: Tokenizer, n_vocab: int) -> np.ndarray:
-    """The bytes of each token; <|endoftext|> has none, and what a vocabulary is padded with neither"""
-    found = np.zeros(n_vocab, int)
-    for i in range(tokenizer.n_vocab):
-        found[i] = 0 if i == tokenizer.eot else len(tokenizer.token(i))
-    return found
 
 
 def check_moved(m: Model, moments: Moments) -> None:

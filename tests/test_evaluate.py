@@ -1,0 +1,106 @@
+"""Does the command measure what it says, of any text?"""
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from numpy_gpt import forward, load, save
+from parity.inputs import TINY, random_model
+
+COMMAND = [sys.executable, "-m", "numpy_gpt.evaluate", "perplexity"]
+M = load("storyteller")
+
+
+def evaluate(*args):
+    done = subprocess.run([*COMMAND, *map(str, args)], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+def measured(*args):
+    status, out, err = evaluate(*args, "--json")
+    assert (status, err) == (0, "")
+    return json.loads(out)
+
+
+def cost(tokens):
+    """The nats of each token but the first, from those before it in its window"""
+    T = M.config.n_ctx
+    for start in range(0, len(tokens) - 1, T):
+        window = tokens[start : start + T + 1]
+        z = forward(M, [window[:-1]])[0].astype(np.float64)
+        yield from np.log(np.exp(z).sum(-1)) - z[np.arange(len(z)), window[1:]]
+
+
+def test_each_token_but_the_first_costs_what_the_model_says(text):
+    path, written = "story.txt", "Once upon a time, there was a dog. " * 100
+    with open(path, "w") as f:
+        f.write(written)
+    tokens = M.tokenizer.encode(written)
+    assert len(tokens) > 2 * M.config.n_ctx + 1
+    nats = list(cost(tokens))
+    found = measured(path)
+    assert found["tokens"] == len(nats) == len(tokens) - 1
+    assert found["loss"] == pytest.approx(np.mean(nats), rel=1e-6)
+    assert found["perplexity"] == pytest.approx(np.exp(np.mean(nats)), rel=1e-6)
+    nbytes = len(written) - len(M.tokenizer.decode(tokens[:1]))
+    assert found["bits_per_byte"] == pytest.approx(sum(nats) / math.log(2) / nbytes, rel=1e-6)
+    assert found["model"] == "storyteller"
+
+
+def test_the_end_of_a_document_costs_and_is_no_byte(text):
+    with open("two.txt", "w") as f:
+        f.write("Tom ran.\n<|endoftext|>\nLily sang.")
+    t = M.tokenizer
+    tokens = [*t.encode("Tom ran."), t.eot, *t.encode("Lily sang.")]
+    nats = list(cost(tokens))
+    found = measured("two.txt")
+    assert found["tokens"] == len(nats)
+    assert found["bits_per_byte"] == pytest.approx(
+        sum(nats) / math.log(2) / (len("Tom ran.Lily sang.") - len(t.decode(tokens[:1]))), rel=1e-5
+    )
+
+
+def test_a_line_for_people(text):
+    found = measured(text)
+    status, out, err = evaluate(text)
+    assert (status, err) == (0, "")
+    assert out == (
+        f"loss {found['loss']:.4f}  perplexity {found['perplexity']:.2f}  bits/byte {found['bits_per_byte']:.3f}"
+        f"  ({found['tokens']:,} tokens)\n"
+    )
+
+
+def test_another_model_by_its_path(text):
+    save(random_model(TINY)._replace(tokenizer=None), "tiny.safetensors")
+    save(M, "story")
+    assert measured(text, "--model", "story")["loss"] == measured(text)["loss"]
+    assert evaluate(text, "--model", "tiny.safetensors")[::2] == (
+        1,
+        "evaluate: tiny.safetensors has no tokenizer: put OpenAI's encoder.json and vocab.bpe beside it.\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("contents", "sentence"),
+    [
+        (None, "nosuch.txt can't be read: No such file or directory."),
+        (b"", "there.txt has fewer than two tokens: there must be two, for one to follow the other."),
+        (b"a", "there.txt has fewer than two tokens: there must be two, for one to follow the other."),
+        (b"Once \xff", "there.txt is no UTF-8 text: byte 5 is 0xff."),
+    ],
+)
+def test_a_mistake_gets_a_sentence(contents, sentence, text):
+    if contents is not None:
+        with open("there.txt", "wb") as f:
+            f.write(contents)
+    assert evaluate("nosuch.txt" if contents is None else "there.txt") == (1, "", f"evaluate: {sentence}\n")
+
+
+def test_what_is_to_be_measured_must_be_said(text):
+    status, _, err = evaluate()
+    assert status == 2
+    assert "the following arguments are required: FILE" in err
