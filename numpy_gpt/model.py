@@ -39,7 +39,7 @@ def attn(x, p, config, kv=None, noise=None):
     qkv, s_c_attn = linear(x, *p.c_attn)                                 # (B,T,3C)
     if kv is None:
         q, k, v = split_qkv(qkv, H)                                      # (B,H,T,D)
-        y, s_attention = attention(q, k, v, config.dropout, noise)       # (B,H,T,D)
+        y, s_attention = attention_in_tiles(q, k, v, config.dropout, noise)
         y = merge_heads(y)                                               # (B,T,C)
     else:
         y, s_attention = attend_to_past(qkv, H, kv), None
@@ -53,21 +53,33 @@ def attend_to_past(qkv, H, kv):
     ys = []
     for past, rows in kv:
         q, k, v = split_qkv(qkv[:, rows].reshape(len(past.k), -1, qkv.shape[-1]), H)     # (B,H,T,D)
-        y = attention_in_tiles(q, *past.append(k, v))                    # (B,H,T,D)
+        y, _ = attention_in_tiles(q, *past.append(k, v))                 # (B,H,T,D)
         ys.append(merge_heads(y).reshape(1, -1, qkv.shape[-1] // 3))
     return np.concatenate(ys, 1)
 
 
-def attention_in_tiles(q, k, v):
+def attention_in_tiles(q, k, v, rate=0.0, noise=None):
     """As attention: TILE queries at a time need no key after their last, and their scores stay in the cache"""
     T, S = q.shape[2], k.shape[2]
-    if T <= TILE:
-        return attention(q, k, v)[0]
-    ys = []
-    for t in range(0, T, TILE):
-        end = S - T + t + TILE                                           # of the keys that the last of them sees
-        ys.append(attention(q[:, :, t : t + TILE], k[:, :, :end], v[:, :, :end])[0])
-    return np.concatenate(ys, 2)
+    n = T if rate and noise else TILE                                    # one mask is drawn for all queries
+    ys, tiles = [], []
+    for t in range(0, T, n):
+        end = S - T + t + n                                              # of the keys that the last of them sees
+        y, s_attention = attention(q[:, :, t : t + n], k[:, :, :end], v[:, :, :end], rate, noise)
+        ys.append(y)
+        tiles.append(s_attention)
+    return np.concatenate(ys, 2), (n, tiles, k, v)
+
+
+def attention_in_tiles_backward(dy, saved):
+    """Queries of many tiles see a key: what comes back to it from them is added"""
+    n, tiles, k, v = saved
+    d_tiles = [attention_backward(dy[:, :, i * n : (i + 1) * n], s) for i, s in enumerate(tiles)]
+    dk, dv = np.zeros_like(k), np.zeros_like(v)
+    for _, dk_seen, dv_seen in d_tiles:
+        dk[:, :, : dk_seen.shape[2]] += dk_seen
+        dv[:, :, : dv_seen.shape[2]] += dv_seen
+    return np.concatenate([dq for dq, _, _ in d_tiles], 2), dk, dv
 
 
 def attn_backward(dy, saved):
@@ -75,7 +87,7 @@ def attn_backward(dy, saved):
     s_c_attn, s_attention, s_c_proj, s_dropout, H = saved
     (dy,) = dropout_backward(dy, s_dropout)                              # (B,T,C)
     dy, *d_c_proj = linear_backward(dy, s_c_proj)                        # (B,T,C)
-    dq, dk, dv = attention_backward(split_heads(dy, H), s_attention)     # (B,H,T,D)
+    dq, dk, dv = attention_in_tiles_backward(split_heads(dy, H), s_attention)     # (B,H,T,D)
     dqkv = merge_heads(np.concatenate([dq, dk, dv], 1))                  # (B,T,3C)
     dx, *d_c_attn = linear_backward(dqkv, s_c_attn)                      # (B,T,C)
     return dx, Attn(Linear(*d_c_attn), Linear(*d_c_proj))
@@ -151,13 +163,16 @@ def gpt2(tokens, p, config, noise=None, checkpointing=False):
 
 
 def gpt2_backward(dlogits, saved):
-    """A tied wte is the head's w as well: the embedding's gradient is added to dw"""
+    """A tied wte is the head's w as well: the embedding's gradient is added to dw
+
+    What a block saved goes when its gradients come, for the sake of memory: saved serves once.
+    """
     s_embedding, s_dropout, s_h, s_ln_f, s_head, tied, checkpointing = saved
     dx, dw = unembedding_backward(dlogits, s_head)                       # (B,T,C), (V,C)
     dx, *d_ln_f = layernorm_backward(dx, s_ln_f)                         # (B,T,C)
     d_h: list[Block] = []
-    for s_i in reversed(s_h):
-        dx, d_i = checkpointed_block_backward(dx, s_i) if checkpointing else block_backward(dx, s_i)
+    while s_h:
+        dx, d_i = (checkpointed_block_backward if checkpointing else block_backward)(dx, s_h.pop())
         d_h.insert(0, d_i)
     (dx,) = dropout_backward(dx, s_dropout)                              # (B,T,C)
     dwte, dwpe = embedding_backward(dx, s_embedding, out=dw if tied else None)
@@ -200,4 +215,5 @@ def loss_and_grads(m, tokens, targets, noise=None, checkpointing=False):
         loss, s_cross_entropy = cross_entropy(logits, targets)
         check_finite("the loss", loss, m.params)
         (dlogits,) = cross_entropy_backward(1.0, s_cross_entropy)
+        del logits, s_cross_entropy                                      # each as large as dlogits
         return loss, gpt2_backward(dlogits, s_gpt2)

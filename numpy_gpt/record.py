@@ -22,7 +22,8 @@ PLACES = {
     ("gpt2", "embedding", 0): ((), "emb"),
     ("block", "layernorm", 0): ((), "ln_1.out"),
     ("attn", "linear", 0): ((), "attn.qkv"),
-    ("attn", "attention", 0): (("attn.q", "attn.k", "attn.v"), None),
+    ("attn", "attention_in_tiles", 0): (("attn.q", "attn.k", "attn.v"), None),
+    ("attn", "attention", 0): (("attn.q", "attn.k", "attn.v"), None),  # the twin's
     ("attn", "linear", 1): (("attn.ctx",), None),
     ("block", "attn", 0): ((), "attn.out"),
     ("block", "layernorm", 1): (("resid_mid",), "ln_2.out"),

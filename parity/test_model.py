@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import numpy_gpt
 import torch_gpt
 from numpy_gpt import Config, named
+from numpy_gpt.model import TILE
 from numpy_gpt.params import tree_map
 
 from .compare import FEW_ULP, FLOAT64, disagreements, error
@@ -59,6 +60,12 @@ def test_in_any_shape(device, step):
 
 def test_the_whole_context(device):
     rows = compare_steps(TINY, B=1, T=TINY.n_ctx, device=device)
+    assert disagreements(rows) == []
+
+
+def test_a_window_of_several_tiles(device):
+    T = 2 * TILE + 3
+    rows = compare_steps(replace(TINY, n_ctx=T), B=2, T=T, device=device)
     assert disagreements(rows) == []
 
 

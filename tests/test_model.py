@@ -1,6 +1,7 @@
 """Is the whole a GPT-2: right gradients, a sane start, able to learn, the same with a cache and with checkpoints?"""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -90,6 +91,27 @@ def test_forward_is_the_model_without_what_a_backward_would_need():
     tokens, _ = random_batch(TINY, B=2, T=7)
     np.testing.assert_array_equal(forward(m, tokens), gpt2(tokens, m.params, TINY)[0])
     np.testing.assert_array_equal(forward(m, tokens.tolist()), forward(m, tokens))
+
+
+@pytest.mark.parametrize("tile", [1, 3, 7])
+def test_tiles_of_any_size_give_the_same_gradients(tile, monkeypatch):
+    m = random_model(TINY, dtype=np.float64)
+    batch = random_batch(TINY, B=2, T=7)
+    loss, grads = loss_and_grads(m, *batch)
+    monkeypatch.setattr(model, "TILE", tile)
+    again, in_tiles = loss_and_grads(m, *batch)
+    assert loss == pytest.approx(again, rel=1e-14)
+    for (name, g), (_, t) in zip(named(grads), named(in_tiles), strict=True):
+        np.testing.assert_allclose(g, t, rtol=0, atol=1e-14, err_msg=name)
+
+
+def test_a_mask_is_the_same_in_tiles_of_any_size(monkeypatch):
+    m = random_model(replace(TINY, dropout=0.3), dtype=np.float64)
+    batch = random_batch(TINY, B=2, T=7)
+    loss, _ = loss_and_grads(m, *batch, Noise(seed=1, step=2))
+    monkeypatch.setattr(model, "TILE", 3)
+    assert loss_and_grads(m, *batch, Noise(seed=1, step=2))[0] == loss
+    assert loss_and_grads(m, *batch)[0] != loss
 
 
 @pytest.mark.parametrize("name", VARIANTS)
