@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import threads
 from .errors import GPTError
 from .params import named, tree_map
 
-TILE = 1 << 16  # elements: p, g, m and v of a tile stay in the L2 cache while it is worked on
+TILE = 1 << 18  # elements: p, g, m and v of a tile stay in the cache; smaller ones keep threads waiting for Python
 
 
 class Moments(NamedTuple):
@@ -31,21 +32,33 @@ def step(params, grads, moments, t, lr, beta1=0.9, beta2=0.95, eps=1e-8, weight_
     """Step number t = 1, 2, ...: params and moments are updated in place; matrices decay, biases and gains don't"""
     check_step(params, grads, moments)
     t, lr, beta1, beta2, eps, weight_decay = check_settings(t, lr, beta1, beta2, eps, weight_decay)
+
+    def update_tile(tile):
+        p, g, m, v = tile
+        update(p, g, m, v, t, lr, beta1, beta2, eps, weight_decay)
+
     leaves = zip(named(params), named(grads), named(moments.m), named(moments.v), strict=True)
-    for (_, p), (_, g), (_, m), (_, v) in leaves:
-        decay = weight_decay if p.ndim == 2 else 0.0
-        for p_tile, g_tile, m_tile, v_tile in tiles(p, g, m, v):
-            update(p_tile, g_tile, m_tile, v_tile, t, lr, beta1, beta2, eps, decay)
+    parts = [tile for leaf in leaves for tile in tiles(*(a for _, a in leaf))]
+    each = threads.shared().map if sum(p.size for p, *_ in parts) > TILE else map
+    list(each(update_tile, parts))
 
 
 def update(p, g, m, v, t, lr, beta1, beta2, eps, decay):
-    p *= 1 - lr * decay
+    """In one array a: threads that ask for memory wait for each other"""
+    a = np.empty_like(p)
+    p *= 1 - lr * (decay if p.ndim == 2 else 0.0)
     m *= beta1
-    m += (1 - beta1) * g
+    m += np.multiply(g, 1 - beta1, out=a)
     v *= beta2
-    v += (1 - beta2) * (g * g)
-    denominator = np.sqrt(v) * (1 / math.sqrt(1 - beta2**t)) + eps
-    p -= lr / (1 - beta1**t) * (m / denominator)
+    np.multiply(g, g, out=a)
+    a *= 1 - beta2
+    v += a
+    np.sqrt(v, out=a)
+    a *= 1 / math.sqrt(1 - beta2**t)
+    a += eps
+    np.divide(m, a, out=a)
+    a *= lr / (1 - beta1**t)
+    p -= a
 
 
 def tiles(*arrays):

@@ -16,11 +16,12 @@ from itertools import cycle
 from pathlib import Path
 
 from .checkpoint import bundle, openai
-from .checkpoint.crc32c import crc32c, mask, on_two_threads
+from .checkpoint.crc32c import crc32c, mask
 from .command import run
 from .config import RELEASED, Config
 from .errors import CheckpointError, GPTError
 from .files import locked, map_file, replacing
+from .threads import shared
 
 SOURCES = (
     "https://openaipublic.blob.core.windows.net/gpt-2/models",
@@ -235,7 +236,7 @@ def first_wrong(path: Path, size: str, file: str) -> tuple[int, str] | None:
 
 def first_broken(data: Path, entries: dict[str, bundle.Entry]) -> tuple[int, str] | None:
     content = map_file(data)
-    crcs = on_two_threads(crc32c, (content[entry.offset :][: entry.size] for entry in entries.values()))
+    crcs = shared().map(crc32c, (content[entry.offset :][: entry.size] for entry in entries.values()))
     for (name, entry), crc in zip(entries.items(), crcs, strict=True):  # names and offsets have the same order
         if mask(crc) != entry.crc:
             return entry.offset, f"the tensor {name} of {DATA} doesn't have its checksum"

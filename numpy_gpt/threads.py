@@ -5,47 +5,82 @@ halves of a batch side by side use two cores for everything, and not for the pro
 """
 
 import ctypes
+import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
+from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class Threads:
     def __init__(self):
-        self.get, self.set = openblas()
-        self.n = max(1, self.get())  # as many as OpenBLAS would use
+        self.blas = openblas()
+        self.n = self.blas.get() if self.blas else os.cpu_count() or 1  # as many as OpenBLAS would use
         self.pool = ThreadPoolExecutor(max(1, self.n - 1))
 
-    def each(self, f: Callable[..., Any], parts: Sequence[tuple]) -> list[Any]:
-        """[f(*part), ...], at the same time"""
-        mine, *others = parts
-        futures = [self.pool.submit(f, *part) for part in others]
-        return [f(*mine), *(future.result() for future in futures)]
+    def map(self, f: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+        """[f(item), ...]: each thread takes the next item, until all are done"""
+        todo = deque(enumerate(items))
+        done: list[Any] = [None] * len(todo)
+
+        def work():
+            while todo:
+                try:
+                    i, item = todo.popleft()
+                except IndexError:  # another was faster
+                    return
+                done[i] = f(item)
+
+        helpers = [self.pool.submit(copy_context().run, work) for _ in range(min(self.n, len(todo)) - 1)]
+        try:
+            work()
+        finally:
+            todo.clear()  # it failed
+            for helper in helpers:
+                helper.result()
+        return done
 
     @contextmanager
     def instead_of_blas(self) -> Iterator[None]:
         """A thread of OpenBLAS that has nothing to do keeps its core busy for a while: from here on it sleeps"""
-        before = self.get()
-        self.set(1)
+        assert self.blas
+        before = self.blas.get()
+        self.blas.set(1)
         try:
             yield
         finally:
-            self.set(before)
+            self.blas.set(before)
 
 
-def openblas() -> tuple[Callable[[], int], Callable[[int], Any]]:
-    """How many threads it uses, and how to change that; where NumPy stands on another library, there is one of ours"""
+@cache
+def shared() -> Threads:
+    """One for the process"""
+    return Threads()
+
+
+class OpenBLAS(NamedTuple):
+    get: Callable[[], int]  # how many threads it uses
+    set: Callable[[int], Any]
+    core: Callable[[], bytes]  # for which CPU its kernels are
+
+
+def openblas() -> OpenBLAS | None:
+    """If NumPy stands on it"""
     try:
         loaded = set(re.findall(r"/\S*openblas\S*", Path("/proc/self/maps").read_text()))
     except OSError:  # not Linux
         loaded = set()
     for path, prefix, suffix in product(sorted(loaded), ("scipy_", ""), ("64_", "")):
         library = ctypes.CDLL(path)
-        names = [f"{prefix}openblas_{verb}_num_threads{suffix}" for verb in ("get", "set")]
+        names = [f"{prefix}openblas_{what}{suffix}" for what in ("get_num_threads", "set_num_threads", "get_corename")]
         if all(hasattr(library, name) for name in names):
-            return getattr(library, names[0]), getattr(library, names[1])
-    return (lambda: 1), (lambda n: None)
+            found = OpenBLAS(*(getattr(library, name) for name in names))
+            found.core.restype = ctypes.c_char_p  # type: ignore[attr-defined]
+            return found
+    return None

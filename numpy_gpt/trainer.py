@@ -11,12 +11,11 @@ from itertools import pairwise
 import numpy as np
 
 from . import adamw, decode
-from .adamw import Moments
 from .model import forward, loss_and_grads
 from .noise import Noise
 from .ops import cross_entropy
-from .params import named, tree_map
-from .threads import Threads
+from .params import tree_map
+from .threads import shared
 
 WORTH = 10**5  # parameters for a token, above which it would cost more to add the gradients than is won
 
@@ -26,21 +25,22 @@ class Trainer:
 
     def __init__(self, m, moments, settings):
         self.m, self.moments, self.settings = m, moments, settings
-        self.threads = Threads()
+        self.threads = shared()
         tokens = settings.batch_size * settings.context
-        worth = m.config.num_parameters() <= WORTH * tokens
+        worth = self.threads.blas and m.config.num_parameters() <= WORTH * tokens
         self.n = min(self.threads.n, settings.batch_size) if worth else 1  # threads for a batch
 
     def step(self, t, lr, batches):
         """AdamW's step t = 1, 2, ... on some batches, each the number of its first sequence, tokens, targets -> loss"""
-        losses, total = [], None
+        losses, total, s = [], None, self.settings
         with self.threads.instead_of_blas() if self.n > 1 else nullcontext():
             for batch in batches:
-                for loss, grads in self.threads.each(partial(self.gradients, t, len(batches)), self.shares(*batch)):
+                for loss, grads in self.threads.map(partial(self.gradients, t, len(batches)), self.shares(*batch)):
                     losses.append(loss)
                     total = grads if total is None else tree_map(add, total, grads)
-            adamw.clip(total, self.settings.clip or math.inf)
-            self.threads.each(partial(self.update, t, lr), self.leaves(total))
+            adamw.clip(total, s.clip or math.inf)
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the run looks at what it saves
+                adamw.step(self.m.params, total, self.moments, t, lr, s.beta1, s.beta2, s.eps, s.weight_decay)
         return sum(losses)
 
     def shares(self, first, tokens, targets):
@@ -50,8 +50,9 @@ class Trainer:
         parts = [slice(*edge) for edge in pairwise(edges) if edge[0] < edge[1]]
         return [((p.stop - p.start) / B, first + p.start, tokens[p], targets[p]) for p in parts]
 
-    def gradients(self, t, accumulated, weight, first, tokens, targets):
+    def gradients(self, t, accumulated, share):
         """The share's loss and gradients, as large as they count in the mean over so many batches"""
+        weight, first, tokens, targets = share
         noise = Noise(self.settings.seed, t, first) if self.m.config.dropout else None
         loss, grads = loss_and_grads(self.m, tokens, targets, noise, self.settings.checkpointing)
         weight /= accumulated
@@ -59,25 +60,13 @@ class Trainer:
             tree_map(partial(scale, weight), grads)
         return weight * float(loss), grads
 
-    def leaves(self, grads):
-        """Of the parameters, their gradients and moments, some for each thread, of about the same size together"""
-        trees = (self.m.params, grads, *self.moments)
-        groups: list[list] = [[] for _ in range(self.threads.n)]
-        for leaf in sorted(zip(*map(arrays, trees), strict=True), key=lambda leaf: -leaf[0].size):
-            min(groups, key=lambda group: sum(p.size for p, *_ in group)).append(leaf)
-        return [tuple(zip(*group, strict=True)) for group in groups if group]
-
-    def update(self, t, lr, params, grads, m, v):
-        s = self.settings
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the run looks at what it saves
-            adamw.step(params, grads, Moments(m, v), t, lr, s.beta1, s.beta2, s.eps, s.weight_decay)
-
     def loss(self, tokens, targets):
         """The mean over all tokens, without dropout"""
         with self.threads.instead_of_blas() if self.n > 1 else nullcontext():
-            return sum(self.threads.each(self.loss_of, self.shares(0, tokens, targets)))
+            return sum(self.threads.map(self.loss_of, self.shares(0, tokens, targets)))
 
-    def loss_of(self, weight, _, tokens, targets):
+    def loss_of(self, share):
+        weight, _, tokens, targets = share
         loss, _ = cross_entropy(forward(self.m, tokens), targets)
         return weight * float(loss)
 
@@ -91,10 +80,6 @@ class Trainer:
     def any(self, wish):
         """Whether one of the processes has it"""
         return wish
-
-
-def arrays(tree):
-    return [a for _, a in named(tree)]
 
 
 def add(a, b):

@@ -14,8 +14,6 @@ and + is XOR, of 4323 words at a time. When 5685 words are left, the remainders 
 register that starts with ones adds them to the first 32 bits, and the result is inverted.
 """
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import accumulate
 
@@ -65,12 +63,6 @@ def powers(n):
     """x^(n-1) ... x^2, x, 1 modulo P"""
     table = accumulate(range(n - 1), lambda c, _: c >> 1 ^ P * (c & 1), initial=1 << 31)
     return np.fromiter(table, np.uint32, n)[::-1].copy()
-
-
-def on_two_threads(f: Callable, items: Iterable) -> list:
-    """NumPy lets go of the interpreter while it XORs"""
-    with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(f, items))
 
 
 def mask(crc):

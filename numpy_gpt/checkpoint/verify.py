@@ -8,7 +8,8 @@ import numpy as np
 
 from ..config import RELEASED
 from ..errors import CheckpointError
-from .crc32c import crc32c, mask, on_two_threads
+from ..threads import shared
+from .crc32c import crc32c, mask
 from .openai import TABLE
 from .stored import Contents, Stored, expand, floats
 
@@ -22,7 +23,7 @@ class Check(NamedTuple):
 
 def check(tensors: Mapping[str, Stored]) -> dict[str, Check]:
     """Read every byte of them"""
-    return dict(zip(tensors, on_two_threads(check_tensor, tensors.values()), strict=True))
+    return dict(zip(tensors, shared().map(check_tensor, tensors.values()), strict=True))
 
 
 def check_tensor(stored: Stored) -> Check:
