@@ -13,9 +13,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from numpy_gpt import Config, memory
+from numpy_gpt import Config, init, memory
 
 from . import footprint
+from .scaling import scaling, sentence
 from .works import Work, machine, works
 
 SETTLE = 0.05  # seconds after which the threads that the other side kept waiting have gone to sleep
@@ -43,7 +44,7 @@ def main(argv):
             found.append(measure(work, rounds))
             if sys.stderr.isatty():
                 print(work.name, file=sys.stderr)
-    told = {**machine(args.device), "config": str(config), "works": found}
+    told = {**machine(args.device), "config": str(config), "works": found, "scaling": scaling(init(config), rounds)}
     print(json.dumps(told) if args.json else table(told))
     return 0
 
@@ -67,8 +68,8 @@ def spread(times: list[float]) -> dict[str, float]:
 
 def table(told: dict) -> str:
     """Seconds, or tokens a second; the floor's share is how near NumPy comes to it"""
-    sides = ["numpy", "torch", "floor"]
-    rows = [["", "NumPy", "PyTorch", "floor", "NumPy is at", "PyTorch / NumPy"]]
+    sides = ["numpy", "torch", "fused", "floor"]
+    rows = [["", "NumPy", "PyTorch", "its AdamW fused", "floor", "NumPy is at", "PyTorch / NumPy"]]
     for work in told["works"]:
         seconds = work["seconds"]
         cells = [shown(seconds[side], work["tokens"]) if side in seconds else "" for side in sides]
@@ -78,8 +79,8 @@ def table(told: dict) -> str:
         rows.append([work["name"], *cells, at, ratio])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    where = "{cpu}, {cores} cores; Python {python}, NumPy {numpy}, PyTorch {torch} on {device}".format(**told)
-    return "\n".join([*lines, "", where])
+    where = "{cpu}, {cores} cores; Python {python}, NumPy {numpy} on {kernels}, PyTorch {torch} on {device}"
+    return "\n".join([*lines, "", sentence(told["scaling"]), where.format(**told)])
 
 
 def shown(seconds: dict[str, float], tokens: int | None) -> str:

@@ -3,18 +3,20 @@
 import json
 
 import numpy as np
+import pytest
 import torch
 
 import numpy_gpt
 from numpy_gpt import Config, named
 
-from . import bench, works
+from . import bench, scaling, works
 
-SMALL = Config(n_vocab=1001, n_ctx=600, n_embd=24, n_head=2, n_layer=2)
+SMALL = Config(n_vocab=1001, n_ctx=1024, n_embd=24, n_head=2, n_layer=2)
 
 
 def test_every_work_is_done_by_each_side_in_every_round(monkeypatch, capsys):
     monkeypatch.setattr(bench, "Config", lambda **sizes: SMALL)
+    monkeypatch.setattr(works, "STORIES", (3, 9))
     monkeypatch.setattr(bench, "SETTLE", 0)
     monkeypatch.setattr(bench.memory, "keep_freed", lambda: None)
     assert bench.main(["--quick", "--json"]) == 0
@@ -29,10 +31,13 @@ def test_every_work_is_done_by_each_side_in_every_round(monkeypatch, capsys):
         "decode, 8 at once",
         "training step, 4 x 64",
         "AdamW",
+        "forward, backward, 1 x 1024",
+        "storyteller's step, 3 x 9",
     ]
     for work in told["works"]:
-        sides = ["numpy", "torch"] + ["floor"] * (work["name"] not in ("start to first token", "load"))
-        assert list(work["seconds"]) == sides
+        fused = ["fused"] * (work["name"] in ("training step, 4 x 64", "AdamW"))
+        floor = ["floor"] * (work["name"] not in ("start to first token", "load", "storyteller's step, 3 x 9"))
+        assert list(work["seconds"]) == ["numpy", "torch", *fused, *floor]
         assert all(0 < s["min"] <= s["median"] <= s["max"] for s in work["seconds"].values())
 
 
@@ -42,14 +47,23 @@ def test_the_table_shows_the_rate_of_what_is_drawn_and_the_time_of_the_rest():
         {"name": "decode", "tokens": 32, "seconds": seconds | {"floor": {"median": 0.4, "min": 0.4, "max": 0.4}}},
         {"name": "load", "tokens": None, "seconds": seconds},
     ]
-    _, decode, load, _, where = bench.table({**works.machine("cpu"), "works": found}).splitlines()
+    square = {"a_per_token": 2e-3, "b_per_pair": 5e-7, "b_of_attention": 4e-7}
+    told = {**works.machine("cpu"), "works": found, "scaling": square}
+    _, decode, load, _, costs, where = bench.table(told).splitlines()
     assert decode.split("  ")[:1] == ["decode"]
     assert "64 (40-80) tokens/s" in decode
     assert "32 (16-36) tokens/s" in decode
     assert "80% of it" in decode
     assert decode.endswith("2.00")
     assert "500 (400-800) ms" in load
-    assert where.endswith(f"NumPy {np.__version__}, PyTorch {torch.__version__} on cpu")
+    assert "takes 2000 T + 0.500 T² µs; its attentions alone have 0.400 T²." in costs
+    assert f"NumPy {np.__version__} on " in where
+    assert where.endswith(f"PyTorch {torch.__version__} on cpu")
+
+
+def test_a_square_is_found_where_there_is_one():
+    a, b = scaling.fitted({T: 2e-3 * T + 5e-7 * T**2 for T in (128, 256, 512, 1024)})
+    assert (a, b) == (pytest.approx(2e-3), pytest.approx(5e-7))
 
 
 def test_the_floor_multiplies_with_every_matrix():

@@ -15,19 +15,26 @@ import torch
 
 import numpy_gpt
 import torch_gpt
-from numpy_gpt import Config, adamw, named
+from numpy_gpt import Config, adamw, named, options
 from numpy_gpt.request import Settings
+from numpy_gpt.threads import openblas
+from numpy_gpt.trainer import Trainer
 
 from .inputs import random_batch
 
 PROMPT, NEW, LONG = 16, 32, 512  # tokens
 B, T = 4, 64  # of a training step
+WINDOW = 1024
+STORIES = (32, 256)
 GREEDY = Settings(max_new_tokens=10**6, temperature=0.0, top_k=0, top_p=1.0, seed=0)
+
+
+Sides = dict[str, Callable[[], Callable[[], Any]]]
 
 
 class Work(NamedTuple):
     name: str
-    sides: dict[str, Callable[[], Callable[[], Any]]]
+    sides: Sides
     tokens: int | None = None  # how many are drawn, where that is what counts
 
 
@@ -52,14 +59,33 @@ def works(config: Config, directory: Path, device: str) -> Iterator[Work]:
         for n in (1, 8, 64):
             compiled = partial(decode, torch_gpt, half, n, PROMPT, 2, NEW, compiled=True)
             yield Work(f"decode, {n} at once, bfloat16, compiled", {"torch": compiled}, tokens=n * NEW)
-    update = {"numpy": our_adamw(ours), "torch": their_adamw(theirs)}
-    step = {side: partial(train, prepare(), update[side]) for side, prepare in both(losses).items()}
-    yield Work(f"training step, {B} x {T}", step | {"floor": partial(step_products, ours, B * T)})
-    grads = {side: prepare()()[1] for side, prepare in both(losses).items()}
-    yield Work(
-        "AdamW",
-        {side: partial(partial, update[side], grads[side]) for side in update} | {"floor": partial(moves, ours)},
-    )
+    yield from training(both, ours, theirs)
+
+
+def training(both, ours, theirs):
+    read: dict[str, Callable] = {side: prepare() for side, prepare in both(losses, B, T).items()}
+    read["fused"] = read["torch"]
+    update = {"numpy": our_adamw(ours), "torch": their_adamw(theirs), "fused": their_adamw(theirs, fused=True)}
+    steps: Sides = {side: partial(train, read[side], update[side]) for side in read}
+    yield Work(f"training step, {B} x {T}", steps | {"floor": partial(step_products, ours, B * T)})
+    grads = {side: read[side]()[1] for side in read}
+    updates: Sides = {side: partial(partial, update[side], grads[side]) for side in update}
+    yield Work("AdamW", updates | {"floor": partial(moves, ours)})
+    del update, grads, steps, updates
+    floor = {"floor": partial(step_products, ours, WINDOW)}
+    yield Work(f"forward, backward, 1 x {WINDOW}", both(losses, 1, WINDOW) | floor)
+    ours = numpy_gpt.load("storyteller")
+    theirs = torch_gpt.from_numpy(ours, theirs.params.wte.device)
+    their_step = partial(train, losses(torch_gpt, theirs, *STORIES), their_adamw(theirs))
+    yield Work("storyteller's step, {} x {}".format(*STORIES), {"numpy": partial(our_step, ours), "torch": their_step})
+
+
+def our_step(m):
+    """The command's, which shares a batch among threads"""
+    B, T = STORIES
+    trainer = Trainer(m, adamw.moments(m.params), options.Settings(batch_size=B, context=T))
+    batch = random_batch(m.config, B, T)
+    return lambda: trainer.step(1, 1e-4, [(0, *batch)])
 
 
 def start(package):
@@ -88,7 +114,7 @@ def consume(tokens, n):
     assert len(list(islice(tokens, n))) == n
 
 
-def losses(package, m):
+def losses(package, m, B, T):
     """float waits until the loss has come back from the device"""
     batch = random_batch(m.config, B, T)
 
@@ -112,14 +138,14 @@ def our_adamw(m):
     return lambda grads: adamw.step(m.params, grads, moments, t=1, lr=1e-4)
 
 
-def their_adamw(m):
+def their_adamw(m, fused=None):
     """PyTorch's own, as people use it"""
     params = [p for _, p in named(m.params)]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in params if p.ndim == 2]},
         {"params": [p for p in params if p.ndim == 1], "weight_decay": 0.0},
     ]
-    optimiser = torch.optim.AdamW(groups, lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1)
+    optimiser = torch.optim.AdamW(groups, lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=fused)
 
     def update(grads):
         for p, (_, g) in zip(params, named(grads), strict=True):
@@ -185,10 +211,17 @@ def machine(device: str) -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "numpy": np.__version__,
+        "kernels": kernels(),
         "torch": torch.__version__,
         "torch_threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else device,
     }
+
+
+def kernels() -> str:
+    """Which OpenBLAS has chosen: products depend on it most of all"""
+    blas, library = openblas(), np.show_config(mode="dicts")["Build Dependencies"]["blas"]["name"]
+    return f"{library} for {blas.core().decode()}" if blas else library
 
 
 def cpu() -> str:
