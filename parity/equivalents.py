@@ -7,6 +7,7 @@ EITHER = "either way gives the same numbers"
 MORE = "more numbers are drawn than are taken"
 LAYERS = "every layer has seen as much"
 ORDER = "the same in either order"
+THREADS = "the same bits on any number of threads"
 TILES = "tiles of another size, the same results"
 
 EQUIVALENT = {
@@ -21,7 +22,10 @@ EQUIVALENT = {
     ("attention", "if T >= 1:"): "the mask of a single query hides nothing",
     ("attend_to_past", "q, k, v = split_qkv(qkv[:, rows].reshape(len(past.k), -2, qkv.shape[-1]), H)"): LENGTH,
     ("attend_to_past", "ys.append(merge_heads(y).reshape(1, -2, qkv.shape[-1] // 3))"): LENGTH,
-    ("attention_in_tiles", "if not T <= TILE:"): TILES,
+    ("attention_in_tiles", "def attention_in_tiles(q, k, v, rate=1.0, noise=None):"): "as with attention",
+    ("attention_in_tiles", "n = T"): TILES,
+    ("attention_in_tiles", "n = T if rate or noise else TILE"): TILES,
+    ("attention_in_tiles_backward", "dk, dv = (np.zeros_like(v), np.zeros_like(k))"): "they have one shape",
     ("gpt2_next", "tokens, positions, rows, last = one_row(groups, [past[1].length for past in kv])"): LAYERS,
     ("survivors", "k = min(len(z), top_k) or len(z)"): ORDER,
     ("survivors", "if top_p == 2:"): "all that is cut from the whole is less than rounding",
@@ -44,6 +48,10 @@ EQUIVALENT = {
     ("split_heads", "return x.reshape(B, T, H, C // H).swapaxes(2, 1)"): ORDER,
     ("merge_heads", "return x.swapaxes(2, 1).reshape(B, T, H * D)"): ORDER,
     ("step", "check_step(grads, params, moments)"): "what differs is found from either side",
+    ("step", "each = threads.shared().map"): THREADS,
+    ("step", "each = map"): THREADS,
+    ("step", "each = threads.shared().map if sum((p.size for p, *_ in parts)) >= TILE else map"): THREADS,
+    ("update", "m += np.multiply(1 - beta1, g, out=a)"): ORDER,
     ("tiles", "rows = max(TILE * len(arrays[0]) // arrays[0].size, 1)"): ORDER,
     ("tiles", "rows = max(2, TILE * len(arrays[0]) // arrays[0].size)"): TILES,
     ("tiles", "rows = max(1, TILE * len(arrays[0]))"): TILES,

@@ -69,6 +69,17 @@ def test_a_window_of_several_tiles(device):
     assert disagreements(rows) == []
 
 
+def test_dropout_in_a_window_of_several_tiles(device):
+    T = 2 * TILE + 3
+    config = replace(TINY, n_ctx=T, dropout=0.2)
+    m, batch = random_model(config, dtype=np.float64), random_batch(config, B=2, T=T)
+    loss, ours = numpy_gpt.loss_and_grads(m, *batch, numpy_gpt.Noise(5, 3))
+    twin, theirs = torch_gpt.loss_and_grads(torch_gpt.from_numpy(m, device), *batch, torch_gpt.Noise(5, 3))
+    assert abs(float(twin) / loss - 1) <= FLOAT64
+    ours, theirs = dict(named(ours)), {name: torch_gpt.to_numpy(g) for name, g in named(theirs)}
+    assert [name for name in ours if name[-8:] != "c_attn.b" and error(name, theirs, ours) > FLOAT64] == []
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_twins_checkpointed_gradients_are_its_plain_ones(variant, device):
     config = VARIANTS[variant]

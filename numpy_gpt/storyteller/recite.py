@@ -1,0 +1,70 @@
+"""python -m numpy_gpt.storyteller.recite FILE...: does it tell stories, or recite those it was trained on?
+
+The samples are those of `python -m numpy_gpt.generate --seed 1 --num-samples 1000`.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+from .. import checkpoint, data, decode, memory
+from ..command import run
+from ..errors import GPTError
+from ..params import Model
+
+SAMPLES, AT_ONCE = 1000, 100
+LONGEST = 49  # tokens that a sample may have in a row as the text has them
+
+
+def main() -> int:
+    memory.keep_freed()
+    parser = argparse.ArgumentParser(
+        prog="python -m numpy_gpt.storyteller.recite",
+        description=f"The longest run of tokens that {SAMPLES} stories share with a text; exit 1 above {LONGEST}.",
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help="what the model was trained on")
+    parser.add_argument("--model", default="storyteller", metavar="M", help="a name or a path (default: storyteller)")
+    args = parser.parse_args()
+    m = checkpoint.load(args.model)
+    if m.tokenizer is None or m.tokenizer.eot is None:
+        raise GPTError(f"{args.model} has no tokenizer with <|endoftext|> to begin stories with.")
+    number, words = longest_common(list(samples(m)), data.tokenize(args.files, m.tokenizer))
+    print(f"the longest run has {len(words)} tokens, with --seed {number + 1}: {m.tokenizer.decode(words.tolist())!r}")
+    return int(len(words) > LONGEST)
+
+
+def samples(m: Model) -> Iterator[np.ndarray]:
+    for first in tqdm(range(1, SAMPLES, AT_ONCE), "samples", leave=False, disable=None):
+        prompts = [[m.tokenizer.eot]] * AT_ONCE
+        told = decode.complete_batch(m, prompts, 200, temperature=0.8, top_p=0.95, seed=first, stop=[m.tokenizer.eot])
+        yield from map(np.array, told)
+
+
+def longest_common(rows: Sequence[np.ndarray], text: np.ndarray) -> tuple[int, np.ndarray]:
+    """-> the longest run of tokens in a row that the text has too, the number of the row first
+
+    Where a run of n tokens begins in both, one of n + 1 may: those are followed, until there are none in both.
+    """
+    told = np.concatenate([np.append(row + 2, 1) for row in rows])  # 1 ends a row, 0 the text: there no run goes on
+    text = np.append(text.astype(np.int64) + 2, 0)
+    base = 1 + max(told.max(), text.max())
+    starts, places = np.arange(len(told)), np.arange(len(text))
+    names, those = np.zeros_like(starts), np.zeros_like(places)  # of the runs, the same where they are
+    length = 0
+    while True:
+        names, those = names * base + told[starts + length], those * base + text[places + length]
+        common = np.intersect1d(names, those)
+        if not len(common):
+            first = int(starts[0])
+            return int((told[:first] == 1).sum()), told[first : first + length] - 2
+        kept, here = np.isin(names, common), np.isin(those, common)
+        starts, names = starts[kept], np.searchsorted(common, names[kept])
+        places, those = places[here], np.searchsorted(common, those[here])
+        length += 1
+
+
+if __name__ == "__main__":
+    sys.exit(run("recite", main))

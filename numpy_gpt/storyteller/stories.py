@@ -1,0 +1,95 @@
+"""Books to stories: without title pages, contents, notes, and what another book has told.
+
+A book's contents name its stories, and a line of its own that stands there is the title of what follows.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ..tokenizer import EOT
+
+HELD_OUT = "baum_wizard_of_oz.txt"
+CLEAN = "fairytaleqa_278.txt"  # parted by <|endoftext|>, and told without titles
+LEFT_OUT = {
+    "perrault_fairy_tales.txt",  # perrault_mother_goose.txt has most of them
+    "ralston_russian_fairy_tales.txt",  # a study, with tales in it
+}
+CONTENTS = re.compile(r"^_?(table of )?contents[.:]?_?$", re.IGNORECASE | re.MULTILINE)
+NUMBER = re.compile(r"^(\d+|legend \d+|[IVXLC]+)\b[.:]?\s+|\s+\d+$|\s{3,}.*|\(.*\)$|\[.*\]$", re.IGNORECASE)
+NO_STORY = re.compile(
+    r"appendix|a short history|foot ?notes?:|glossary|index|introduction|list of|illustrations|native text|notes?\b"
+    r"|oyez|preface|the end\b|end of",
+    re.IGNORECASE,
+)
+NOTE = re.compile(r"[\[(].*[\])]$|[\[(](Footnote|\d)|[^a-z]*$|[IVXLC]+\.?$|.* \d+$", re.IGNORECASE)  # a whole paragraph
+MARK = re.compile(r" ?\[\d+\]| ?\(\d+\)|_")  # of a note, of slanted letters
+LONG = 100  # characters that no title has
+LEAST = 200  # that a story has
+RUN = 8  # words
+
+
+def documents(folder: Path) -> Iterator[str]:
+    """Of all books but the one held out; what is told in the same words once more is left out"""
+    told: set[tuple[str, ...]] = set()
+    others = sorted(path.name for path in folder.glob("*.txt") if path.name not in {CLEAN, HELD_OUT, *LEFT_OUT})
+    for name in [CLEAN, *others]:
+        for story in of_file(folder / name):
+            words = story.lower().split()
+            runs = {tuple(words[i : i + RUN]) for i in range(len(words) - RUN + 1)}
+            if 2 * len(runs & told) < len(runs):
+                yield story
+            told |= runs
+
+
+def of_file(path: Path) -> Iterator[str]:
+    text = path.read_text(encoding="utf-8")
+    return map(unwrapped, text.split(EOT)) if path.name == CLEAN else stories(text)
+
+
+def unwrapped(story: str) -> str:
+    """A line that ends in the midst of a sentence goes on"""
+    lines = re.sub(r"(?<![.!?:;\"'-])\n(?=\S)", " ", story.strip()).splitlines()
+    return "\n".join(paragraphs(lines))
+
+
+def stories(book: str) -> Iterator[str]:
+    """The text of each"""
+    found = CONTENTS.search(book)
+    if not found:
+        raise ValueError("a book without contents")
+    lines = [line.strip() for line in book[found.end() :].splitlines() if line.strip()]
+    contents = "".join(map(key, [lines[0], *until_long(lines[1:])]))
+    title, text = "", list[str]()
+    for line in [*lines, "The end"]:
+        if is_title(line, contents):
+            story = "\n".join(paragraphs(text))
+            if len(story) >= LEAST and not NO_STORY.match(title):
+                yield story
+            title, text = line.strip("_* "), []
+        else:
+            text.append(line)
+
+
+def until_long(lines: Iterable[str]) -> Iterator[str]:
+    for line in lines:
+        if len(line) > 2 * LONG:
+            return
+        yield line
+
+
+def is_title(line: str, contents: str) -> bool:
+    if len(line) > LONG or line.startswith(("'", '"')) or (line[-1] in ".!?:,;'\"" and not line.isupper()):
+        return bool(NO_STORY.fullmatch(line.strip("_.")))
+    return bool(NO_STORY.match(line)) or (len(key(line)) > 3 and key(line) in contents)
+
+
+def key(line: str) -> str:
+    """What a title has in common with itself in the contents"""
+    return re.sub(r"[^a-z]", "", NUMBER.sub("", line).lower())
+
+
+def paragraphs(lines: Iterable[str]) -> Iterator[str]:
+    for line in lines:
+        if not NOTE.match(line):
+            yield re.sub(r"\s+", " ", MARK.sub("", line)).strip()

@@ -1,0 +1,103 @@
+"""Is the model that ships made of stories, and does it tell its own?"""
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from numpy_gpt.storyteller import stories
+from numpy_gpt.storyteller.recite import longest_common
+
+BOOK = """THE RED BOOK
+
+By Nobody
+
+CONTENTS
+
+PREFACE
+
+I.   The Fox and the Crow (Der Fuchs)     3
+
+THE LONG WAY HOME                        17
+
+NOTES
+
+PREFACE
+
+These stories were told long ago. {long}
+
+THE FOX AND THE CROW
+
+Once a _Fox_[1] saw a Crow  (2) with some cheese. {long}
+
+II
+
+"Sing!" said he. {long}
+And she sang.
+
+[From Somewhere.]
+
+The Long Way Home
+
+There was a man. {long}
+
+NOTES
+
+[1] A Fox is a beast. {long}
+"""
+LONG = "So it went on and on. " * 20
+
+
+def test_a_book_is_parted_into_its_stories():
+    long = LONG.strip()
+    assert list(stories.stories(BOOK.format(long=LONG))) == [
+        f'Once a Fox saw a Crow with some cheese. {long}\n"Sing!" said he. {long}\nAnd she sang.',
+        f"There was a man. {long}",
+    ]
+
+
+def test_a_book_without_contents_is_none():
+    with pytest.raises(ValueError, match="without contents"):
+        list(stories.stories("Once upon a time"))
+
+
+def test_lines_go_on_until_a_sentence_ends():
+    assert stories.unwrapped('It was a\nlong way,\nthey said.\n\n"Yes!"\n') == 'It was a long way, they said.\n"Yes!"'
+
+
+def test_a_story_that_is_told_twice_is_kept_once(tmp_path):
+    one, other, third = (" ".join(f"{word} {i}." for i in range(99)) for word in ("fox", "crow", "duck"))
+    (tmp_path / stories.CLEAN).write_text(f"{one}\n<|endoftext|>\n{other}\n<|endoftext|>\n")
+    book = "CONTENTS\nThe Fox\nThe Crow\nThe Duck\nTHE FOX\n{}\nTHE CROW\n{}\nTHE DUCK\n{}\n"
+    (tmp_path / "red.txt").write_text(book.format(one, f"{third[:200]} {other}", f"{other[:300]} {third}"))
+    (tmp_path / stories.HELD_OUT).write_text(book.format(*(3 * ["It is held out. " * 20])))
+    kept = list(stories.documents(tmp_path))
+    assert kept == [one, other, f"{other[:300]} {third}"]
+
+
+def test_the_books_become_stories_alone(data):
+    """279 tales and 26 books: no titles, contents or notes; none of the book held out"""
+    kept = list(stories.documents(data / "stories"))
+    assert len(kept) > 1400
+    assert all(len(story) >= 200 for story in kept)
+    text = "\n".join(kept)
+    assert 12e6 < len(text) < 14e6
+    assert not re.search(
+        r"Dorothy|Tin Woodman|Project Gutenberg|_|\[\d|^contents|^preface|^footnote|  ", text, re.M | re.I
+    )
+
+
+@given(st.data())
+def test_the_longest_run_is_found(draw):
+    words = st.lists(st.integers(0, 2), max_size=12).map(np.array)
+    rows = draw.draw(st.lists(words, min_size=1, max_size=4))
+    text = draw.draw(st.lists(st.integers(0, 2), min_size=1, max_size=40).map(np.array))
+    number, run = longest_common([row.astype(int) for row in rows], text)
+    parts = {"".join(map(str, row[i:j])) for row in rows for i in range(len(row)) for j in range(i, len(row) + 1)}
+    inside = "".join(map(str, text))
+    assert len(run) == max((len(part) for part in parts if part in inside), default=0)
+    run = "".join(map(str, run))
+    assert run in inside
+    assert run in "".join(map(str, rows[number]))
