@@ -41,6 +41,10 @@ def main() -> None:
     m = checkpoint.load(args.model)
     if m.tokenizer is None:
         raise GPTError(f"{args.model} has no tokenizer: put OpenAI's encoder.json and vocab.bpe beside it.")
+    if m.tokenizer.n_vocab > m.config.n_vocab:
+        raise GPTError(
+            f"{args.model} has {m.config.n_vocab} tokens, and its tokenizer {m.tokenizer.n_vocab}: get it again."
+        )
     measured = perplexity(m, args.file)
     if args.json:
         print(json.dumps({**measured, "model": args.model}))
@@ -55,7 +59,8 @@ def perplexity(m: Model, file: str) -> dict[str, Any]:
         raise GPTError(f"{file} has fewer than two tokens: there must be two, for one to follow the other.")
     T = m.config.n_ctx
     B = max(1, TOKENS // T)
-    batches = tqdm(data.batches(tokens, T, B), "windows", -(-len(tokens) // (T * B)), leave=False, disable=None)
+    quiet = None if sys.stderr else True  # None: where it is no terminal
+    batches = tqdm(data.batches(tokens, T, B), "batches", -(-len(tokens) // (T * B)), leave=False, disable=quiet)
     nbytes = lengths(m.tokenizer, m.config.n_vocab)
     return measure(lambda x, y: float(cross_entropy(forward(m, x), y)[0]), batches, nbytes)
 

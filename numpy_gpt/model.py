@@ -53,21 +53,24 @@ def attend_to_past(qkv, H, kv):
     ys = []
     for past, rows in kv:
         q, k, v = split_qkv(qkv[:, rows].reshape(len(past.k), -1, qkv.shape[-1]), H)     # (B,H,T,D)
-        y, _ = attention_in_tiles(q, *past.append(k, v))                 # (B,H,T,D)
+        k, v = past.append(k, v)                                         # (B,H,S,D)
+        y = np.concatenate([y for y, _ in each_tile(q, k, v, TILE)], 2)  # (B,H,T,D)
         ys.append(merge_heads(y).reshape(1, -1, qkv.shape[-1] // 3))
     return np.concatenate(ys, 1)
 
 
-def attention_in_tiles(q, k, v, rate=0.0, noise=None):
-    """As attention: TILE queries at a time need no key after their last, and their scores stay in the cache"""
+def each_tile(q, k, v, n, rate=0.0, noise=None):
+    """The attention of n queries at a time, which need no key after their last, and whose scores stay in the cache"""
     T, S = q.shape[2], k.shape[2]
-    n = T if rate and noise else TILE                                    # one mask is drawn for all queries
-    ys, tiles = [], []
     for t in range(0, T, n):
         end = S - T + t + n                                              # of the keys that the last of them sees
-        y, s_attention = attention(q[:, :, t : t + n], k[:, :, :end], v[:, :, :end], rate, noise)
-        ys.append(y)
-        tiles.append(s_attention)
+        yield attention(q[:, :, t : t + n], k[:, :, :end], v[:, :, :end], rate, noise)
+
+
+def attention_in_tiles(q, k, v, rate=0.0, noise=None):
+    """As attention, TILE queries at a time"""
+    n = q.shape[2] if rate and noise else TILE                           # one mask is drawn for all queries
+    ys, tiles = zip(*each_tile(q, k, v, n, rate, noise), strict=True)
     return np.concatenate(ys, 2), (n, tiles, k, v)
 
 

@@ -9,7 +9,7 @@ import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import cache
@@ -30,20 +30,28 @@ class Threads:
         done: list[Any] = [None] * len(todo)
 
         def work():
-            while todo:
-                try:
-                    i, item = todo.popleft()
-                except IndexError:  # another was faster
-                    return
-                done[i] = f(item)
+            try:
+                while todo:
+                    try:
+                        i, item = todo.popleft()
+                    except IndexError:  # another was faster
+                        return
+                    done[i] = f(item)
+            except BaseException:
+                todo.clear()  # nobody goes on
+                raise
 
-        helpers = [self.pool.submit(copy_context().run, work) for _ in range(min(self.n, len(todo)) - 1)]
+        helpers: list[Future] = []
         try:
+            for _ in range(min(self.n, len(todo)) - 1):
+                helpers.append(self.pool.submit(copy_context().run, work))
             work()
         finally:
-            todo.clear()  # it failed
-            for helper in helpers:
-                helper.result()
+            todo.clear()
+            begun = [helper for helper in helpers if not helper.cancel()]  # who hasn't begun needn't
+            wait(begun)
+        for helper in begun:
+            helper.result()
         return done
 
     @contextmanager
@@ -62,6 +70,10 @@ class Threads:
 def shared() -> Threads:
     """One for the process"""
     return Threads()
+
+
+if hasattr(os, "register_at_fork"):  # the child has none of the threads
+    os.register_at_fork(after_in_child=shared.cache_clear)
 
 
 class OpenBLAS(NamedTuple):

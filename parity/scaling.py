@@ -1,67 +1,65 @@
-"""What a longer window costs: seconds = a T + b T², where attention alone should have the square."""
+"""What a longer window costs: attention alone should grow with its square, and all else in a line."""
 
 import time
-from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
-from numpy_gpt import loss_and_grads
-from numpy_gpt.model import attention_in_tiles, attention_in_tiles_backward
+from numpy_gpt import loss_and_grads, model
 from numpy_gpt.params import Model
 
 from .inputs import random_batch
 
-LENGTHS = (128, 256, 512, 1024)
-SETTLE = 0.05
+LENGTHS = (128, 256, 384, 512, 768, 1024)
+SETTLE = 0.05  # seconds after which OpenBLAS's threads have gone to sleep
 
 
 def scaling(m: Model, rounds: int) -> dict:
-    """Of a forward and backward of one window, and of its attentions by themselves"""
-    whole, alone = ({T: best(make(m, T), rounds) for T in LENGTHS} for make in (step, attentions))
-    return {
-        "seconds": {str(T): seconds for T, seconds in whole.items()},
-        "seconds_of_attention": {str(T): seconds for T, seconds in alone.items()},
-        **dict(zip(("a_per_token", "b_per_pair"), fitted(whole), strict=True)),
-        "b_of_attention": fitted(alone)[1],
+    """Of a forward and backward of one window: seconds by its length, and those of them that attention takes"""
+    best = {T: min(clocked(m, T) for _ in range(1 + rounds)) for T in LENGTHS}  # the least disturbed of all
+    attention, rest = ([seconds[i] for seconds in best.values()] for i in (1, 2))
+    return {"lengths": LENGTHS, "attention": attention, "rest": rest} | {
+        "attention_per_pair": fitted(attention)[2],
+        "rest_per_token": fitted(rest)[1],
+        "rest_per_pair": fitted(rest)[2],
     }
 
 
-def step(m: Model, T: int) -> Callable[[], object]:
-    batch = random_batch(m.config, 1, T)
-    return lambda: loss_and_grads(m, *batch)
-
-
-def attentions(m: Model, T: int) -> Callable[[], object]:
-    H, D = m.config.n_head, m.config.n_embd // m.config.n_head
-    q, k, v, dy = np.random.default_rng(0).standard_normal((4, 1, T, H, D), np.float32).swapaxes(2, 3)
-
-    def run():
-        for _ in range(m.config.n_layer):
-            attention_in_tiles_backward(dy, attention_in_tiles(q, k, v)[1])
-
-    return run
-
-
-def best(run: Callable[[], object], rounds: int) -> float:
-    seconds = []
-    for _ in range(1 + rounds):
-        time.sleep(SETTLE)
+def clocked(m: Model, T: int) -> tuple[float, float, float]:
+    """-> seconds in all, in attention, in the rest"""
+    batch, inside = random_batch(m.config, 1, T), [0.0]
+    names = ("attention_in_tiles", "attention_in_tiles_backward")
+    originals = {name: getattr(model, name) for name in names}
+    time.sleep(SETTLE)
+    try:
+        for name, f in originals.items():
+            setattr(model, name, partial(clock, f, inside))
         started = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - started)
-    return min(seconds[1:])
+        loss_and_grads(m, *batch)
+        whole = time.perf_counter() - started
+    finally:
+        for name, f in originals.items():
+            setattr(model, name, f)
+    return whole, inside[0], whole - inside[0]
 
 
-def fitted(seconds: dict[int, float]) -> tuple[float, float]:
-    """By least squares of what each is off, as a part of it"""
-    T, s = np.array(list(seconds)), np.array(list(seconds.values()))
-    (a, b), *_ = np.linalg.lstsq(np.stack([T / s, T**2 / s], 1), np.ones(len(T)), rcond=None)
-    return float(a), float(b)
+def clock(f, inside, *args):
+    started = time.perf_counter()
+    returned = f(*args)
+    inside[0] += time.perf_counter() - started
+    return returned
+
+
+def fitted(seconds: list[float]) -> list[float]:
+    """c, b and a of c + b T + a T², by least squares of what each is off as a part of it"""
+    T, s = np.array(LENGTHS), np.array(seconds)
+    return np.linalg.lstsq(np.stack([1 / s, T / s, T**2 / s], 1), np.ones(len(T)), rcond=None)[0].tolist()
 
 
 def sentence(found: dict) -> str:
-    a, b, alone = (1e6 * found[name] for name in ("a_per_token", "b_per_pair", "b_of_attention"))
+    square, token, more = (1e6 * found[name] for name in ("attention_per_pair", "rest_per_token", "rest_per_pair"))
+    longest = found["lengths"][-1]
     return (
-        f"A forward and backward of 1 x T, T from {LENGTHS[0]} to {LENGTHS[-1]}, takes {a:.0f} T + {b:.3f} T² µs; "
-        f"its attentions alone have {alone:.3f} T²."
+        f"Forward and backward of 1 x T up to {longest}: attention takes {square:.2f} T² µs (at {longest} all of it is "
+        f"{found['attention'][-1] * 1e3:.0f} ms), the rest {token:.0f} T µs and {more:.2f} T²."
     )

@@ -47,7 +47,13 @@ def test_the_table_shows_the_rate_of_what_is_drawn_and_the_time_of_the_rest():
         {"name": "decode", "tokens": 32, "seconds": seconds | {"floor": {"median": 0.4, "min": 0.4, "max": 0.4}}},
         {"name": "load", "tokens": None, "seconds": seconds},
     ]
-    square = {"a_per_token": 2e-3, "b_per_pair": 5e-7, "b_of_attention": 4e-7}
+    square = {
+        "lengths": [1024],
+        "attention": [0.5],
+        "attention_per_pair": 5e-7,
+        "rest_per_token": 2e-3,
+        "rest_per_pair": 0,
+    }
     told = {**works.machine("cpu"), "works": found, "scaling": square}
     _, decode, load, _, costs, where = bench.table(told).splitlines()
     assert decode.split("  ")[:1] == ["decode"]
@@ -56,14 +62,21 @@ def test_the_table_shows_the_rate_of_what_is_drawn_and_the_time_of_the_rest():
     assert "80% of it" in decode
     assert decode.endswith("2.00")
     assert "500 (400-800) ms" in load
-    assert "takes 2000 T + 0.500 T² µs; its attentions alone have 0.400 T²." in costs
+    assert "attention takes 0.50 T² µs (at 1024 all of it is 500 ms), the rest 2000 T µs and 0.00 T²." in costs
     assert f"NumPy {np.__version__} on " in where
     assert where.endswith(f"PyTorch {torch.__version__} on cpu")
 
 
 def test_a_square_is_found_where_there_is_one():
-    a, b = scaling.fitted({T: 2e-3 * T + 5e-7 * T**2 for T in (128, 256, 512, 1024)})
-    assert (a, b) == (pytest.approx(2e-3), pytest.approx(5e-7))
+    assert scaling.fitted([0.1 + 2e-3 * T + 5e-7 * T**2 for T in scaling.LENGTHS]) == pytest.approx([0.1, 2e-3, 5e-7])
+
+
+def test_attention_and_the_rest_are_the_whole():
+    m = numpy_gpt.init(SMALL)
+    before = numpy_gpt.model.attention_in_tiles
+    whole, attention, rest = scaling.clocked(m, 200)
+    assert 0 < attention < whole == attention + rest
+    assert numpy_gpt.model.attention_in_tiles is before
 
 
 def test_the_floor_multiplies_with_every_matrix():

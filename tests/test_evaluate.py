@@ -100,6 +100,20 @@ def test_a_mistake_gets_a_sentence(contents, sentence, text):
     assert evaluate("nosuch.txt" if contents is None else "there.txt") == (1, "", f"evaluate: {sentence}\n")
 
 
+def test_a_tokenizer_that_has_more_than_the_model_gets_a_sentence(text):
+    save(random_model(TINY)._replace(tokenizer=M.tokenizer), "tiny")
+    assert evaluate(text, "--model", "tiny")[::2] == (
+        1,
+        "evaluate: tiny has 61 tokens, and its tokenizer 2048: get it again.\n",
+    )
+
+
+def test_without_stderr_it_measures_too(text):
+    done = subprocess.run(["sh", "-c", 'exec "$@" 2>&-', "sh", *COMMAND, text], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stdout == evaluate(text)[1]
+
+
 def test_what_is_to_be_measured_must_be_said(text):
     status, _, err = evaluate()
     assert status == 2

@@ -91,10 +91,10 @@ def test_the_books_become_stories_alone(data):
 
 @given(st.data())
 def test_the_longest_run_is_found(draw):
-    words = st.lists(st.integers(0, 2), max_size=12).map(np.array)
+    words = st.lists(st.integers(0, 2), max_size=12).map(lambda row: np.array(row, np.int64))
     rows = draw.draw(st.lists(words, min_size=1, max_size=4))
     text = draw.draw(st.lists(st.integers(0, 2), min_size=1, max_size=40).map(np.array))
-    number, run = longest_common([row.astype(int) for row in rows], text)
+    number, run = longest_common(rows, text)
     parts = {"".join(map(str, row[i:j])) for row in rows for i in range(len(row)) for j in range(i, len(row) + 1)}
     inside = "".join(map(str, text))
     assert len(run) == max((len(part) for part in parts if part in inside), default=0)

@@ -1,6 +1,10 @@
 """Do threads that share a batch compute what one does, and leave OpenBLAS as it was?"""
 
+import os
+import subprocess
+import sys
 import threading
+import time
 from contextlib import suppress
 from dataclasses import replace
 
@@ -93,10 +97,57 @@ def test_what_goes_wrong_in_one_of_them_is_said_here(wrong):
         with_threads(2).map(f, range(100))
 
 
+def test_after_a_mistake_nobody_goes_on_and_all_have_ended():
+    meet, begun, ended = threading.Barrier(3), [], []
+
+    def f(k):
+        begun.append(k)
+        meet.wait(timeout=10)
+        if k == 2:
+            raise GPTError("no")
+        time.sleep(0.2)
+        ended.append(k)
+
+    with pytest.raises(GPTError, match="no"):
+        with_threads(3).map(f, range(100))
+    assert sorted(begun) == [0, 1, 2]
+    assert sorted(ended) == [0, 1]
+
+
+def test_they_may_share_work_among_themselves():
+    threads = with_threads(2)
+    assert threads.map(lambda k: sum(threads.map(lambda i: i, range(k))), range(50)) == [
+        k * (k - 1) // 2 for k in range(50)
+    ]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_a_fork_has_threads_of_its_own():
+    code = """
+import os, signal
+from numpy_gpt.threads import shared
+shared().n = 2
+shared().map(str, range(9))
+if os.fork() == 0:
+    signal.alarm(10)
+    shared().n = 2
+    shared().map(str, range(9))
+    os._exit(7)
+print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("7\n", "")
+
+
 def test_they_warn_of_what_the_caller_is_warned_of():
+    meet = threading.Barrier(2)
+
+    def f(k):
+        meet.wait(timeout=10)
+        return np.float32(1e30) * np.float32(1e30)
+
     with np.errstate(over="ignore"):
-        found = with_threads(2).map(lambda k: np.float32(1e30) * np.float32(1e30), range(100))
-    assert np.isinf(found).all()
+        assert np.isinf(with_threads(2).map(f, range(2))).all()
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])

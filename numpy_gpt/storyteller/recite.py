@@ -37,10 +37,10 @@ def main() -> int:
 
 
 def samples(m: Model) -> Iterator[np.ndarray]:
-    for first in tqdm(range(1, SAMPLES, AT_ONCE), "samples", leave=False, disable=None):
+    for first in tqdm(range(1, SAMPLES, AT_ONCE), "samples", leave=False, disable=None if sys.stderr else True):
         prompts = [[m.tokenizer.eot]] * AT_ONCE
         told = decode.complete_batch(m, prompts, 200, temperature=0.8, top_p=0.95, seed=first, stop=[m.tokenizer.eot])
-        yield from map(np.array, told)
+        yield from (np.array(ids, np.int64) for ids in told)
 
 
 def longest_common(rows: Sequence[np.ndarray], text: np.ndarray) -> tuple[int, np.ndarray]:
@@ -67,4 +67,4 @@ def longest_common(rows: Sequence[np.ndarray], text: np.ndarray) -> tuple[int, n
 
 
 if __name__ == "__main__":
-    sys.exit(run("recite", main))
+    sys.exit(run("recite", main, failed=2))
