@@ -84,6 +84,7 @@ def test_the_books_become_stories_alone(data):
     assert all(len(story) >= 200 for story in kept)
     text = "\n".join(kept)
     assert 12e6 < len(text) < 14e6
+    assert not re.search(r"(?m)^\d+\.? +[A-Z][a-z]|\[FN#|\[\*\]|^Grimm\.$|III\. THE ROSE|a-dä'sen|^End of The", text)
     assert not re.search(
         r"Dorothy|Tin Woodman|Project Gutenberg|_|\[\d|^contents|^preface|^footnote|  ", text, re.M | re.I
     )

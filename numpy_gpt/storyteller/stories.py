@@ -19,11 +19,14 @@ CONTENTS = re.compile(r"^_?(table of )?contents[.:]?_?$", re.IGNORECASE | re.MUL
 NUMBER = re.compile(r"^(\d+|legend \d+|[IVXLC]+)\b[.:]?\s+|\s+\d+$|\s{3,}.*|\(.*\)$|\[.*\]$", re.IGNORECASE)
 NO_STORY = re.compile(
     r"appendix|a short history|foot ?notes?:|glossary|index|introduction|list of|illustrations|native text|notes?\b"
-    r"|oyez|preface|the end\b|end of",
+    r"|oyez|preface|pronunciation|the end\b|end of the .*book|\*{5}$",
     re.IGNORECASE,
 )
-NOTE = re.compile(r"[\[(].*[\])]$|[\[(](Footnote|\d)|[^a-z]*$|[IVXLC]+\.?$|.* \d+$", re.IGNORECASE)  # a whole paragraph
-MARK = re.compile(r" ?\[\d+\]| ?\(\d+\)|_")  # of a note, of slanted letters
+NUMBERED = re.compile(r"\d+\.? +[A-Z]")
+NOTE = re.compile(  # a whole paragraph
+    r"\[.*\]$|\([^)]{,60}\)$|[\[(](Footnote|\d)|[^a-z]*$|[IVXLC]+\.?$|.* \d+$|Grimm\.$", re.IGNORECASE
+)
+MARK = re.compile(r" ?\[(\d+|\*|FN#[^]]*)\]| ?\(\d+\)|_")  # of a note, of slanted letters
 LONG = 100  # characters that no title has
 LEAST = 200  # that a story has
 RUN = 8  # words
@@ -50,7 +53,7 @@ def of_file(path: Path) -> Iterator[str]:
 def unwrapped(story: str) -> str:
     """A line that ends in the midst of a sentence goes on"""
     lines = re.sub(r"(?<![.!?:;\"'-])\n(?=\S)", " ", story.strip()).splitlines()
-    return "\n".join(paragraphs(lines))
+    return "\n".join(paragraphs(map(str.strip, lines)))
 
 
 def stories(book: str) -> Iterator[str]:
@@ -64,7 +67,7 @@ def stories(book: str) -> Iterator[str]:
     for line in [*lines, "The end"]:
         if is_title(line, contents):
             story = "\n".join(paragraphs(text))
-            if len(story) >= LEAST and not NO_STORY.match(title):
+            if title and len(story) >= LEAST and not NO_STORY.match(title):
                 yield story
             title, text = line.strip("_* "), []
         else:
@@ -81,7 +84,7 @@ def until_long(lines: Iterable[str]) -> Iterator[str]:
 def is_title(line: str, contents: str) -> bool:
     if len(line) > LONG or line.startswith(("'", '"')) or (line[-1] in ".!?:,;'\"" and not line.isupper()):
         return bool(NO_STORY.fullmatch(line.strip("_.")))
-    return bool(NO_STORY.match(line)) or (len(key(line)) > 3 and key(line) in contents)
+    return bool(NO_STORY.match(line) or NUMBERED.match(line)) or (len(key(line)) > 3 and key(line) in contents)
 
 
 def key(line: str) -> str:
