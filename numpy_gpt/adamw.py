@@ -44,20 +44,23 @@ def step(params, grads, moments, t, lr, beta1=0.9, beta2=0.95, eps=1e-8, weight_
 
 
 def update(p, g, m, v, t, lr, beta1, beta2, eps, decay):
-    """In one array a: threads that ask for memory wait for each other"""
-    a = np.empty_like(p)
-    p *= 1 - lr * (decay if p.ndim == 2 else 0.0)
+    """m̂ / (sqrt v̂ + eps) = c / (1 - b1^t) · m / (sqrt v + c eps)          c = sqrt(1 - b2^t)
+
+    All in one array a: threads that ask for memory wait for each other.
+    """
+    c = math.sqrt(1 - beta2**t)
+    a = (1 - beta1) * g
     m *= beta1
-    m += np.multiply(g, 1 - beta1, out=a)
+    m += a
+    a *= g
+    a *= (1 - beta2) / (1 - beta1)  # (1 - b2) g²
     v *= beta2
-    np.multiply(g, g, out=a)
-    a *= 1 - beta2
     v += a
     np.sqrt(v, out=a)
-    a *= 1 / math.sqrt(1 - beta2**t)
-    a += eps
+    a += eps * c
     np.divide(m, a, out=a)
-    a *= lr / (1 - beta1**t)
+    a *= lr * c / (1 - beta1**t)
+    p *= 1 - lr * (decay if p.ndim == 2 else 0.0)
     p -= a
 
 

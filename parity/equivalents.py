@@ -52,7 +52,6 @@ EQUIVALENT = {
     ("step", "each = threads.shared().map"): THREADS,
     ("step", "each = map"): THREADS,
     ("step", "each = threads.shared().map if sum((p.size for p, *_ in parts)) >= TILE else map"): THREADS,
-    ("update", "m += np.multiply(1 - beta1, g, out=a)"): ORDER,
     ("tiles", "rows = max(TILE * len(arrays[0]) // arrays[0].size, 1)"): ORDER,
     ("tiles", "rows = max(2, TILE * len(arrays[0]) // arrays[0].size)"): TILES,
     ("tiles", "rows = max(1, TILE * len(arrays[0]))"): TILES,

@@ -33,13 +33,15 @@ def step(params, grads, moments, t, lr, beta1=0.9, beta2=0.95, eps=1e-8, weight_
 
 
 def update(p, g, m, v, t, lr, beta1, beta2, eps, decay):
-    p *= 1 - lr * decay
+    c = math.sqrt(1 - beta2**t)
+    a = (1 - beta1) * g
     m *= beta1
-    m += (1 - beta1) * g
+    m += a
     v *= beta2
-    v += (1 - beta2) * (g * g)
-    denominator = sqrt(v) * (1 / math.sqrt(1 - beta2**t)) + eps
-    p -= lr / (1 - beta1**t) * (m / denominator)
+    v += a * g * ((1 - beta2) / (1 - beta1))
+    a = m / (sqrt(v) + eps * c)
+    p *= 1 - lr * decay
+    p -= a * (lr * c / (1 - beta1**t))
 
 
 def sqrt(v):
