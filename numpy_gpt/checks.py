@@ -55,6 +55,11 @@ def check_model(m, dtypes=(np.float32, np.float64)):
             raise GPTError(f"parameter {name} has the dtype {a.dtype} and wte {p.wte.dtype}: use one for all.")
 
 
+def check_unused(s_h):
+    if not s_h:
+        raise GPTError("what gpt2 saved has served a backward, and serves one: run gpt2 again.")
+
+
 def check_noise(noise, kind):
     if not isinstance(noise, kind | None):
         raise GPTError(

@@ -5,7 +5,7 @@ In block x is the residual stream, a the attention branch, m the MLP branch; els
 
 import numpy as np
 
-from .checks import check_batch, check_finite, check_kv, check_model, check_noise, check_tokens
+from .checks import check_batch, check_finite, check_kv, check_model, check_noise, check_tokens, check_unused
 from .ops import (
     attention, attention_backward, cross_entropy, cross_entropy_backward, dropout, dropout_backward,
     embedding, embedding_backward, gelu, gelu_backward, layernorm, layernorm_backward, linear, linear_backward,
@@ -171,6 +171,7 @@ def gpt2_backward(dlogits, saved):
     What a block saved goes when its gradients come, for the sake of memory: saved serves once.
     """
     s_embedding, s_dropout, s_h, s_ln_f, s_head, tied, checkpointing = saved
+    check_unused(s_h)
     dx, dw = unembedding_backward(dlogits, s_head)                       # (B,T,C), (V,C)
     dx, *d_ln_f = layernorm_backward(dx, s_ln_f)                         # (B,T,C)
     d_h: list[Block] = []

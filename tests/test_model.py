@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from directional import TOLERANCE, directional_error
 
-from numpy_gpt import Config, Noise, adamw, forward, init, loss_and_grads, model, named
+from numpy_gpt import Config, GPTError, Noise, adamw, forward, init, loss_and_grads, model, named
 from numpy_gpt.kv import new_kv
 from numpy_gpt.model import gpt2, gpt2_next
 from numpy_gpt.params import tree_map
@@ -124,6 +124,14 @@ def test_checkpointed_gradients_are_the_same_bits(name):
     assert loss == again
     for (name, g), (_, c) in zip(named(grads), named(checkpointed), strict=True):
         np.testing.assert_array_equal(g, c, err_msg=name)
+
+
+def test_what_a_forward_saved_serves_one_backward():
+    m = random_model(TINY)
+    logits, saved = gpt2(random_batch(TINY, B=1, T=5)[0], m.params, TINY)
+    model.gpt2_backward(logits, saved)
+    with pytest.raises(GPTError, match="run gpt2 again"):
+        model.gpt2_backward(logits, saved)
 
 
 def test_checkpointing_keeps_one_array_a_block():
