@@ -25,10 +25,10 @@ from .download import cache
 from .errors import GPTError
 from .files import locked, make_directory, replacing
 from .noise import below
+from .threads import cores
 from .tokenizer import EOT, Tokenizer
 
 PIECE = 1 << 20  # bytes that are read and tokenised at a time
-THREADS = os.cpu_count() or 1
 # After a word and before a space every piece of the tokenizer's pattern ends, wherever the text was begun to be read.
 # The spaces after a mark belong to the mark.
 LAST_CUT = regex.compile(rf"(?r)(?<=\S)(?<!{regex.escape(EOT)})(?=\s)")
@@ -117,9 +117,9 @@ def rows(texts: Iterable[str | None], tokenizer: Tokenizer) -> Iterator[np.ndarr
         return np.array(mark if text is None else tokenizer.encode(text), np.uint32)
 
     mark = [] if tokenizer.eot is None else [tokenizer.eot]
-    texts = iter(texts)
-    with ThreadPoolExecutor(THREADS) as pool:
-        while some := list(islice(texts, 2 * THREADS)):
+    texts, n = iter(texts), cores()
+    with ThreadPoolExecutor(n) as pool:
+        while some := list(islice(texts, 2 * n)):
             yield from pool.map(encode, some)
 
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 class Threads:
     def __init__(self):
         self.blas = openblas()
-        self.n = self.blas.get() if self.blas else os.cpu_count() or 1  # as many as OpenBLAS would use
+        self.n = self.blas.get() if self.blas else cores()  # as many as OpenBLAS would use
         self.pool = ThreadPoolExecutor(max(1, self.n - 1))
 
     def map(self, f: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
@@ -64,6 +64,11 @@ class Threads:
             yield
         finally:
             self.blas.set(before)
+
+
+def cores() -> int:
+    """That this process may use"""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache

@@ -1,6 +1,5 @@
 """What python -m parity bench measures: each side of a work prepares it and returns what is timed."""
 
-import os
 import platform
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import numpy_gpt
 import torch_gpt
 from numpy_gpt import Config, adamw, named, options
 from numpy_gpt.request import Settings
-from numpy_gpt.threads import openblas
+from numpy_gpt.threads import cores, openblas
 from numpy_gpt.trainer import Trainer
 
 from .inputs import random_batch
@@ -207,7 +206,7 @@ def moves(m):
 def machine(device: str) -> dict[str, Any]:
     return {
         "cpu": cpu(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "system": platform.platform(),
         "python": platform.python_version(),
         "numpy": np.__version__,

@@ -162,7 +162,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
 
 def test_memory_is_that_of_a_piece_and_not_of_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr("numpy_gpt.data.PIECE", 1 << 14)
-    monkeypatch.setattr("numpy_gpt.data.THREADS", 2)
+    monkeypatch.setattr("numpy_gpt.data.cores", lambda: 2)
     peaks = []
     for times in (50, 200):
         (path,) = files(tmp_path, README.read_text() * times)

@@ -187,3 +187,15 @@ def of_numpy():
     if "openblas" not in found:
         pytest.skip(f"NumPy stands on {found}")
     return openblas()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system doesn't let a process choose its cores")
+def test_without_openblas_there_are_as_many_as_cores_may_be_used(monkeypatch):
+    monkeypatch.setattr("numpy_gpt.threads.openblas", lambda: None)
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        assert Threads().n == 1
+    finally:
+        os.sched_setaffinity(0, before)
+    assert Threads().n == len(before)
