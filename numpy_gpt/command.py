@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -38,13 +38,13 @@ def run(name: str, main: Callable[[], int | None], failed: int = 1) -> int:
         return failed
 
 
-def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
     """Flags, and those of --config FILE.toml: what is given stands after what the file has, and so counts"""
     what = "flags from a file, as in seed = 1; those that are given count more"
     parser.add_argument("--config", metavar="FILE.toml", default=None, help=what)
-    given = parser.parse_args()
+    given = parser.parse_args(words)
     try:
-        return parser.parse_args(from_toml(given.config) + sys.argv[1:]) if given.config else given
+        return parser.parse_args([*from_toml(given.config), *words]) if given.config else given
     except GPTError as e:
         parser.error(str(e))
 

@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("file", metavar="FILE", help="text in UTF-8")
     parser.add_argument("--model", default="storyteller", metavar="M", help="a name or a path (default: storyteller)")
     parser.add_argument("--json", action="store_true", help="an object: loss, perplexity, bits_per_byte, tokens, model")
-    args = parse(parser)
+    args = parse(parser, sys.argv[1:])
     m = checkpoint.load(args.model)
     if m.tokenizer is None:
         raise GPTError(f"{args.model} has no tokenizer: put OpenAI's encoder.json and vocab.bpe beside it.")

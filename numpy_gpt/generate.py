@@ -87,7 +87,7 @@ def parse(name: str, add_arguments: Callable[[argparse.ArgumentParser], Any]) ->
     add("--json", action="store_true", help="an object per sample; finish_reason: length, stop, eot, null after Ctrl-C")
     add("--no-stream", action="store_true", help="show a sample when it is complete")
     add_arguments(parser)
-    args = command.parse(parser)
+    args = command.parse(parser, sys.argv[1:])
     seed = secrets.randbits(32) if args.seed is None else args.seed
     settings = Settings(args.max_new_tokens, args.temperature, args.top_k, args.top_p, seed)
     try:

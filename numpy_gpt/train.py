@@ -29,12 +29,16 @@ def main(
     add_arguments: Callable[[argparse.ArgumentParser], Any] = lambda parser: None,
     trainer: Callable[..., Any] = lambda args, *rest: Trainer(*rest),
     leader: bool = True,
+    words: Sequence[str] | None = None,
 ) -> int:
-    """What torch_gpt.train does in another way comes in as arguments; of several processes one leads"""
+    """What torch_gpt.train does in another way comes in as arguments; of several processes one leads
+
+    words: of a command line, where it isn't the one that was typed
+    """
     memory.keep_freed()
     parser = options.parser(name)
     add_arguments(parser)
-    args = parse(parser)
+    args = parse(parser, sys.argv[1:] if words is None else words)
     if not args.out:
         parser.error("--out is missing: say where the run is to be kept.")
     out = Path(args.out)

@@ -104,7 +104,7 @@ def test_a_tokenizer_that_has_more_than_the_model_gets_a_sentence(text):
     save(random_model(TINY)._replace(tokenizer=M.tokenizer), "tiny")
     assert evaluate(text, "--model", "tiny")[::2] == (
         1,
-        "evaluate: tiny has 61 tokens, and its tokenizer 2048: get it again.\n",
+        f"evaluate: tiny has 61 tokens, and its tokenizer {M.config.n_vocab}: get it again.\n",
     )
 
 

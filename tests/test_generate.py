@@ -21,6 +21,7 @@ from parity.inputs import TINY, random_model
 
 COMMAND = [sys.executable, "-m", "numpy_gpt.generate"]
 M = load("storyteller")
+ALL = str(M.config.n_vocab)
 ONCE = M.tokenizer.encode("Once upon a time")
 
 
@@ -100,7 +101,7 @@ def test_each_step_shows_its_best_tokens():
 
 
 def test_the_probabilities_are_those_of_the_model_before_any_cut():
-    (o,) = objects("Once upon a", "-n", "1", "--top-k", "1", "--temperature", "0.1", "--logprobs", "2048")
+    (o,) = objects("Once upon a", "-n", "1", "--top-k", "1", "--temperature", "0.1", "--logprobs", ALL)
     assert sum(token["probability"] for token in o["logprobs"][0]["best"]) == pytest.approx(1)
 
 
@@ -222,7 +223,7 @@ def test_nobody_reads_on(endless):
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_ctrl_c_while_a_reader_is_slow_loses_and_repeats_nothing(unbuffered):
     """The pipe is full of a line when it comes"""
-    flags = ["--seed", "1", "--logprobs", "2048", "--json", "--num-samples", "3"]
+    flags = ["--seed", "1", "--logprobs", ALL, "--json", "--num-samples", "3"]
     env = os.environ | {"PYTHONUNBUFFERED": unbuffered}
     with subprocess.Popen([*COMMAND, "Tom", *flags], **PIPES, env=env) as process:
         said = process.stdout.read(1)

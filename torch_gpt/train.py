@@ -54,7 +54,7 @@ def rank() -> int:
 
 
 def main() -> int:
-    args = parse(add_arguments(options.parser(NAME)))
+    args = parse(add_arguments(options.parser(NAME)), sys.argv[1:])
     status = benchmark(args, make) if args.benchmark else train.main(NAME, add_arguments, make, leader=rank() == 0)
     if dist.is_initialized():
         with in_words():

@@ -15,6 +15,7 @@ LEFT_OUT = {
     "perrault_fairy_tales.txt",  # perrault_mother_goose.txt has most of them
     "ralston_russian_fairy_tales.txt",  # a study, with tales in it
 }
+NEEDED = {CLEAN, HELD_OUT}
 CONTENTS = re.compile(r"^_?(table of )?contents[.:]?_?$", re.IGNORECASE | re.MULTILINE)
 NUMBER = re.compile(r"^(\d+|legend \d+|[IVXLC]+)\b[.:]?\s+|\s+\d+$|\s{3,}.*|\(.*\)$|\[.*\]$", re.IGNORECASE)
 NO_STORY = re.compile(
