@@ -1,5 +1,8 @@
 """GPT-2 in NumPy, every forward and every backward by hand."""
 
+from . import threads  # noqa: F401  before NumPy is imported it has something to tell OpenBLAS
+
+# isort: split
 from . import adamw, kv
 from .checkpoint import load, save
 from .config import RELEASED, Config

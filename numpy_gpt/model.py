@@ -14,6 +14,7 @@ from .ops import (
 from .kv import one_row
 from .noise import Noise
 from .params import GPT2, MLP, Attn, Block, Head, LayerNorm, Linear
+from .threads import side_by_side
 
 TILE = 64                                                                # queries
 
@@ -62,9 +63,12 @@ def attend_to_past(qkv, H, kv):
 def each_tile(q, k, v, n, rate=0.0, noise=None):
     """The attention of n queries at a time, which need no key after their last, and whose scores stay in the cache"""
     T, S = q.shape[2], k.shape[2]
-    for t in range(0, T, n):
+
+    def tile(t):
         end = S - T + t + n                                              # of the keys that the last of them sees
-        yield attention(q[:, :, t : t + n], k[:, :, :end], v[:, :, :end], rate, noise)
+        return attention(q[:, :, t : t + n], k[:, :, :end], v[:, :, :end], rate, noise)
+
+    return side_by_side(tile, range(0, T, n))
 
 
 def attention_in_tiles(q, k, v, rate=0.0, noise=None):
@@ -77,7 +81,9 @@ def attention_in_tiles(q, k, v, rate=0.0, noise=None):
 def attention_in_tiles_backward(dy, saved):
     """Queries of many tiles see a key: what comes back to it from them is added"""
     n, tiles, k, v = saved
-    d_tiles = [attention_backward(dy[:, :, i * n : (i + 1) * n], s) for i, s in enumerate(tiles)]
+    d_tiles = side_by_side(
+        lambda i: attention_backward(dy[:, :, i * n : (i + 1) * n], tiles[i]), range(len(tiles))
+    )
     dk, dv = np.zeros_like(k), np.zeros_like(v)
     for _, dk_seen, dv_seen in d_tiles:
         dk[:, :, : dk_seen.shape[2]] += dk_seen

@@ -14,7 +14,7 @@ import pytest
 from numpy_gpt import GPTError, adamw, named
 from numpy_gpt.options import Settings
 from numpy_gpt.params import tree_map
-from numpy_gpt.threads import Threads, openblas
+from numpy_gpt.threads import Threads, openblas, side_by_side
 from numpy_gpt.trainer import Trainer
 from parity.inputs import TINY, random_batch, random_model
 
@@ -172,6 +172,26 @@ def test_openblas_is_left_as_it_was():
         seen.append(blas.get())
         raise KeyError
     assert (seen, blas.get()) == ([1], before)
+
+
+def test_side_by_side_each_product_keeps_to_a_core(monkeypatch):
+    """The last first; what comes back is in order"""
+    blas, order, alone = of_numpy(), [], with_threads(1)
+    before = blas.get()
+    monkeypatch.setattr("numpy_gpt.threads.shared", lambda: alone)
+    assert side_by_side(lambda i: (order.append(i), i, blas.get())[1:], range(3)) == [(0, 1), (1, 1), (2, 1)]
+    assert order == [2, 1, 0]
+    assert blas.get() == before
+    assert side_by_side(lambda i: (i, blas.get()), [5]) == [(5, before)]
+
+
+def test_openblas_soon_lets_go_of_a_core_that_it_does_not_need():
+    code = (
+        "import time, numpy_gpt, numpy as np; a = np.ones((2000, 2000), np.float32); a @ a; t = time.process_time(); "
+        "time.sleep(0.2); print(time.process_time() - t)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(run.stdout) < 0.02
 
 
 def test_numpys_openblas_is_found():
