@@ -15,6 +15,7 @@ from contextvars import copy_context
 from functools import cache
 from itertools import product
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 # A thread of OpenBLAS that has nothing to do keeps its core busy for 2^28 cycles, a tenth of a second, unless this is
@@ -27,6 +28,7 @@ class Threads:
         self.blas = openblas()
         self.n = self.blas.get() if self.blas else cores()  # as many as OpenBLAS would use
         self.pool = ThreadPoolExecutor(max(1, self.n - 1))
+        self.lock, self.instead, self.before = Lock(), 0, 0
 
     def map(self, f: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
         """[f(item), ...]: each thread takes the next item, until all are done"""
@@ -60,14 +62,20 @@ class Threads:
 
     @contextmanager
     def instead_of_blas(self) -> Iterator[None]:
-        """Each product keeps to the thread that asks for it"""
+        """Each product keeps to the thread that asks for it, until the last who wishes so has ended"""
         assert self.blas
-        before = self.blas.get()
-        self.blas.set(1)
+        with self.lock:
+            self.instead += 1
+            if self.instead == 1:
+                self.before = self.blas.get()
+                self.blas.set(1)
         try:
             yield
         finally:
-            self.blas.set(before)
+            with self.lock:
+                self.instead -= 1
+                if not self.instead:
+                    self.blas.set(self.before)
 
 
 def cores() -> int:

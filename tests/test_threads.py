@@ -174,6 +174,19 @@ def test_openblas_is_left_as_it_was():
     assert (seen, blas.get()) == ([1], before)
 
 
+def test_openblas_has_its_threads_back_when_the_last_has_ended():
+    """Two who begin and end in turn"""
+    blas, threads = of_numpy(), with_threads(2)
+    before = blas.get()
+    one, other = threads.instead_of_blas(), threads.instead_of_blas()
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    assert blas.get() == 1
+    other.__exit__(None, None, None)
+    assert blas.get() == before
+
+
 def test_side_by_side_each_product_keeps_to_a_core(monkeypatch):
     """The last first; what comes back is in order"""
     blas, order, alone = of_numpy(), [], with_threads(1)
