@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import settings
@@ -16,6 +19,14 @@ def device(request):
     if device != "cpu":
         torch.zeros(1, device=device)  # a device that isn't there fails here, in PyTorch's words
     return device
+
+
+@pytest.fixture(scope="session")
+def data():
+    """Real files: see the docstrings of the tests that use them"""
+    if "GPT_TEST_DATA" not in os.environ:
+        pytest.skip("GPT_TEST_DATA doesn't say where the real files are")
+    return Path(os.environ["GPT_TEST_DATA"])
 
 
 @pytest.fixture(autouse=True, scope="session")

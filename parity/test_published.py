@@ -4,8 +4,6 @@ Greedy continuations, losses, and llm.c's ten training steps; each entry of gpt2
 """
 
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,13 +20,6 @@ def load(package, size, device):
     if not place:
         pytest.skip(f"the {size} is neither in $GPT2_MODELS nor in the cache: python -m numpy_gpt.download {size}")
     return numpy_gpt.load(place) if package is numpy_gpt else torch_gpt.load(place, device)
-
-
-@pytest.fixture(scope="module")
-def data():
-    if "GPT_TEST_DATA" not in os.environ:
-        pytest.skip("GPT_TEST_DATA doesn't say where the published outputs are")
-    return Path(os.environ["GPT_TEST_DATA"])
 
 
 @pytest.fixture(scope="module")

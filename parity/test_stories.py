@@ -11,6 +11,9 @@ import torch
 import numpy_gpt
 import torch_gpt
 from numpy_gpt import batch
+from numpy_gpt.data import batches, tokenize
+from numpy_gpt.evaluate import perplexity
+from numpy_gpt.measure import lengths, measure
 from numpy_gpt.params import tree_map
 
 from .margin import choice, margin
@@ -93,6 +96,21 @@ def test_the_margin_explains_what_coarser_numbers_say(options, device):
     found = differences(ours, theirs, prompts, options, 7, [our_logits, their_logits(twin)])
     assert [pair for pair in found if not pair[0] <= pair[1] < 0.5] == []
     assert len(found) >= 3
+
+
+def test_both_tell_as_well_what_neither_has_read(data, device):
+    path = data / "tinystories" / "valid.txt"
+    twin = torch_gpt.from_numpy(STORY, device)
+
+    def loss(tokens, targets):
+        z = torch_gpt.forward(twin, tokens)
+        return float(
+            torch.nn.functional.cross_entropy(z.flatten(0, 1), torch.tensor(targets, device=z.device).flatten())
+        )
+
+    read = batches(tokenize([path], STORY.tokenizer), STORY.config.n_ctx, 8)
+    found = measure(loss, read, lengths(STORY.tokenizer, STORY.config.n_vocab))
+    assert found == pytest.approx(perplexity(STORY, path), rel=1e-6)
 
 
 @pytest.mark.parametrize("options", [{}, {"temperature": 0.8, "top_p": 0.95}])
