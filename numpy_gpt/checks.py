@@ -55,8 +55,8 @@ def check_model(m, dtypes=(np.float32, np.float64)):
             raise GPTError(f"parameter {name} has the dtype {a.dtype} and wte {p.wte.dtype}: use one for all.")
 
 
-def check_unused(s_h):
-    if not s_h:
+def check_unused(blocks):
+    if not blocks:
         raise GPTError("what gpt2 saved has served a backward, and serves one: run gpt2 again.")
 
 

@@ -3,6 +3,8 @@
 In block x is the residual stream, a the attention branch, m the MLP branch; elsewhere x comes in and y goes out.
 """
 
+from functools import partial
+
 import numpy as np
 
 from .checks import check_batch, check_finite, check_kv, check_model, check_noise, check_tokens, check_unused
@@ -55,18 +57,18 @@ def attend_to_past(qkv, H, kv):
     for past, rows in kv:
         q, k, v = split_qkv(qkv[:, rows].reshape(len(past.k), -1, qkv.shape[-1]), H)     # (B,H,T,D)
         k, v = past.append(k, v)                                         # (B,H,S,D)
-        y = np.concatenate([y for y, _ in each_tile(q, k, v, TILE)], 2)  # (B,H,T,D)
+        y = np.concatenate(each_tile(lambda *tile: attention(*tile)[0], q, k, v, TILE), 2)     # (B,H,T,D)
         ys.append(merge_heads(y).reshape(1, -1, qkv.shape[-1] // 3))
     return np.concatenate(ys, 1)
 
 
-def each_tile(q, k, v, n, rate=0.0, noise=None):
-    """The attention of n queries at a time, which need no key after their last, and whose scores stay in the cache"""
+def each_tile(f, q, k, v, n):
+    """f of n queries at a time, which need no key after their last, and whose scores stay in the cache"""
     T, S = q.shape[2], k.shape[2]
 
     def tile(t):
         end = S - T + t + n                                              # of the keys that the last of them sees
-        return attention(q[:, :, t : t + n], k[:, :, :end], v[:, :, :end], rate, noise)
+        return f(q[:, :, t : t + n], k[:, :, :end], v[:, :, :end])
 
     return side_by_side(tile, range(0, T, n))
 
@@ -74,7 +76,7 @@ def each_tile(q, k, v, n, rate=0.0, noise=None):
 def attention_in_tiles(q, k, v, rate=0.0, noise=None):
     """As attention, TILE queries at a time"""
     n = q.shape[2] if rate and noise else TILE                           # one mask is drawn for all queries
-    ys, tiles = zip(*each_tile(q, k, v, n, rate, noise), strict=True)
+    ys, tiles = zip(*each_tile(partial(attention, rate=rate, noise=noise), q, k, v, n), strict=True)
     return np.concatenate(ys, 2), (n, tiles, k, v)
 
 

@@ -62,14 +62,14 @@ class Threads:
 
     @contextmanager
     def instead_of_blas(self) -> Iterator[None]:
-        """Each product keeps to the thread that asks for it, until the last who wishes so has ended"""
+        """In the whole process a product keeps to the thread that asks for it, until the last of those here has gone"""
         assert self.blas
         with self.lock:
-            self.instead += 1
-            if self.instead == 1:
+            if not self.instead:
                 self.before = self.blas.get()
-                self.blas.set(1)
+            self.instead += 1
         try:
+            self.blas.set(1)
             yield
         finally:
             with self.lock:
@@ -90,9 +90,12 @@ def shared() -> Threads:
 
 
 def side_by_side(f: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    """[f(item), ...], of which each keeps to a core, and its products too; the last ones, which take longest, first"""
+    """[f(item), ...], each with its products on one core: the longest stand last, and are begun first
+
+    Inside of work that is shared already it would but keep what f needs, until a core is free.
+    """
     threads = shared()
-    if len(items) == 1 or not threads.blas:
+    if len(items) == 1 or not threads.blas or threads.blas.get() == 1:
         return [f(item) for item in items]
     with threads.instead_of_blas():
         return threads.map(f, items[::-1])[::-1]

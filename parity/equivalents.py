@@ -22,7 +22,6 @@ EQUIVALENT = {
     ("attention", "if T >= 1:"): "the mask of a single query hides nothing",
     ("attend_to_past", "q, k, v = split_qkv(qkv[:, rows].reshape(len(past.k), -2, qkv.shape[-1]), H)"): LENGTH,
     ("attend_to_past", "ys.append(merge_heads(y).reshape(1, -2, qkv.shape[-1] // 3))"): LENGTH,
-    ("each_tile", "def each_tile(q, k, v, n, rate=1.0, noise=None):"): "as with attention",
     ("attention_in_tiles", "def attention_in_tiles(q, k, v, rate=1.0, noise=None):"): "as with attention",
     ("attention_in_tiles", "n = q.shape[2]"): TILES,
     ("attention_in_tiles", "n = q.shape[2] if rate or noise else TILE"): TILES,
