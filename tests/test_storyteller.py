@@ -1,7 +1,6 @@
 """Is the model that ships made of stories, and does it tell its own?"""
 
 import re
-import subprocess
 import sys
 
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from numpy_gpt import load, state
+from numpy_gpt import GPTError, load, memory, state
 from numpy_gpt.data import key
 from numpy_gpt.params import tree_map
 from numpy_gpt.storyteller import make, stories
@@ -63,11 +62,6 @@ def test_a_book_is_parted_into_its_stories():
     ]
 
 
-def test_a_book_without_contents_is_none():
-    with pytest.raises(ValueError, match="without contents"):
-        list(stories.stories("Once upon a time"))
-
-
 def test_lines_go_on_until_a_sentence_ends():
     assert stories.unwrapped('It was a\nlong way,\nthey said.\n\n"Yes!"\n') == 'It was a long way, they said.\n"Yes!"'
 
@@ -109,46 +103,49 @@ def test_the_longest_run_is_found(draw):
     assert run in "".join(map(str, rows[number]))
 
 
-def made(*flags):
-    command = [sys.executable, "-m", "numpy_gpt.storyteller.make", *map(str, flags)]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
 @pytest.fixture
-def texts(text, tmp_path):
-    """What the storyteller is made of, in small"""
+def texts(text, tmp_path, monkeypatch):
+    """What the storyteller is made of, in small, and how"""
     for folder in ("tinystories", "stories"):
         (tmp_path / folder).mkdir()
     for name in (*make.TINY, make.HELD_OUT):
         (tmp_path / "tinystories" / name).write_text(f"Tim saw {name}.\n<|endoftext|>\nTim was happy. " * 20)
     (tmp_path / "stories" / stories.CLEAN).write_text("Once there was a king. " * 20)
     (tmp_path / "stories" / stories.HELD_OUT).write_text(BOOK.format(long="It is held out. " * 20))
+    small = {"n-layer": 1, "n-embd": 8, "context": 8, "tokenizer": '"bpe:270"', "steps": 4, "warmup": 1}
+    (tmp_path / "small.toml").write_text("\n".join(f"{name} = {value}" for name, value in small.items()))
+    monkeypatch.setattr(make, "SETTINGS", tmp_path / "small.toml")
+    monkeypatch.setattr(memory, "keep_freed", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["make", str(tmp_path), "out"])
     return tmp_path
 
 
-def test_it_is_made_by_one_command(texts):
+def test_it_is_made_by_one_command(texts, capsys):
     """From TinyStories six times and the books once, as float16; a second call goes on, here with nothing"""
-    small = ["--n-layer", 1, "--n-embd", 8, "--context", 8, "--tokenizer", "bpe:270", "--steps", 4, "--warmup", 1]
-    run = made(texts, "out", *small)
-    assert run.returncode == 0, run.stderr
+    assert make.main() == 0
     assert (texts / "out/text/books.txt").read_text() == ("Once there was a king. " * 20).strip()
     assert "It is held out." in (texts / "out/text/held_out.txt").read_text()
+    assert "out/text/books.txt: 1 stories, 0.00 MB\n" in capsys.readouterr().out
     exact, m = load("out/run"), load("out/storyteller")
     tree_map(np.testing.assert_array_equal, m.params, tree_map(lambda p: p.astype("f2").astype("f4"), exact.params))
     tiny = [texts / "tinystories" / name for name in make.TINY]
     read = ([*6 * tiny, texts / "out/text/books.txt"], [texts / "tinystories" / make.HELD_OUT])
     assert state.load(texts / "out/run").about["text"] == [key(files, m.tokenizer) for files in read]
-    again = made(texts, "out", *small)
-    assert again.returncode == 0
-    assert again.stderr == "train: out/run has all of its 4 steps: give it more with --steps.\n"
+    assert make.main() == 0
+    assert capsys.readouterr().err == "train: out/run has all of its 4 steps: give it more with --steps.\n"
 
 
-def test_the_texts_have_to_be_there(texts):
-    (texts / "stories" / stories.HELD_OUT).unlink()
-    run = made(texts, "out")
-    assert (run.returncode, run.stdout) == (1, "")
-    assert run.stderr == (
-        f"make: {texts}/stories/baum_wizard_of_oz.txt isn't there: DATA needs tinystories/ and stories/, as MODEL.md "
-        "names them.\n"
-    )
-    assert not (texts / "out").exists()
+@pytest.mark.parametrize(
+    ("break_it", "sentence"),
+    [
+        (lambda path: path.unlink(), "isn't there: DATA needs tinystories/ and stories/, as MODEL.md names them."),
+        (lambda path: path.write_bytes(b"\xff"), "can't be read: 'utf-8' codec can't decode byte 0xff"),
+        (lambda path: path.write_text("Once."), "has no contents, by which the titles of its stories are known"),
+    ],
+)
+def test_what_is_wrong_with_the_texts_is_said_in_a_sentence(break_it, sentence, texts):
+    """And nothing is trained"""
+    break_it(texts / "stories" / stories.HELD_OUT)
+    with pytest.raises(GPTError, match=f"baum_wizard_of_oz.txt {sentence}"):
+        make.main()
+    assert not (texts / "out/run").exists()

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ..errors import GPTError
 from ..tokenizer import EOT
 
 HELD_OUT = "baum_wizard_of_oz.txt"
@@ -15,8 +16,8 @@ LEFT_OUT = {
     "perrault_fairy_tales.txt",  # perrault_mother_goose.txt has most of them
     "ralston_russian_fairy_tales.txt",  # a study, with tales in it
 }
-NEEDED = {CLEAN, HELD_OUT}
-CONTENTS = re.compile(r"^_?(table of )?contents[.:]?_?$", re.IGNORECASE | re.MULTILINE)
+NEEDED = (CLEAN, HELD_OUT)
+CONTENTS = re.compile(r"^_?(?:table of )?contents[.:]?_?$", re.IGNORECASE | re.MULTILINE)
 NUMBER = re.compile(r"^(\d+|legend \d+|[IVXLC]+)\b[.:]?\s+|\s+\d+$|\s{3,}.*|\(.*\)$|\[.*\]$", re.IGNORECASE)
 NO_STORY = re.compile(
     r"appendix|a short history|foot ?notes?:|glossary|index|introduction|list of|illustrations|native text|notes?\b"
@@ -47,7 +48,12 @@ def documents(folder: Path) -> Iterator[str]:
 
 
 def of_file(path: Path) -> Iterator[str]:
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise GPTError(f"{path} can't be read: {e}.") from None
+    if path.name != CLEAN and not CONTENTS.search(text):
+        raise GPTError(f"{path} has no contents, by which the titles of its stories are known: take it away.")
     return map(unwrapped, text.split(EOT)) if path.name == CLEAN else stories(text)
 
 
@@ -59,20 +65,18 @@ def unwrapped(story: str) -> str:
 
 def stories(book: str) -> Iterator[str]:
     """The text of each"""
-    found = CONTENTS.search(book)
-    if not found:
-        raise ValueError("a book without contents")
-    lines = [line.strip() for line in book[found.end() :].splitlines() if line.strip()]
+    _, text = CONTENTS.split(book, maxsplit=1)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     contents = "".join(map(key, [lines[0], *until_long(lines[1:])]))
-    title, text = "", list[str]()
+    title, told = "", list[str]()
     for line in [*lines, "The end"]:
         if is_title(line, contents):
-            story = "\n".join(paragraphs(text))
+            story = "\n".join(paragraphs(told))
             if title and len(story) >= LEAST and not NO_STORY.match(title):
                 yield story
-            title, text = line.strip("_* "), []
+            title, told = line.strip("_* "), []
         else:
-            text.append(line)
+            told.append(line)
 
 
 def until_long(lines: Iterable[str]) -> Iterator[str]:
