@@ -48,14 +48,16 @@ class Threads:
                 raise
 
         helpers: list[Future] = []
+        works = [work]
         try:
             for _ in range(min(self.n, len(todo)) - 1):
-                helpers.append(self.pool.submit(copy_context().run, work))
+                helpers.append(self.pool.submit(copy_context().run, each, works))
             work()
         finally:
             todo.clear()
             begun = [helper for helper in helpers if not helper.cancel()]  # who hasn't begun needn't
             wait(begun)
+            works.clear()  # or the pool would keep what f and done hold, until one of its threads is free
         for helper in begun:
             helper.result()
         return done
@@ -83,6 +85,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def each(works: list[Callable[[], None]]) -> None:
+    for work in works:
+        work()
+
+
 @cache
 def shared() -> Threads:
     """One for the process"""
@@ -90,12 +97,9 @@ def shared() -> Threads:
 
 
 def side_by_side(f: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    """[f(item), ...], each with its products on one core: the longest stand last, and are begun first
-
-    Inside of work that is shared already it would but keep what f needs, until a core is free.
-    """
+    """[f(item), ...], each with its products on one core: the longest stand last, and are begun first"""
     threads = shared()
-    if len(items) == 1 or not threads.blas or threads.blas.get() == 1:
+    if len(items) == 1 or not threads.blas:
         return [f(item) for item in items]
     with threads.instead_of_blas():
         return threads.map(f, items[::-1])[::-1]

@@ -98,7 +98,8 @@ def test_the_margin_explains_what_coarser_numbers_say(options, device):
     assert len(found) >= 3
 
 
-def test_both_tell_as_well_what_neither_has_read(data, device):
+def test_both_tell_as_well_what_neither_has_read(data, device, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     path = data / "tinystories" / "valid.txt"
     twin = torch_gpt.from_numpy(STORY, device)
 
@@ -110,7 +111,7 @@ def test_both_tell_as_well_what_neither_has_read(data, device):
 
     read = batches(tokenize([path], STORY.tokenizer), STORY.config.n_ctx, 8)
     found = measure(loss, read, lengths(STORY.tokenizer, STORY.config.n_vocab))
-    assert found == pytest.approx(perplexity(STORY, path), rel=1e-6)
+    assert found == pytest.approx(perplexity(STORY, path), rel=1e-5)  # PyTorch's mean is in float32
 
 
 @pytest.mark.parametrize("options", [{}, {"temperature": 0.8, "top_p": 0.95}])

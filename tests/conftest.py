@@ -3,8 +3,6 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parent.parent / "README.md"
-
 
 @pytest.fixture(scope="session")
 def data():
@@ -31,5 +29,5 @@ def text(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "text.txt"
-    path.write_bytes(README.read_text().encode("ascii", "ignore")[:5000])
+    path.write_text("".join(f"Tom has {i} apples, and {i} times {i} is {i * i}.\n" for i in range(1000))[:5000])
     return str(path)

@@ -112,7 +112,7 @@ def texts(text, tmp_path, monkeypatch):
         (tmp_path / "tinystories" / name).write_text(f"Tim saw {name}.\n<|endoftext|>\nTim was happy. " * 20)
     (tmp_path / "stories" / stories.CLEAN).write_text("Once there was a king. " * 20)
     (tmp_path / "stories" / stories.HELD_OUT).write_text(BOOK.format(long="It is held out. " * 20))
-    small = {"n-layer": 1, "n-embd": 8, "context": 8, "tokenizer": '"bpe:270"', "steps": 4, "warmup": 1}
+    small = {"n-layer": 1, "n-embd": 8, "context": 8, "tokenizer": '"bpe:270"', "steps": 4, "warmup": 1, "dropout": 0.1}
     (tmp_path / "small.toml").write_text("\n".join(f"{name} = {value}" for name, value in small.items()))
     monkeypatch.setattr(make, "SETTINGS", tmp_path / "small.toml")
     monkeypatch.setattr(memory, "keep_freed", lambda: None)
@@ -128,6 +128,7 @@ def test_it_is_made_by_one_command(texts, capsys):
     assert "out/text/books.txt: 1 stories, 0.00 MB\n" in capsys.readouterr().out
     exact, m = load("out/run"), load("out/storyteller")
     tree_map(np.testing.assert_array_equal, m.params, tree_map(lambda p: p.astype("f2").astype("f4"), exact.params))
+    assert (exact.config.dropout, m.config.dropout) == (0.1, 0.0)
     tiny = [texts / "tinystories" / name for name in make.TINY]
     read = ([*6 * tiny, texts / "out/text/books.txt"], [texts / "tinystories" / make.HELD_OUT])
     assert state.load(texts / "out/run").about["text"] == [key(files, m.tokenizer) for files in read]

@@ -199,8 +199,8 @@ def test_side_by_side_each_product_keeps_to_a_core(monkeypatch):
     assert side_by_side(lambda i: (i, blas.get()), [5]) == [(5, before)]
 
 
-def test_inside_of_shared_work_nothing_is_shared_again():
-    """What a tile holds would wait for a thread that is busy until the step has ended: here, twice what one takes"""
+def test_what_nobody_helped_with_is_not_kept(monkeypatch):
+    """Inside of shared work every thread is busy, and calls for help wait: what both take at a time is all there is"""
 
     def work(_):
         for _ in range(4):
@@ -208,6 +208,7 @@ def test_inside_of_shared_work_nothing_is_shared_again():
             seen.append(tracemalloc.get_traced_memory()[0])
 
     threads, seen = with_threads(2), []
+    monkeypatch.setattr("numpy_gpt.threads.shared", lambda: threads)
     tracemalloc.start()
     with threads.instead_of_blas():
         threads.map(work, range(2))

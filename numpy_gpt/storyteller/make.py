@@ -6,6 +6,7 @@ DATA has tinystories/ and stories/. OUT gets text/, what was read; run/, which g
 import argparse
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from .. import checkpoint, train
@@ -41,7 +42,9 @@ def main() -> int:
     words = ["--config", SETTINGS, "--data", *read, "--val-data", tiny / HELD_OUT, "--out", folder]
     status = train.main(NAME, words=[*map(str, words), *(["--resume"] if begun else [])])
     if status == 0:
-        checkpoint.save(checkpoint.load(folder), args.out / "storyteller", dtype="float16")
+        m = checkpoint.load(folder)
+        made = m._replace(config=replace(m.config, dropout=0.0))  # that was for the training
+        checkpoint.save(made, args.out / "storyteller", dtype="float16")
     return status
 
 
