@@ -68,7 +68,7 @@ def test_it_does_not_recite(data, tmp_path, monkeypatch, capsys):
     tiny = [data / "tinystories" / name for name in make.TINY]
     monkeypatch.setattr(sys, "argv", ["recite", *map(str, [*tiny, books])])
     assert recite.main() == 0
-    longest = int(re.match(r"the longest run has (\d+) tokens", capsys.readouterr().out)[1])
+    longest = int(re.search(r"the longest run has (\d+) tokens", capsys.readouterr().out)[1])
     assert 10 < longest < 50
 
 
