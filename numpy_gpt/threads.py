@@ -91,9 +91,23 @@ def each(works: list[Callable[[], None]]) -> None:
 
 
 @cache
-def shared() -> Threads:
-    """One for the process"""
+def only() -> Threads:
     return Threads()
+
+
+making = Lock()
+
+
+def shared() -> Threads:
+    """One for the process, even if two ask at once: one could count OpenBLAS's threads while the other has one"""
+    with making:
+        return only()
+
+
+def forget() -> None:
+    """A child of the process has none of the threads"""
+    only.cache_clear()
+    making.release()
 
 
 def side_by_side(f: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
@@ -105,8 +119,8 @@ def side_by_side(f: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
         return threads.map(f, items[::-1])[::-1]
 
 
-if hasattr(os, "register_at_fork"):  # the child has none of the threads
-    os.register_at_fork(after_in_child=shared.cache_clear)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=making.acquire, after_in_parent=making.release, after_in_child=forget)
 
 
 class OpenBLAS(NamedTuple):

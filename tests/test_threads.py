@@ -15,7 +15,7 @@ import pytest
 from numpy_gpt import GPTError, adamw, named
 from numpy_gpt.options import Settings
 from numpy_gpt.params import tree_map
-from numpy_gpt.threads import Threads, openblas, side_by_side
+from numpy_gpt.threads import Threads, only, openblas, shared, side_by_side
 from numpy_gpt.trainer import Trainer
 from parity.inputs import TINY, random_batch, random_model
 
@@ -67,11 +67,11 @@ def test_every_thread_has_its_share():
 def test_a_model_that_is_large_for_its_batch_is_not_shared(monkeypatch):
     """The second tree of gradients would cost more than is won"""
     m = random_model(TINY)
-    for batch_size, shared in ((1, False), (2, True)):
+    for batch_size, together in ((1, False), (2, True)):
         s = replace(SETTINGS, batch_size=batch_size, context=1)
         monkeypatch.setattr("numpy_gpt.trainer.WORTH", 0.7 * m.config.num_parameters())
         made = Trainer(m, adamw.moments(m.params), s)
-        assert made.n == (min(2, Threads().n) if shared else 1)
+        assert made.n == (min(2, Threads().n) if together else 1)
 
 
 def test_they_run_at_the_same_time():
@@ -120,6 +120,16 @@ def test_they_may_share_work_among_themselves():
     assert threads.map(lambda k: sum(threads.map(lambda i: i, range(k))), range(50)) == [
         k * (k - 1) // 2 for k in range(50)
     ]
+
+
+def test_two_who_ask_at_once_share_the_same(monkeypatch):
+    made, asked = [], threading.Barrier(2)
+    only.cache_clear()
+    monkeypatch.setattr("numpy_gpt.threads.Threads", lambda: (time.sleep(0.1), made.append(0), object())[2])
+    both = with_threads(2).map(lambda _: (asked.wait(timeout=10), shared())[1], range(2))
+    only.cache_clear()
+    assert both[0] is both[1]
+    assert made == [0]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
