@@ -1,6 +1,7 @@
 """Whatever is done to the files of a checkpoint: does it load, or say which file is wrong?"""
 
 import json
+import re
 import tracemalloc
 
 import numpy as np
@@ -196,15 +197,15 @@ def safetensors(header):
     return len(header).to_bytes(8, "little") + header.encode() + bytes(12)
 
 
-def refused_at_once(path, sentence):
+def refusal(path):
+    """-> what load says of it, and the most memory that it took"""
     tracemalloc.start()
     try:
-        with pytest.raises(CheckpointError, match=sentence) as error:
+        with pytest.raises(CheckpointError) as error:
             load(path)
-        assert tracemalloc.get_traced_memory()[1] < 1 << 23
+        return str(error.value), tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert str(path) in str(error.value)
 
 
 @pytest.mark.parametrize("what", BOMBS)
@@ -212,7 +213,10 @@ def test_a_safetensors_file_that_cannot_be_true_is_refused_at_once(what, tmp_pat
     header, sentence = BOMBS[what]
     path = tmp_path / "m.safetensors"
     path.write_bytes(safetensors(header))
-    refused_at_once(path, sentence)
+    said, peak = refusal(path)
+    assert str(path) in said
+    assert re.search(sentence, said)
+    assert peak < 1 << 23
 
 
 HEADERS = {
@@ -233,4 +237,7 @@ def test_an_llmc_header_that_cannot_be_true_is_refused_at_once(what, tmp_path):
     numbers, sentence = HEADERS[what]
     path = tmp_path / "m.bin"
     path.write_bytes(np.array(numbers + [0] * (256 - len(numbers)), "<i4").tobytes() + bytes(4 * 60_000))
-    refused_at_once(path, sentence)
+    said, peak = refusal(path)
+    assert str(path) in said
+    assert re.search(sentence, said)
+    assert peak < 1 << 23

@@ -68,8 +68,9 @@ def test_it_does_not_recite(data, tmp_path, monkeypatch, capsys):
     tiny = [data / "tinystories" / name for name in make.TINY]
     monkeypatch.setattr(sys, "argv", ["recite", *map(str, [*tiny, books])])
     assert recite.main() == 0
-    longest = int(re.search(r"the longest run has (\d+) tokens", capsys.readouterr().out)[1])
-    assert 10 < longest < 50
+    length = r"the longest run has (\d+) tokens"
+    found, said = (int(re.search(length, text)[1]) for text in (capsys.readouterr().out, PAGE))
+    assert abs(found - said) <= 5  # where another machine rounds otherwise, a story may part
 
 
 def test_the_first_token_comes_soon():
