@@ -68,21 +68,25 @@ def prepare(out: Path, args: argparse.Namespace, parser: argparse.ArgumentParser
     if before and before.step >= settings.steps:
         tell(f"train: {out} has all of its {before.step} steps: give it more with --steps.")
         return None
-    begun = before or begin(settings)
-    check_fit(settings, begun.m)
-    names = [data.key(files, begun.m.tokenizer) for files in (settings.data, settings.val_data)]
+    start = before or begin(settings)
+    check_fit(settings, start.m)
+    names = [data.key(files, start.m.tokenizer) for files in (settings.data, settings.val_data)]
     if before and names != before.about["text"]:
         raise GPTError(f"the text isn't what {out} was begun with: get it back, or begin another run.")
-    text = read(settings, begun.m.tokenizer, names)
+    text = read(settings, start.m.tokenizer, names)
     about = {"settings": asdict(settings), "text": names}
-    training = Run(out, begun.step, trainer(args, begun.m, begun.moments, settings), text, settings, about)
-    training.say(describe(begun.m, text))
+    training = Run(out, start.step, trainer(args, start.m, start.moments, settings), text, settings, about)
+    training.say(describe(start.m, text))
     return training
+
+
+def begun(out: Path) -> bool:
+    return any(os.path.exists(out / name) for name in ("checkpoint", "model.ckpt.index", "model.safetensors"))
 
 
 def find(out: Path, resume: bool) -> State | None:
     """The run to resume; nothing is written over that isn't"""
-    there = any(os.path.exists(out / name) for name in ("checkpoint", "model.ckpt.index", "model.safetensors"))
+    there = begun(out)
     if not resume and there:
         raise GPTError(f"{out} has a checkpoint: go on with it by --resume, or choose another --out.")
     if resume and not there:

@@ -39,10 +39,10 @@ def test_it_is_intact():
 @pytest.mark.parametrize("text", ["`valid.txt`", "Wizard of Oz"])
 def test_how_well_it_tells_what_it_has_not_read(text, data, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    path = data / "tinystories" / make.HELD_OUT
+    path = make.find(data).valid
     if text == "Wizard of Oz":
         path = tmp_path / "held_out.txt"
-        make.write(path, stories.of_file(data / "stories" / stories.HELD_OUT))
+        make.write(path, stories.of_file(make.find(data).oz))
     found = perplexity(M, path)
     loss, bits = re.search(rf"{text}.*\| ([\d.]+) \| ([\d.]+) \|", PAGE).groups()
     assert found["loss"] == pytest.approx(float(loss), abs=1e-4)
@@ -64,9 +64,9 @@ def test_it_does_not_recite(data, tmp_path, monkeypatch, capsys):
     """In 1,000 stories"""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     books = tmp_path / "books.txt"
-    make.write(books, stories.documents(data / "stories"))
-    tiny = [data / "tinystories" / name for name in make.TINY]
-    monkeypatch.setattr(sys, "argv", ["recite", *map(str, [*tiny, books])])
+    texts = make.find(data)
+    make.write(books, stories.documents(texts.books))
+    monkeypatch.setattr(sys, "argv", ["recite", *map(str, [*texts.tiny, books])])
     assert recite.main() == 0
     length = r"the longest run has (\d+) tokens"
     found, said = (int(re.search(length, text)[1]) for text in (capsys.readouterr().out, PAGE))

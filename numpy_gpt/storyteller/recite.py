@@ -24,6 +24,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m numpy_gpt.storyteller.recite",
         description=f"The longest run of tokens that {SAMPLES} stories share with a text; exit 1 above {LONGEST}.",
+        epilog="example:\n  python -m numpy_gpt.storyteller.recite train_cased.txt train_truecased.txt books.txt",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="what the model was trained on")
     parser.add_argument("--model", default="storyteller", metavar="M", help="a name or a path (default: storyteller)")
@@ -31,13 +33,16 @@ def main() -> int:
     m = checkpoint.load(args.model)
     if m.tokenizer is None or m.tokenizer.eot is None:
         raise GPTError(f"{args.model} has no tokenizer with <|endoftext|> to begin stories with.")
-    number, words = longest_common(list(samples(m)), data.tokenize(args.files, m.tokenizer))
+    text = data.tokenize(args.files, m.tokenizer)
+    if len(text) <= LONGEST:
+        raise GPTError(f"the text has {len(text)} tokens, and so no run of {LONGEST + 1}: give what it was trained on.")
+    number, words = longest_common(list(samples(m)), text)
     print(f"the longest run has {len(words)} tokens, with --seed {number + 1}: {m.tokenizer.decode(words.tolist())!r}")
     return int(len(words) > LONGEST)
 
 
 def samples(m: Model) -> Iterator[np.ndarray]:
-    for first in tqdm(range(1, SAMPLES, AT_ONCE), "samples", leave=False, disable=None if sys.stderr else True):
+    for first in tqdm(range(1, SAMPLES + 1, AT_ONCE), "samples", leave=False, disable=None if sys.stderr else True):
         prompts = [[m.tokenizer.eot]] * AT_ONCE
         told = decode.complete_batch(m, prompts, 200, temperature=0.8, top_p=0.95, seed=first, stop=[m.tokenizer.eot])
         yield from (np.array(ids, np.int64) for ids in told)

@@ -1,22 +1,16 @@
-"""Books to stories: without title pages, contents, notes, and what another book has told.
+"""Books to stories: without title pages, contents, most notes, and what another book has told.
 
 A book's contents name its stories, and a line of its own that stands there is the title of what follows.
 """
 
 import re
 from collections.abc import Iterable, Iterator
+from itertools import takewhile
 from pathlib import Path
 
-from ..errors import GPTError
 from ..tokenizer import EOT
 
-HELD_OUT = "baum_wizard_of_oz.txt"
-CLEAN = "fairytaleqa_278.txt"  # parted by <|endoftext|>, and told without titles
-LEFT_OUT = {
-    "perrault_fairy_tales.txt",  # perrault_mother_goose.txt has most of them
-    "ralston_russian_fairy_tales.txt",  # a study, with tales in it
-}
-NEEDED = (CLEAN, HELD_OUT)
+CLEAN = "fairytaleqa_278.txt"  # no book: parted by <|endoftext|>, and told without titles
 CONTENTS = re.compile(r"^_?(?:table of )?contents[.:]?_?$", re.IGNORECASE | re.MULTILINE)
 NUMBER = re.compile(r"^(\d+|legend \d+|[IVXLC]+)\b[.:]?\s+|\s+\d+$|\s{3,}.*|\(.*\)$|\[.*\]$", re.IGNORECASE)
 NO_STORY = re.compile(
@@ -34,12 +28,11 @@ LEAST = 200  # that a story has
 RUN = 8  # words
 
 
-def documents(folder: Path) -> Iterator[str]:
-    """Of all books but the one held out; what is told in the same words once more is left out"""
+def documents(files: Iterable[Path]) -> Iterator[str]:
+    """The stories of all; what is told in the same words once more is left out"""
     told: set[tuple[str, ...]] = set()
-    others = sorted(path.name for path in folder.glob("*.txt") if path.name not in {CLEAN, HELD_OUT, *LEFT_OUT})
-    for name in [CLEAN, *others]:
-        for story in of_file(folder / name):
+    for path in files:
+        for story in of_file(path):
             words = story.lower().split()
             runs = {tuple(words[i : i + RUN]) for i in range(len(words) - RUN + 1)}
             if 2 * len(runs & told) < len(runs):
@@ -48,13 +41,8 @@ def documents(folder: Path) -> Iterator[str]:
 
 
 def of_file(path: Path) -> Iterator[str]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-        raise GPTError(f"{path} can't be read: {e}.") from None
-    if path.name != CLEAN and not CONTENTS.search(text):
-        raise GPTError(f"{path} has no contents, by which the titles of its stories are known: take it away.")
-    return map(unwrapped, text.split(EOT)) if path.name == CLEAN else stories(text)
+    text = path.read_text(encoding="utf-8")
+    return map(unwrapped, text.strip().removesuffix(EOT).split(EOT)) if path.name == CLEAN else stories(text)
 
 
 def unwrapped(story: str) -> str:
@@ -67,7 +55,7 @@ def stories(book: str) -> Iterator[str]:
     """The text of each"""
     _, text = CONTENTS.split(book, maxsplit=1)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    contents = "".join(map(key, [lines[0], *until_long(lines[1:])]))
+    contents = "".join(map(key, [lines[0], *takewhile(lambda line: len(line) <= 2 * LONG, lines[1:])]))
     title, told = "", list[str]()
     for line in [*lines, "The end"]:
         if is_title(line, contents):
@@ -77,13 +65,6 @@ def stories(book: str) -> Iterator[str]:
             title, told = line.strip("_* "), []
         else:
             told.append(line)
-
-
-def until_long(lines: Iterable[str]) -> Iterator[str]:
-    for line in lines:
-        if len(line) > 2 * LONG:
-            return
-        yield line
 
 
 def is_title(line: str, contents: str) -> bool:
