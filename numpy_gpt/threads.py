@@ -6,16 +6,15 @@ halves of a batch side by side use two cores for everything, and not for the pro
 
 import ctypes
 import os
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import copy_context
-from functools import cache
+from functools import cache, partial
+from importlib import import_module
 from itertools import product
-from pathlib import Path
-from threading import Lock
+from queue import SimpleQueue
+from threading import Lock, Thread
 from typing import Any, NamedTuple
 
 # A thread of OpenBLAS that has nothing to do keeps its core busy for 2^28 cycles, a tenth of a second, unless this is
@@ -23,11 +22,41 @@ from typing import Any, NamedTuple
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")
 
 
+class Call:
+    """For help: either a thread answers it, or who called calls it off
+
+    An executor's locks stay shut for good where Ctrl-C comes in between; these are taken and left in one instruction.
+    """
+
+    def __init__(self, work: Callable[[], Any]):
+        self.work: Callable[[], Any] | None = work
+        self.error: BaseException | None = None
+        self.taken, self.unfinished = Lock(), Lock()
+        self.unfinished.acquire()
+
+    def answer(self) -> None:
+        if not self.taken.acquire(blocking=False):
+            return
+        try:
+            self.work()  # type: ignore[misc]
+        except BaseException as e:
+            self.error = e
+        self.unfinished.release()
+
+    def called_off(self) -> bool:
+        """If nobody has begun. It lets go of the work: until a thread is free, the call stands in the queue"""
+        if not self.taken.acquire(blocking=False):
+            return False
+        self.work = None
+        return True
+
+
 class Threads:
     def __init__(self):
         self.blas = openblas()
         self.n = self.blas.get() if self.blas else cores()  # as many as OpenBLAS would use
-        self.pool = ThreadPoolExecutor(max(1, self.n - 1))
+        self.calls: SimpleQueue[Call] = SimpleQueue()
+        self.started = 0
         self.lock, self.instead, self.before = Lock(), 0, 0
 
     def map(self, f: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
@@ -47,47 +76,65 @@ class Threads:
                 todo.clear()  # nobody goes on
                 raise
 
-        helpers: list[Future] = []
-        works = [work]
+        calls: list[Call] = []
         try:
-            for _ in range(min(self.n, len(todo)) - 1):
-                helpers.append(self.pool.submit(copy_context().run, each, works))
+            for _ in range(self.helpers(min(self.n, len(todo)) - 1)):
+                calls.append(Call(partial(copy_context().run, work)))
+                self.calls.put(calls[-1])
             work()
         finally:
             todo.clear()
-            begun = [helper for helper in helpers if not helper.cancel()]  # who hasn't begun needn't
-            wait(begun)
-            works.clear()  # or the pool would keep what f and done hold, until one of its threads is free
-        for helper in begun:
-            helper.result()
+            begun = [call for call in calls if not call.called_off()]  # who hasn't begun needn't
+            for call in begun:
+                call.unfinished.acquire()
+        for call in begun:
+            if call.error:
+                raise call.error
         return done
+
+    def helpers(self, wanted: int) -> int:
+        """How many there are of these: a system may refuse to start a thread, as it does when Python is about to end"""
+        with self.lock:
+            while self.started < wanted:
+                try:
+                    Thread(target=answer_all, args=(self.calls,), daemon=True).start()
+                except RuntimeError:
+                    break
+                self.started += 1
+            return min(wanted, self.started)
 
     @contextmanager
     def instead_of_blas(self) -> Iterator[None]:
-        """In the whole process a product keeps to the thread that asks for it, until the last of those here has gone"""
+        """A product keeps to the thread that asks for it, until the last of those here has gone
+
+        That holds for the whole process. How many threads share a product shows in its last bits, and so does, for a
+        thread of the caller's, whether others of them compute meanwhile.
+        """
         assert self.blas
-        with self.lock:
-            if not self.instead:
-                self.before = self.blas.get()
-            self.instead += 1
+        counted = False
         try:
+            with self.lock:
+                if not self.instead:
+                    self.before = self.blas.get()
+                self.instead += 1
+                counted = True
             self.blas.set(1)
             yield
         finally:
             with self.lock:
-                self.instead -= 1
-                if not self.instead:
+                self.instead -= counted
+                if counted and not self.instead:
                     self.blas.set(self.before)
+
+
+def answer_all(calls: SimpleQueue[Call]) -> None:
+    while True:
+        calls.get().answer()
 
 
 def cores() -> int:
     """That this process may use"""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def each(works: list[Callable[[], None]]) -> None:
-    for work in works:
-        work()
 
 
 @cache
@@ -105,7 +152,9 @@ def shared() -> Threads:
 
 
 def forget() -> None:
-    """A child of the process has none of the threads"""
+    """A child of the process has none of the threads, and nobody who would give OpenBLAS its own back"""
+    if only.cache_info().currsize and only().instead:
+        only().blas.set(only().before)  # type: ignore[union-attr]
     only.cache_clear()
     making.release()
 
@@ -130,13 +179,9 @@ class OpenBLAS(NamedTuple):
 
 
 def openblas() -> OpenBLAS | None:
-    """If NumPy stands on it"""
-    try:
-        loaded = set(re.findall(r"/\S*openblas\S*", Path("/proc/self/maps").read_text()))
-    except OSError:  # not Linux
-        loaded = set()
-    for path, prefix, suffix in product(sorted(loaded), ("scipy_", ""), ("64_", "")):
-        library = ctypes.CDLL(path)
+    """If NumPy stands on it: in a library, names are looked for in those that it loads, too"""
+    library = ctypes.CDLL(import_module("numpy._core._multiarray_umath").__file__)
+    for prefix, suffix in product(("scipy_", ""), ("64_", "")):
         names = [f"{prefix}openblas_{what}{suffix}" for what in ("get_num_threads", "set_num_threads", "get_corename")]
         if all(hasattr(library, name) for name in names):
             found = OpenBLAS(*(getattr(library, name) for name in names))
