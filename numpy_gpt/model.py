@@ -3,8 +3,6 @@
 In block x is the residual stream, a the attention branch, m the MLP branch; elsewhere x comes in and y goes out.
 """
 
-from functools import partial
-
 import numpy as np
 
 from .checks import check_batch, check_finite, check_kv, check_model, check_noise, check_tokens, check_unused
@@ -14,7 +12,7 @@ from .ops import (
     unembedding, unembedding_backward,
 )
 from .kv import one_row
-from .noise import Noise
+from .noise import Drawn, Noise
 from .params import GPT2, MLP, Attn, Block, Head, LayerNorm, Linear
 from .threads import side_by_side
 
@@ -57,34 +55,36 @@ def attend_to_past(qkv, H, kv):
     for past, rows in kv:
         q, k, v = split_qkv(qkv[:, rows].reshape(len(past.k), -1, qkv.shape[-1]), H)     # (B,H,T,D)
         k, v = past.append(k, v)                                         # (B,H,S,D)
-        y = np.concatenate(each_tile(lambda *tile: attention(*tile)[0], q, k, v, TILE), 2)     # (B,H,T,D)
+        y = np.concatenate(each_tile(lambda q, k, v, _: attention(q, k, v)[0], q, k, v), 2)     # (B,H,T,D)
         ys.append(merge_heads(y).reshape(1, -1, qkv.shape[-1] // 3))
     return np.concatenate(ys, 1)
 
 
-def each_tile(f, q, k, v, n):
-    """f of n queries at a time, which need no key after their last, and whose scores stay in the cache"""
+def each_tile(f, q, k, v, noise=None):
+    """f of TILE queries at a time, which need no key after their last, and whose scores stay in the cache"""
     T, S = q.shape[2], k.shape[2]
+    drawn = None if noise is None else noise.bytes((*q.shape[:3], S))    # one stream for all queries
 
     def tile(t):
-        end = S - T + t + n                                              # of the keys that the last of them sees
-        return f(q[:, :, t : t + n], k[:, :, :end], v[:, :, :end])
+        queries, keys = slice(t, t + TILE), slice(S - T + t + TILE)
+        noise = None if drawn is None else Drawn(drawn[:, :, queries, keys])
+        return f(q[:, :, queries], k[:, :, keys], v[:, :, keys], noise)
 
-    return side_by_side(tile, range(0, T, n))
+    return side_by_side(tile, range(0, T, TILE))
 
 
 def attention_in_tiles(q, k, v, rate=0.0, noise=None):
     """As attention, TILE queries at a time"""
-    n = q.shape[2] if rate and noise else TILE                           # one mask is drawn for all queries
-    ys, tiles = zip(*each_tile(partial(attention, rate=rate, noise=noise), q, k, v, n), strict=True)
-    return np.concatenate(ys, 2), (n, tiles, k, v)
+    tiles = each_tile(lambda q, k, v, noise: attention(q, k, v, rate, noise), q, k, v, noise if rate else None)
+    ys, tiles = zip(*tiles, strict=True)
+    return np.concatenate(ys, 2), (tiles, k, v)
 
 
 def attention_in_tiles_backward(dy, saved):
     """Queries of many tiles see a key: what comes back to it from them is added"""
-    n, tiles, k, v = saved
+    tiles, k, v = saved
     d_tiles = side_by_side(
-        lambda i: attention_backward(dy[:, :, i * n : (i + 1) * n], tiles[i]), range(len(tiles))
+        lambda i: attention_backward(dy[:, :, i * TILE : (i + 1) * TILE], tiles[i]), range(len(tiles))
     )
     dk, dv = np.zeros_like(k), np.zeros_like(v)
     for _, dk_seen, dv_seen in d_tiles:

@@ -75,3 +75,12 @@ class Noise(NamedTuple):
                 counter = (index, step % 2**32, (sequence + b) % 2**32, (1 + site) % 2**32)
                 words[b, start : start + TILE] = philox(counter, key(seed))
         return words.view(np.uint8).reshape(shape[0], -1)[:, :n].reshape(shape)
+
+
+class Drawn(NamedTuple):
+    """A part of a stream, for the part of an array that it belongs to"""
+
+    part: np.ndarray
+
+    def bytes(self, _):
+        return self.part

@@ -93,25 +93,19 @@ def test_forward_is_the_model_without_what_a_backward_would_need():
     np.testing.assert_array_equal(forward(m, tokens.tolist()), forward(m, tokens))
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("tile", [1, 3, 7])
-def test_tiles_of_any_size_give_the_same_gradients(tile, monkeypatch):
-    m = random_model(TINY, dtype=np.float64)
+def test_tiles_of_any_size_give_the_same_gradients(tile, dropout, monkeypatch):
+    m = random_model(replace(TINY, dropout=dropout), dtype=np.float64)
     batch = random_batch(TINY, B=2, T=7)
-    loss, grads = loss_and_grads(m, *batch)
+    noise = Noise(seed=1, step=2)
+    loss, grads = loss_and_grads(m, *batch, noise)
+    assert (loss == loss_and_grads(m, *batch)[0]) == (dropout == 0)
     monkeypatch.setattr(model, "TILE", tile)
-    again, in_tiles = loss_and_grads(m, *batch)
+    again, in_tiles = loss_and_grads(m, *batch, noise)
     assert loss == pytest.approx(again, rel=1e-14)
     for (name, g), (_, t) in zip(named(grads), named(in_tiles), strict=True):
         np.testing.assert_allclose(g, t, rtol=0, atol=1e-14, err_msg=name)
-
-
-def test_a_mask_is_the_same_in_tiles_of_any_size(monkeypatch):
-    m = random_model(replace(TINY, dropout=0.3), dtype=np.float64)
-    batch = random_batch(TINY, B=2, T=7)
-    loss, _ = loss_and_grads(m, *batch, Noise(seed=1, step=2))
-    monkeypatch.setattr(model, "TILE", 3)
-    assert loss_and_grads(m, *batch, Noise(seed=1, step=2))[0] == loss
-    assert loss_and_grads(m, *batch)[0] != loss
 
 
 @pytest.mark.parametrize("name", VARIANTS)
