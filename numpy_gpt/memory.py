@@ -11,6 +11,7 @@ def keep_freed() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, TypeError):  # another C library; Windows
         return
-    mallopt(M_MMAP_THRESHOLD, 1 << 30)
+    if not mallopt(M_MMAP_THRESHOLD, 1 << 30) and not mallopt(M_MMAP_THRESHOLD, 1 << 25):  # what older ones admit
+        return  # alone the next one would keep it where it began, at 128 KB
     mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
     mallopt(M_ARENA_MAX, 1)  # other threads have arenas of their own, which keep no block above 64 MB

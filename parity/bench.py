@@ -17,9 +17,7 @@ from numpy_gpt import Config, init, memory
 
 from . import footprint
 from .scaling import scaling, sentence
-from .works import Work, machine, works
-
-SETTLE = 0.05  # seconds after which the threads that the other side kept waiting have gone to sleep
+from .works import SETTLE, Work, machine, works
 
 
 def main(argv):

@@ -1,17 +1,19 @@
 """How much memory a model needs, by its size: python -m parity bench --memory
 
 Each figure is the peak of a process of its own, Python and its libraries included. One loads the model and draws a
-token after a prompt of 512; others train two steps in float32 on one window of 1,024 tokens. What a machine has no
-memory for is left out.
+token after a prompt of 512; others train two steps in float32 on one window of 1,024 tokens. A training for which the
+machine has no memory is left out.
 """
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 
 from numpy_gpt import RELEASED, Config, init, save
+from numpy_gpt.model import TILE
 
 T = 1024
 GENERATE = "import {package} as p; p.complete(p.load({path!r}), list(range(512)), 1, temperature=0)"
@@ -54,15 +56,18 @@ def row(size: str, config: Config) -> Iterator[str]:
 
 
 def predicted(config: Config, checkpointing: bool) -> int:
-    """In bytes: weights, gradients and two moments; what the blocks save; logits, and what the loss makes of them"""
+    """In bytes: weights and two moments; what the blocks save, logits, and what the loss makes of them, or gradients"""
     C, H, L = config.n_embd, config.n_head, config.n_layer
-    block = 20 * C + H * T
+    block = 20 * C + H * (T + TILE) // 2
     saved = L * C + block if checkpointing else L * block
-    return 4 * (4 * config.num_parameters() + T * (saved + 4 * config.n_vocab))
+    P = config.num_parameters()
+    return 4 * (3 * P + max(P, T * (saved + 4 * config.n_vocab)))
 
 
 def peak(code: str) -> str:
     done = subprocess.run([sys.executable, "-c", code + PEAK], capture_output=True, text=True)
+    if done.returncode == -signal.SIGKILL:
+        return "-"
     if done.returncode:
         raise RuntimeError(done.stderr)
     return f"{int(done.stdout) * 1024 / 1e9:.1f} GB"

@@ -9,9 +9,9 @@ from numpy_gpt import loss_and_grads, model
 from numpy_gpt.params import Model
 
 from .inputs import random_batch
+from .works import SETTLE
 
 LENGTHS = (128, 256, 384, 512, 768, 1024)
-SETTLE = 0.05  # seconds after which OpenBLAS's threads have gone to sleep
 
 
 def scaling(m: Model, rounds: int) -> dict:

@@ -8,6 +8,7 @@ import torch
 
 import numpy_gpt
 from numpy_gpt import Config, named
+from numpy_gpt.threads import openblas
 
 from . import bench, scaling, works
 
@@ -18,10 +19,12 @@ def test_every_work_is_done_by_each_side_in_every_round(monkeypatch, capsys):
     monkeypatch.setattr(bench, "Config", lambda **sizes: SMALL)
     monkeypatch.setattr(works, "STORIES", (3, 9))
     monkeypatch.setattr(bench, "SETTLE", 0)
+    monkeypatch.setattr(scaling, "SETTLE", 0)
     monkeypatch.setattr(bench.memory, "keep_freed", lambda: None)
     assert bench.main(["--quick", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["cores"] >= 1
+    assert told["numpy_threads"] == (openblas().get() if openblas() else told["cores"])
     assert told["numpy"] == np.__version__
     assert [work["name"] for work in told["works"]] == [
         "start to first token",

@@ -16,7 +16,7 @@ import numpy_gpt
 import torch_gpt
 from numpy_gpt import Config, adamw, named, options
 from numpy_gpt.request import Settings
-from numpy_gpt.threads import cores, openblas
+from numpy_gpt.threads import cores, openblas, shared
 from numpy_gpt.trainer import Trainer
 
 from .inputs import random_batch
@@ -25,6 +25,7 @@ PROMPT, NEW, LONG = 16, 32, 512  # tokens
 B, T = 4, 64  # of a training step
 WINDOW = 1024
 STORIES = (32, 256)
+SETTLE = 0.05  # seconds after which the threads of what was done before, PyTorch's or OpenBLAS's, have gone to sleep
 GREEDY = Settings(max_new_tokens=10**6, temperature=0.0, top_k=0, top_p=1.0, seed=0)
 
 
@@ -95,10 +96,6 @@ def start(package):
         stdout=subprocess.DEVNULL,
         check=True,
     )
-
-
-def load(package, directory):
-    return partial(package.load, directory)
 
 
 def decode(package, m, n, prompt, before, new, **options):
@@ -211,6 +208,7 @@ def machine(device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "numpy": np.__version__,
         "kernels": kernels(),
+        "numpy_threads": shared().n,
         "torch": torch.__version__,
         "torch_threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else device,
