@@ -8,7 +8,7 @@ import tomllib
 
 import pytest
 
-from numpy_gpt import checkpoint, load
+from numpy_gpt import checkpoint, load, train
 from numpy_gpt.checkpoint import verify
 from numpy_gpt.evaluate import perplexity
 from numpy_gpt.storyteller import make, recite, stories
@@ -34,6 +34,16 @@ def test_its_size_and_its_settings():
 def test_it_is_intact():
     contents = checkpoint.read(FOLDER)
     verify.check_intact(FOLDER, contents, verify.check(contents.tensors))
+
+
+def test_its_tokenizer_comes_from_the_texts_that_make_reads(data, tmp_path):
+    """A change to how they are read would make another model of them"""
+    texts, books = make.find(data), tmp_path / "books.txt"
+    told = list(stories.documents(texts.books))
+    make.write(books, told)
+    assert f"{len(told):,} stories, {books.stat().st_size / 1e6:.1f} MB" in PAGE
+    made = train.vocabulary(f"bpe:{M.config.n_vocab}", [*make.WEIGHT * texts.tiny, books])
+    assert made.files == M.tokenizer.files
 
 
 @pytest.mark.parametrize("text", ["`valid.txt`", "Wizard of Oz"])
