@@ -3,6 +3,8 @@
 In block x is the residual stream, a the attention branch, m the MLP branch; elsewhere x comes in and y goes out.
 """
 
+from functools import partial
+
 import numpy as np
 
 from .checks import check_batch, check_finite, check_kv, check_model, check_noise, check_tokens, check_unused
@@ -55,7 +57,7 @@ def attend_to_past(qkv, H, kv):
     for past, rows in kv:
         q, k, v = split_qkv(qkv[:, rows].reshape(len(past.k), -1, qkv.shape[-1]), H)     # (B,H,T,D)
         k, v = past.append(k, v)                                         # (B,H,S,D)
-        y = np.concatenate(each_tile(lambda q, k, v, _: attention(q, k, v)[0], q, k, v), 2)     # (B,H,T,D)
+        y = np.concatenate(each_tile(lambda *qkv, noise: attention(*qkv)[0], q, k, v), 2)     # (B,H,T,D)
         ys.append(merge_heads(y).reshape(1, -1, qkv.shape[-1] // 3))
     return np.concatenate(ys, 1)
 
@@ -68,15 +70,14 @@ def each_tile(f, q, k, v, noise=None):
     def tile(t):
         queries, keys = slice(t, t + TILE), slice(S - T + t + TILE)
         noise = None if drawn is None else Drawn(drawn[:, :, queries, keys])
-        return f(q[:, :, queries], k[:, :, keys], v[:, :, keys], noise)
+        return f(q[:, :, queries], k[:, :, keys], v[:, :, keys], noise=noise)
 
     return side_by_side(tile, range(0, T, TILE))
 
 
 def attention_in_tiles(q, k, v, rate=0.0, noise=None):
     """As attention, TILE queries at a time"""
-    tiles = each_tile(lambda q, k, v, noise: attention(q, k, v, rate, noise), q, k, v, noise if rate else None)
-    ys, tiles = zip(*tiles, strict=True)
+    ys, tiles = zip(*each_tile(partial(attention, rate=rate), q, k, v, noise if rate else None), strict=True)
     return np.concatenate(ys, 2), (tiles, k, v)
 
 

@@ -23,7 +23,10 @@ EQUIVALENT = {
     ("attend_to_past", "q, k, v = split_qkv(qkv[:, rows].reshape(len(past.k), -2, qkv.shape[-1]), H)"): LENGTH,
     ("attend_to_past", "ys.append(merge_heads(y).reshape(1, -2, qkv.shape[-1] // 3))"): LENGTH,
     ("attention_in_tiles", "def attention_in_tiles(q, k, v, rate=1.0, noise=None):"): "as with attention",
-    ("attention_in_tiles", "n = q.shape[2] if rate or noise else TILE"): TILES,
+    (
+        "attention_in_tiles",
+        "ys, tiles = zip(*each_tile(partial(attention, rate=rate), q, k, v, noise), strict=True)",
+    ): "a mask is drawn that nobody asks for",
     ("attention_in_tiles_backward", "dk, dv = (np.zeros_like(v), np.zeros_like(k))"): "they have one shape",
     ("gpt2_next", "tokens, positions, rows, last = one_row(groups, [past[1].length for past in kv])"): LAYERS,
     ("survivors", "k = min(len(z), top_k) or len(z)"): ORDER,
