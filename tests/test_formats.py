@@ -225,8 +225,15 @@ def test_without_a_config_the_number_of_heads_is_asked_for(st, tmp_path):
     assert_same(load(file, n_head=3), m)
     with pytest.raises(CheckpointError, match=r"m\.safetensors: n_embd 48 is not divisible by n_head 5"):
         load(file, n_head=5)
-    save(m, file)
-    assert_same(load(file, n_head=5), m)  # it says it itself
+
+
+@pytest.mark.parametrize("name", ["m", "m.safetensors", "m.bin"])
+def test_another_number_of_heads_than_a_checkpoint_says_is_refused(name, tmp_path):
+    m = random_model(TINY)
+    save(m, tmp_path / name)
+    assert_same(load(tmp_path / name, n_head=3), m)
+    with pytest.raises(GPTError, match=r"m.* has 3 heads, and n_head is 6: leave that out."):
+        load(tmp_path / name, n_head=6)
 
 
 NOT_GPT2 = {

@@ -59,6 +59,13 @@ def find(source: str | os.PathLike) -> Path:
 
 
 def read(path: Path, n_head: int | None = None) -> Contents:
+    contents = read_layout(path, n_head)
+    if n_head not in (None, contents.config.n_head):
+        raise GPTError(f"{path} has {contents.config.n_head} heads, and n_head is {n_head}: leave that out.")
+    return contents
+
+
+def read_layout(path: Path, n_head: int | None) -> Contents:
     """Where a directory has both layouts, OpenAI's counts"""
     if os.path.isfile(path):
         if path.suffix == ".safetensors":
