@@ -4,6 +4,7 @@ OpenBLAS, on which NumPy stands, has threads too, for one product at a time. Whe
 halves of a batch side by side use two cores for everything, and not for the products alone.
 """
 
+import atexit
 import ctypes
 import os
 from collections import deque
@@ -25,12 +26,12 @@ os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")
 class Call:
     """For help: either a thread answers it, or who called calls it off
 
-    An executor's locks stay shut for good where Ctrl-C comes in between; these are taken and left in one instruction.
+    After a Ctrl-C a call may stay behind, but no lock that others need is shut for good, as an executor's can be.
     """
 
     def __init__(self, work: Callable[[], Any]):
         self.work: Callable[[], Any] | None = work
-        self.error: BaseException | None = None
+        self.errors: list[BaseException] = []
         self.taken, self.unfinished = Lock(), Lock()
         self.unfinished.acquire()
 
@@ -40,7 +41,7 @@ class Call:
         try:
             self.work()  # type: ignore[misc]
         except BaseException as e:
-            self.error = e
+            self.errors.append(e)
         self.unfinished.release()
 
     def called_off(self) -> bool:
@@ -55,8 +56,8 @@ class Threads:
     def __init__(self):
         self.blas = openblas()
         self.n = self.blas.get() if self.blas else cores()  # as many as OpenBLAS would use
-        self.calls: SimpleQueue[Call] = SimpleQueue()
-        self.started = 0
+        self.calls: SimpleQueue[Call | None] = SimpleQueue()
+        self.started: list[Thread] = []
         self.lock, self.instead, self.before = Lock(), 0, 0
 
     def map(self, f: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
@@ -88,27 +89,34 @@ class Threads:
             for call in begun:
                 call.unfinished.acquire()
         for call in begun:
-            if call.error:
-                raise call.error
+            if call.errors:
+                raise call.errors.pop()  # who keeps an error keeps its traceback, and what f had there
         return done
 
     def helpers(self, wanted: int) -> int:
         """How many there are of these: a system may refuse to start a thread, as it does when Python is about to end"""
         with self.lock:
-            while self.started < wanted:
+            while len(self.started) < wanted:
+                thread = Thread(target=answer_all, args=(self.calls,), daemon=True)
                 try:
-                    Thread(target=answer_all, args=(self.calls,), daemon=True).start()
+                    thread.start()
                 except RuntimeError:
                     break
-                self.started += 1
-            return min(wanted, self.started)
+                self.started.append(thread)
+            return min(wanted, len(self.started))
+
+    def end(self) -> None:
+        """When the process does, OpenBLAS gives its memory back: nobody may be inside a product"""
+        self.calls.put(None)
+        for thread in self.started:
+            thread.join()
 
     @contextmanager
     def instead_of_blas(self) -> Iterator[None]:
         """A product keeps to the thread that asks for it, until the last of those here has gone
 
         That holds for the whole process. How many threads share a product shows in its last bits, and so does, for a
-        thread of the caller's, whether others of them compute meanwhile.
+        thread of the caller's, whether others of them compute meanwhile. A Ctrl-C just when two leave can keep it so.
         """
         assert self.blas
         counted = False
@@ -127,9 +135,11 @@ class Threads:
                     self.blas.set(self.before)
 
 
-def answer_all(calls: SimpleQueue[Call]) -> None:
-    while True:
-        calls.get().answer()
+def answer_all(calls: SimpleQueue[Call | None]) -> None:
+    while call := calls.get():
+        call.answer()
+        del call  # or it would be kept until the next
+    calls.put(None)  # for the others
 
 
 def cores() -> int:
@@ -139,7 +149,9 @@ def cores() -> int:
 
 @cache
 def only() -> Threads:
-    return Threads()
+    made = Threads()
+    atexit.register(made.end)
+    return made
 
 
 making = Lock()

@@ -1,8 +1,8 @@
 """How much memory a model needs, by its size: python -m parity bench --memory
 
 Each figure is the peak of a process of its own, Python and its libraries included. One loads the model and draws a
-token after a prompt of 512; others train two steps in float32 on one window of 1,024 tokens. A training for which the
-machine has no memory is left out.
+token after a prompt of 512; others train two steps in float32 on one window of 1,024 tokens. What the machine has no
+memory for is left out.
 """
 
 import os
@@ -66,7 +66,7 @@ def predicted(config: Config, checkpointing: bool) -> int:
 
 def peak(code: str) -> str:
     done = subprocess.run([sys.executable, "-c", code + PEAK], capture_output=True, text=True)
-    if done.returncode == -signal.SIGKILL:
+    if done.returncode == -signal.SIGKILL or "MemoryError" in done.stderr:
         return "-"
     if done.returncode:
         raise RuntimeError(done.stderr)

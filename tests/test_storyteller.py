@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import shutil
 import sys
 
 import numpy as np
@@ -138,6 +139,9 @@ def test_it_is_made_by_one_command(texts, capsys):
     assert state.load(texts / "out/run").about["text"] == [key(files, m.tokenizer) for files in read]
     assert make.main() == 0
     assert capsys.readouterr().out == "out/storyteller: the model, which is made already\n"
+    shutil.rmtree(texts / "out/storyteller")
+    assert make.main() == 0
+    tree_map(np.testing.assert_array_equal, load("out/storyteller").params, m.params)
 
 
 def test_a_run_that_was_ended_goes_on(texts, monkeypatch):

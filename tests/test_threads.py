@@ -1,5 +1,6 @@
 """Do threads that share a batch compute what one does, and leave OpenBLAS as it was?"""
 
+import gc
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import threading
 import time
 import tracemalloc
+import weakref
 from contextlib import suppress
 from dataclasses import replace
 
@@ -149,6 +151,7 @@ threading.Thread(target=lambda: (time.sleep(0.3), print(*threads.map(str, range(
 def test_an_interrupt_at_any_moment_does_no_harm():
     code = """
 import faulthandler, random, signal
+from contextlib import nullcontext
 from numpy_gpt.threads import Threads
 signal.signal(signal.SIGALRM, signal.default_int_handler)
 faulthandler.dump_traceback_later(30, exit=True)
@@ -158,23 +161,80 @@ while came < 3000:
     try:
         signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 1e-3))
         while True:
-            threads.map(str, range(5))
+            with threads.instead_of_blas() if threads.blas else nullcontext():
+                threads.map(str, range(5))
     except KeyboardInterrupt:
         came += 1
-print(*threads.map(str, range(5)))
+print(*threads.map(str, range(5)), threads.instead)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert (done.stdout, done.stderr) == ("0 1 2 3 4\n", "")
+    assert (done.stdout, done.stderr) == ("0 1 2 3 4 0\n", "")
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="the system has no timers that interrupt")
+def test_the_process_ends_when_its_threads_are_done():
+    """Also with what an interrupt has left to them"""
+    code = """
+import atexit, signal, threading, time
+done = []
+atexit.register(lambda: print(done))
+from numpy_gpt.threads import shared
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+shared().n, both = 2, threading.Barrier(2)
+def f(k):
+    both.wait(10)
+    if threading.current_thread() is not threading.main_thread():
+        time.sleep(0.6)
+        done.append("helped")
+signal.setitimer(signal.ITIMER_REAL, 0.2)
+try:
+    shared().map(f, range(2))
+except KeyboardInterrupt:
+    done.append("interrupted")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("['interrupted', 'helped']\n", "")
+
+
+def test_what_went_wrong_is_not_kept():
+    class Large:
+        pass
+
+    def f(k):
+        both.wait(timeout=10)
+        if threading.current_thread() is not threading.main_thread():
+            large = Large()
+            seen.append(weakref.ref(large))
+            raise GPTError("no")
+
+    both, seen = threading.Barrier(2), []
+    gc.disable()
+    try:
+        with suppress(GPTError):
+            with_threads(2).map(f, range(2))
+        assert seen[0]() is None
+    finally:
+        gc.enable()
 
 
 def test_two_who_ask_at_once_share_the_same(monkeypatch):
     made, asked = [], threading.Barrier(2)
+
+    class Slow(Threads):
+        def __init__(self):
+            time.sleep(0.1)
+            made.append(self)
+            super().__init__()
+
+    helped = with_threads(2)
+    monkeypatch.setattr("numpy_gpt.threads.Threads", Slow)
     only.cache_clear()
-    monkeypatch.setattr("numpy_gpt.threads.Threads", lambda: (time.sleep(0.1), made.append(0), object())[2])
-    both = with_threads(2).map(lambda _: (asked.wait(timeout=10), shared())[1], range(2))
-    only.cache_clear()
-    assert both[0] is both[1]
-    assert made == [0]
+    try:
+        both = helped.map(lambda _: (asked.wait(timeout=10), shared())[1], range(2))
+    finally:
+        only.cache_clear()
+    assert both == made * 2
+    assert len(made) == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
