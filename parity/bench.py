@@ -46,7 +46,7 @@ def main(argv):
             found.append(measure(work, rounds))
             if sys.stderr.isatty():
                 print(work.name, file=sys.stderr)
-    told = {**machine(args.device), "config": str(config), "works": found, "scaling": scaling(init(config), rounds)}
+    told = {**machine(args.device), "config": str(config), "works": found, "scaling": scaling(init(config))}
     print(json.dumps(told) if args.json else table(told))
     return 0
 
