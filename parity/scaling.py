@@ -14,9 +14,9 @@ from .works import SETTLE
 LENGTHS = (128, 256, 384, 512, 768, 1024)
 
 
-def scaling(m: Model) -> dict:
+def scaling(m: Model, rounds: int) -> dict:
     """Of a forward and backward of one window: seconds by its length, and those of them that attention takes"""
-    best = {T: min(clocked(m, T) for _ in range(3)) for T in LENGTHS}  # the least disturbed
+    best = {T: min(clocked(m, T) for _ in range(rounds)) for T in LENGTHS}  # the least disturbed
     attention, rest = ([seconds[i] for seconds in best.values()] for i in (1, 2))
     return {"lengths": LENGTHS, "attention": attention, "rest": rest} | {
         "attention_per_pair": fitted(attention)[2],

@@ -24,7 +24,6 @@ from .inputs import random_batch
 PROMPT, NEW, LONG = 16, 32, 512  # tokens
 B, T = 4, 64  # of a training step
 WINDOW = 1024
-STORIES = (32, 256)
 SETTLE = 0.05  # seconds after which the threads of what was done before, PyTorch's or OpenBLAS's, have gone to sleep
 GREEDY = Settings(max_new_tokens=10**6, temperature=0.0, top_k=0, top_p=1.0, seed=0)
 
@@ -36,9 +35,10 @@ class Work(NamedTuple):
     name: str
     sides: Sides
     tokens: int | None = None  # how many are drawn, where that is what counts
+    rounds: int = 5  # 3 where they are long
 
 
-def works(config: Config, directory: Path, device: str) -> Iterator[Work]:
+def works(config: Config, stories: int, directory: Path, device: str) -> Iterator[Work]:
     ours, theirs = numpy_gpt.init(config), torch_gpt.init(config, device=device)
     numpy_gpt.save(ours, directory)
 
@@ -60,6 +60,7 @@ def works(config: Config, directory: Path, device: str) -> Iterator[Work]:
             compiled = partial(decode, torch_gpt, half, n, PROMPT, 2, NEW, compiled=True)
             yield Work(f"decode, {n} at once, bfloat16, compiled", {"torch": compiled}, tokens=n * NEW)
     yield from training(both, ours, theirs)
+    yield stories_step(stories, device)
 
 
 def training(both, ours, theirs):
@@ -73,16 +74,18 @@ def training(both, ours, theirs):
     yield Work("AdamW", updates | {"floor": partial(moves, ours)})
     del update, grads, steps, updates
     floor = {"floor": partial(step_products, ours, WINDOW)}
-    yield Work(f"forward, backward, 1 x {WINDOW}", both(losses, 1, WINDOW) | floor)
+    yield Work(f"forward, backward, 1 x {WINDOW}", both(losses, 1, WINDOW) | floor, rounds=3)
+
+
+def stories_step(B: int, device: str) -> Work:
     ours = numpy_gpt.load("storyteller")
-    theirs = torch_gpt.from_numpy(ours, theirs.params.wte.device)
-    their_step = partial(train, losses(torch_gpt, theirs, *STORIES), their_adamw(theirs))
-    yield Work("storyteller's step, {} x {}".format(*STORIES), {"numpy": partial(our_step, ours), "torch": their_step})
+    theirs, T = torch_gpt.from_numpy(ours, device), ours.config.n_ctx
+    their_step = partial(train, losses(torch_gpt, theirs, B, T), their_adamw(theirs))
+    return Work(f"storyteller's step, {B} x {T}", {"numpy": partial(our_step, ours, B, T), "torch": their_step})
 
 
-def our_step(m):
+def our_step(m, B, T):
     """The command's, which shares a batch among threads"""
-    B, T = STORIES
     trainer = Trainer(m, adamw.moments(m.params), options.Settings(batch_size=B, context=T))
     batch = random_batch(m.config, B, T)
     return lambda: trainer.step(1, 1e-4, [(0, *batch)])
