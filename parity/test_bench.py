@@ -1,6 +1,7 @@
 """Does `python -m parity bench` measure what it says, and tell it in a table and as JSON?"""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -41,6 +42,20 @@ def test_every_work_is_done_by_each_side_in_every_round(monkeypatch, capsys):
         floor = ["floor"] * (work["name"] not in ("start to first token", "load", "storyteller's step, 8 x 256"))
         assert list(work["seconds"]) == ["numpy", "torch", *fused, *floor]
         assert all(0 < s["min"] <= s["median"] <= s["max"] for s in work["seconds"].values())
+
+
+@pytest.mark.parametrize(("flags", "rounds"), [([], 3), (["--quick"], 1)])
+def test_the_sides_take_turns_in_a_round_that_warms_up_and_in_those_that_count(flags, rounds, monkeypatch):
+    done: list[str] = []
+    long = works.Work(
+        "long", {side: lambda side=side: partial(done.append, side) for side in ("numpy", "torch")}, rounds=3
+    )
+    monkeypatch.setattr(bench, "works", lambda *_: [long])
+    monkeypatch.setattr(bench, "init", lambda config: config)
+    monkeypatch.setattr(bench, "scaling", lambda *_: {})
+    monkeypatch.setattr(bench.memory, "keep_freed", lambda: None)
+    assert bench.main([*flags, "--json"]) == 0
+    assert done == ["numpy", "torch"] * (1 + rounds)
 
 
 def test_the_table_shows_the_rate_of_what_is_drawn_and_the_time_of_the_rest():

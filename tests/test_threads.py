@@ -1,4 +1,4 @@
-"""Do threads that share a batch compute what one does, and leave OpenBLAS as it was?"""
+"""Do threads that share work do all of it, say what went wrong, and end?"""
 
 import gc
 import os
@@ -10,71 +10,15 @@ import time
 import tracemalloc
 import weakref
 from contextlib import suppress
-from dataclasses import replace
 
 import numpy as np
 import pytest
+from pools import of_numpy, with_threads
 
 from numpy_gpt import GPTError, adamw, named
-from numpy_gpt.options import Settings
 from numpy_gpt.params import tree_map
-from numpy_gpt.threads import Threads, only, openblas, shared, side_by_side
-from numpy_gpt.trainer import Trainer
-from parity.inputs import TINY, random_batch, random_model
-
-SETTINGS = Settings(batch_size=6, context=7, lr=1e-2, min_lr=1e-3, warmup=0, clip=0.5)
-CONFIG = replace(TINY, dropout=0.2)
-
-
-def batches(t):
-    return [(6 * i, *random_batch(CONFIG, B=6, T=7, seed=2 * t + i)) for i in range(2)]
-
-
-def trainer(n, dtype=np.float64):
-    of_numpy()
-    m = random_model(CONFIG, dtype=dtype)
-    made = Trainer(m._replace(params=tree_map(np.copy, m.params)), adamw.moments(m.params), SETTINGS)
-    made.threads = with_threads(n)
-    made.n = n
-    return made
-
-
-def with_threads(n):
-    threads = Threads()
-    threads.n = n
-    return threads
-
-
-@pytest.mark.parametrize("n", [2, 3, 4])
-def test_shared_by_threads_a_step_is_the_same(n):
-    """To rounding; four don't share six sequences evenly"""
-    alone, together = trainer(1), trainer(n)
-    for t in range(1, 4):
-        assert np.isclose(alone.step(t, 1e-2, batches(t)), together.step(t, 1e-2, batches(t)), rtol=1e-13)
-    x, y = random_batch(CONFIG, B=12, T=7, seed=9)
-    assert np.isclose(alone.loss(x, y), together.loss(x, y), rtol=1e-13)
-    for (name, a), (_, b) in zip(named(alone.m.params), named(together.m.params), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11, err_msg=name)
-
-
-def test_every_thread_has_its_share():
-    made = trainer(3)
-    x, y = batches(1)[0][1:]
-    shares = made.shares(6, x, y)
-    assert [(weight, first, len(x), len(y)) for weight, first, x, y in shares] == [
-        (1 / 3, first, 2, 2) for first in (6, 8, 10)
-    ]
-    assert [len(x) for _, _, x, _ in made.shares(0, x[:4], y[:4])] == [1, 1, 2]
-    assert [len(x) for _, _, x, _ in made.shares(0, x[:1], y[:1])] == [1]
-
-
-def test_a_model_that_is_large_for_its_batch_is_not_shared(monkeypatch):
-    """The second tree of gradients would cost more than is won"""
-    m, n = random_model(TINY), min(8, of_numpy().get())
-    monkeypatch.setattr("numpy_gpt.trainer.WORTH", m.config.num_parameters() / 7.5)
-    for batch_size, expected in ((7, 1), (8, n)):
-        made = Trainer(m, adamw.moments(m.params), replace(SETTINGS, batch_size=batch_size, context=1))
-        assert made.n == expected
+from numpy_gpt.threads import Threads, only, shared, side_by_side
+from parity.inputs import TINY, random_model
 
 
 def test_they_run_at_the_same_time():
@@ -304,85 +248,6 @@ def test_adamw_computes_the_same_bits_on_any_number_of_threads(n, monkeypatch):
     assert found[0] == found[1]
 
 
-def test_openblas_is_left_as_it_was():
-    blas, seen = of_numpy(), []
-    before = blas.get()
-    with suppress(KeyError), with_threads(before + 2).instead_of_blas():
-        seen.append(blas.get())
-        raise KeyError
-    assert (seen, blas.get()) == ([1], before)
-
-
-def test_openblas_has_its_threads_back_when_the_last_has_ended():
-    """Two who begin and end in turn"""
-    blas, threads = of_numpy(), with_threads(2)
-    before = blas.get()
-    one, other = threads.instead_of_blas(), threads.instead_of_blas()
-    one.__enter__()
-    other.__enter__()
-    one.__exit__(None, None, None)
-    assert blas.get() == 1
-    other.__exit__(None, None, None)
-    assert blas.get() == before
-
-
-class SlowBLAS:
-    """It has two threads, and takes its time to say so and to have them back"""
-
-    def __init__(self):
-        self.n, self.asked = 2, 0
-
-    def get(self):
-        self.asked += 1
-        n = self.n
-        time.sleep(0.2)
-        return n
-
-    def set(self, n):
-        if n != 1:
-            time.sleep(0.2)
-        self.n = n
-
-
-def test_two_who_begin_at_once_ask_once_how_many_threads_it_had():
-    threads, meet = with_threads(2), threading.Barrier(2)
-    threads.blas = SlowBLAS()
-
-    def use(_):
-        with threads.instead_of_blas():
-            meet.wait(timeout=10)
-
-    with_threads(2).map(use, range(2))
-    assert (threads.blas.asked, threads.blas.n) == (1, 2)
-
-
-def test_who_begins_when_the_last_ends_waits_until_openblas_has_its_threads_back():
-    threads, ending = with_threads(2), threading.Event()
-    threads.blas = SlowBLAS()
-
-    def use(second):
-        if second:
-            ending.wait(10)
-            time.sleep(0.1)
-        with threads.instead_of_blas():
-            ending.set()
-            time.sleep(0.4 * second)
-
-    with_threads(2).map(use, range(2))
-    assert threads.blas.n == 2
-
-
-def test_side_by_side_each_product_keeps_to_a_core(monkeypatch):
-    """The last first; what comes back is in order"""
-    blas, order, alone = of_numpy(), [], with_threads(1)
-    before = blas.get()
-    monkeypatch.setattr("numpy_gpt.threads.shared", lambda: alone)
-    assert side_by_side(lambda i: (order.append(i), i, blas.get())[1:], range(3)) == [(0, 1), (1, 1), (2, 1)]
-    assert order == [2, 1, 0]
-    assert blas.get() == before
-    assert side_by_side(lambda i: (i, blas.get()), [5]) == [(5, before)]
-
-
 def test_what_nobody_helped_with_is_not_kept(monkeypatch):
     """Inside of shared work every thread is busy, and calls for help wait: what both take at a time is all there is"""
 
@@ -398,47 +263,3 @@ def test_what_nobody_helped_with_is_not_kept(monkeypatch):
         threads.map(work, range(2))
     tracemalloc.stop()
     assert max(seen) < 2 * 3 * 8e6
-
-
-@pytest.mark.parametrize("start", ["import numpy_gpt", "import torch_gpt", "import parity.__main__"])
-def test_openblas_soon_lets_go_of_a_core_that_it_does_not_need(start):
-    """So that ours may have it: a product, and then a tenth of a second in which nothing is computed"""
-    of_numpy()
-    pytest.importorskip("torch" if "torch" in start else "numpy")
-    code = (
-        f"import time; {start}; import numpy as np; a = np.ones((2000, 2000), np.float32); a @ a; "
-        "t = time.process_time(); time.sleep(0.1); print(time.process_time() - t)"
-    )
-    env = {name: value for name, value in os.environ.items() if name != "OPENBLAS_THREAD_TIMEOUT"}
-    run = [sys.executable, "-c", code]
-    done = subprocess.run(run, capture_output=True, text=True, check=True, env=env | {"OPENBLAS_NUM_THREADS": "2"})
-    assert float(done.stdout) < 0.02
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a library may be linked so that it can't be asked")
-def test_numpys_openblas_is_found():
-    name = np.show_config(mode="dicts")["Build Dependencies"]["blas"]["name"]
-    if "openblas" not in name:
-        pytest.skip(f"NumPy stands on {name}")
-    blas = openblas()
-    before = blas.get()
-    blas.set(1)
-    assert blas.get() == 1
-    blas.set(before)
-    assert blas.get() == before
-
-
-def of_numpy():
-    return openblas() or pytest.skip("NumPy stands on no OpenBLAS that can be asked")
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system doesn't let a process choose its cores")
-def test_without_openblas_there_are_as_many_as_cores_may_be_used(monkeypatch):
-    monkeypatch.setattr("numpy_gpt.threads.openblas", lambda: None)
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(before)})
-    try:
-        assert Threads().n == 1
-    finally:
-        os.sched_setaffinity(0, before)
-    assert Threads().n == len(before)
