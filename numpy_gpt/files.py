@@ -133,16 +133,23 @@ def put_in_place(stage: Path, directory: Path, names: Iterable[str]) -> None:
 def read_settled(read: Callable[[], Any], files: Callable[[], Iterable[Path]]) -> Any:
     """What read gives, once none of these files became another one meanwhile: somebody may be saving"""
     for _ in range(1000):
-        before, result, error = [identity(file) for file in files()], None, None
+        before, result, error = identities(files), None, None
         try:
             result = read()
         except CheckpointError as e:
             error = e
-        if [identity(file) for file in files()] == before:
+        if before and identities(files) == before:
             break
     if error:
         raise error
     return result
+
+
+def identities(files: Callable[[], Iterable[Path]]) -> list | None:
+    try:
+        return [identity(file) for file in files()]
+    except FileNotFoundError:  # a directory that was just now put in its place
+        return None
 
 
 def identity(path: Path) -> tuple | None:

@@ -61,7 +61,7 @@ def read(path: Path, n_head: int | None) -> Contents:
     if os.path.isfile(path):
         metadata, found = safetensors.read(path)
         return contents(path, path.parent, metadata, found, n_head)
-    return read_settled(lambda: read_directory(home(path), n_head), lambda: listing(home(path)))
+    return read_settled(lambda: read_directory(home(path), n_head), lambda: files(path))
 
 
 def home(directory: Path) -> Path:
@@ -69,11 +69,9 @@ def home(directory: Path) -> Path:
     return directory / STAGE if os.path.isdir(directory / STAGE) else directory
 
 
-def listing(directory: Path) -> list[Path]:
-    try:
-        return [directory, *directory.iterdir()]
-    except OSError:  # a stage that was just now put in its place
-        return []
+def files(directory: Path) -> list[Path]:
+    """The directory, which changes with every name in it, and what is read"""
+    return [directory, *home(directory).glob("*")]
 
 
 def read_directory(directory: Path, n_head: int | None) -> Contents:

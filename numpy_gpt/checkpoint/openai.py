@@ -52,9 +52,10 @@ def read(directory: Path) -> Contents:
 
 
 def files(directory: Path) -> list[Path]:
-    """What is read, as `checkpoint` says it now"""
+    """`checkpoint`, which is another file before and after any other is replaced, and what it says is read"""
     prefix = find_prefix(directory)
-    return [*(prefix.parent / name for name in ("hparams.json", *OPENAI)), *prefix.parent.glob(f"{prefix.name}.*")]
+    beside = [prefix.parent / name for name in ("hparams.json", *OPENAI)]
+    return [directory / "checkpoint", *beside, *prefix.parent.glob(f"{prefix.name}.*")]
 
 
 def read_once(directory: Path) -> Contents:
