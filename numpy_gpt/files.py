@@ -22,8 +22,8 @@ except ImportError:  # Windows
 
 def map_file(path: Path) -> np.ndarray:
     """-> its bytes, of which none is read yet; they can be written to, and the file stays as it is"""
-    size = size_of(path)
     with opened(path) as f:
+        size = size_of(f)
         try:
             data = mmap.mmap(f.fileno(), size, access=mmap.ACCESS_COPY) if size else bytearray()
         except OSError as e:
@@ -32,9 +32,9 @@ def map_file(path: Path) -> np.ndarray:
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
-    if size_of(path) > limit:
-        raise CheckpointError(f"{path} has {size_of(path):,} bytes where {limit:,} are plenty: it is another file.")
     with opened(path) as f:
+        if size_of(f) > limit:
+            raise CheckpointError(f"{path} has {size_of(f):,} bytes where {limit:,} are plenty: it is another file.")
         return f.read(limit)
 
 
@@ -61,22 +61,19 @@ def without_duplicates(pairs):
     return found
 
 
-def size_of(path: Path) -> int:
-    """of a regular file: to open a pipe or a terminal would wait for ever"""
+def opened(path: Path) -> BinaryIO:
+    """A regular file: to open a pipe or a terminal would wait for ever"""
     try:
-        status = path.stat()
+        if stat.S_ISREG(path.stat().st_mode):
+            return open(path, "rb")
     except (OSError, ValueError) as e:  # ValueError: a NUL in the name
         raise CheckpointError(f"{path} can't be read: {getattr(e, 'strerror', e)}.") from None
-    if not stat.S_ISREG(status.st_mode):
-        raise CheckpointError(f"{path} is a directory or a device where a file is needed.")
-    return status.st_size
+    raise CheckpointError(f"{path} is a directory or a device where a file is needed.")
 
 
-def opened(path: Path) -> BinaryIO:
-    try:
-        return open(path, "rb")
-    except OSError as e:
-        raise CheckpointError(f"{path} can't be read: {e.strerror}.") from None
+def size_of(f: BinaryIO) -> int:
+    """Of what was opened: by now its name may be another file's"""
+    return os.fstat(f.fileno()).st_size
 
 
 @contextmanager
@@ -130,26 +127,21 @@ def put_in_place(stage: Path, directory: Path, names: Iterable[str]) -> None:
         link.unlink(missing_ok=True)  # it stays where both were the same file already
 
 
-def read_settled(read: Callable[[], Any], files: Callable[[], Iterable[Path]]) -> Any:
+def read_settled(directory: Path, read: Callable[[], Any], files: Callable[[], Iterable[Path]]) -> Any:
     """What read gives, once none of these files became another one meanwhile: somebody may be saving"""
     for _ in range(1000):
-        before, result, error = identities(files), None, None
+        before, result, error = [identity(file) for file in files()], None, None
         try:
             result = read()
         except CheckpointError as e:
             error = e
-        if before and identities(files) == before:
+        if [identity(file) for file in files()] == before:
             break
+    else:
+        raise CheckpointError(f"{directory} was saved to each of the 1,000 times that it was read: try again later.")
     if error:
         raise error
     return result
-
-
-def identities(files: Callable[[], Iterable[Path]]) -> list | None:
-    try:
-        return [identity(file) for file in files()]
-    except FileNotFoundError:  # a directory that was just now put in its place
-        return None
 
 
 def identity(path: Path) -> tuple | None:

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from numpy_gpt import CheckpointError, GPTError
-from numpy_gpt.files import locked, map_file, read_bytes, read_json, replacing
+from numpy_gpt.files import locked, map_file, read_bytes, read_json, read_settled, replacing
 
 
 def test_a_mapped_file_can_be_written_to_and_stays_as_it_is(tmp_path):
@@ -31,6 +31,19 @@ def test_what_is_no_file_is_not_opened(tmp_path):
                 match=r"is a directory or a device|can't be read: (No such file|File name too|(stat: )?embedded null)",
             ):
                 read(tmp_path / name)
+
+
+def test_what_is_replaced_whenever_it_is_read_gets_a_sentence(tmp_path):
+    file = tmp_path / "file"
+
+    def read():
+        file.write_bytes(file.read_bytes() + b"x")
+        return file.stat().st_size
+
+    file.touch()
+    with pytest.raises(CheckpointError, match=r"was saved to each of the 1,000 times that it was read"):
+        read_settled(tmp_path, read, lambda: [file])
+    assert read_settled(tmp_path, lambda: file.stat().st_size, lambda: [file]) == 1000
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path):

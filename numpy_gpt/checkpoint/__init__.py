@@ -77,7 +77,8 @@ def read_layout(path: Path, n_head: int | None) -> Contents:
         )
     if any(os.path.isfile(path / name) for name in ("checkpoint", "model.ckpt.index")):
         return openai.read(path)
-    weights = (f"{huggingface.STAGE}/{huggingface.FILE}", huggingface.FILE, huggingface.SHARDS)  # as they come to be
+    # in the order in which a save makes them
+    weights = (f"{huggingface.STAGE}/{huggingface.FILE}", huggingface.FILE, huggingface.SHARDS)
     if any(os.path.isfile(path / name) for name in weights):
         return huggingface.read(path, n_head)
     raise CheckpointError(f"{path} has no checkpoint: neither model.ckpt.index nor model.safetensors is there.")

@@ -41,7 +41,7 @@ TABLE = """
 PREFIX = "transformer."
 MASKS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")  # what older versions of transformers stored beside the weights
 FILE = "model.safetensors"
-STAGE = ".saving"
+STAGE = ".saving.huggingface"  # OpenAI's layout has another, and neither takes the other's for its own
 SHARDS = "model.safetensors.index.json"
 HPARAMS = "numpy_gpt.hparams"  # where the metadata has our config
 WORDS = {size: size for size in SIZES} | {"n_vocab": "vocab_size", "n_ctx": "n_positions"}
@@ -61,7 +61,7 @@ def read(path: Path, n_head: int | None) -> Contents:
     if os.path.isfile(path):
         metadata, found = safetensors.read(path)
         return contents(path, path.parent, metadata, found, n_head)
-    return read_settled(lambda: read_directory(home(path), n_head), lambda: files(path))
+    return read_settled(path, lambda: read_directory(home(path), n_head), lambda: files(path))
 
 
 def home(directory: Path) -> Path:
@@ -70,8 +70,9 @@ def home(directory: Path) -> Path:
 
 
 def files(directory: Path) -> list[Path]:
-    """The directory, which changes with every name in it, and what is read"""
-    return [directory, *home(directory).glob("*")]
+    """What is read, in both places: what is in the stage is put in the other place before it goes"""
+    names = ("config.json", *HUGGING_FACE, FILE, SHARDS)
+    return [place / name for place in (directory, directory / STAGE) for name in names]
 
 
 def read_directory(directory: Path, n_head: int | None) -> Contents:

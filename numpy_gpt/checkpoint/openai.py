@@ -48,14 +48,14 @@ Writers = Mapping[str, Callable[[BinaryIO], object]]
 
 def read(directory: Path) -> Contents:
     """The old checkpoint or the new one, while another process saves"""
-    return read_settled(lambda: read_once(directory), lambda: files(directory))
+    return read_settled(directory, lambda: read_once(directory), lambda: files(directory))
 
 
 def files(directory: Path) -> list[Path]:
-    """`checkpoint`, which is another file before and after any other is replaced, and what it says is read"""
+    """`checkpoint`, which is replaced before any other is and after, and what it says is read"""
     prefix = find_prefix(directory)
-    beside = [prefix.parent / name for name in ("hparams.json", *OPENAI)]
-    return [directory / "checkpoint", *beside, *prefix.parent.glob(f"{prefix.name}.*")]
+    names = ("hparams.json", *OPENAI, f"{prefix.name}.index", f"{prefix.name}.{bundle.data_file(0, 1)}")
+    return [directory / "checkpoint", *(prefix.parent / name for name in names)]
 
 
 def read_once(directory: Path) -> Contents:
