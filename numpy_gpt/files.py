@@ -127,15 +127,15 @@ def put_in_place(stage: Path, directory: Path, names: Iterable[str]) -> None:
         link.unlink(missing_ok=True)  # it stays where both were the same file already
 
 
-def read_settled(directory: Path, read: Callable[[], Any], files: Callable[[], Iterable[Path]]) -> Any:
+def read_settled(directory: Path, read: Callable[[Path], Any], files: Callable[[Path], Iterable[Path]]) -> Any:
     """What read gives, once none of these files became another one meanwhile: somebody may be saving"""
     for _ in range(1000):
-        before, result, error = [identity(file) for file in files()], None, None
+        before, result, error = [identity(file) for file in files(directory)], None, None
         try:
-            result = read()
+            result = read(directory)
         except CheckpointError as e:
             error = e
-        if [identity(file) for file in files()] == before:
+        if [identity(file) for file in files(directory)] == before:
             break
     else:
         raise CheckpointError(f"{directory} was saved to each of the 1,000 times that it was read: try again later.")

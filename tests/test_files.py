@@ -36,14 +36,14 @@ def test_what_is_no_file_is_not_opened(tmp_path):
 def test_what_is_replaced_whenever_it_is_read_gets_a_sentence(tmp_path):
     file = tmp_path / "file"
 
-    def read():
+    def read(_):
         file.write_bytes(file.read_bytes() + b"x")
         return file.stat().st_size
 
     file.touch()
     with pytest.raises(CheckpointError, match=r"was saved to each of the 1,000 times that it was read"):
-        read_settled(tmp_path, read, lambda: [file])
-    assert read_settled(tmp_path, lambda: file.stat().st_size, lambda: [file]) == 1000
+        read_settled(tmp_path, read, lambda _: [file])
+    assert read_settled(tmp_path, lambda _: file.stat().st_size, lambda _: [file]) == 1000
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path):

@@ -77,7 +77,7 @@ def read_layout(path: Path, n_head: int | None) -> Contents:
         )
     if any(os.path.isfile(path / name) for name in ("checkpoint", "model.ckpt.index")):
         return openai.read(path)
-    # in the order in which a save makes them
+    # the stage first: if it isn't there any more, the file is
     weights = (f"{huggingface.STAGE}/{huggingface.FILE}", huggingface.FILE, huggingface.SHARDS)
     if any(os.path.isfile(path / name) for name in weights):
         return huggingface.read(path, n_head)

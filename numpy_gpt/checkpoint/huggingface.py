@@ -61,7 +61,7 @@ def read(path: Path, n_head: int | None) -> Contents:
     if os.path.isfile(path):
         metadata, found = safetensors.read(path)
         return contents(path, path.parent, metadata, found, n_head)
-    return read_settled(path, lambda: read_directory(home(path), n_head), lambda: files(path))
+    return read_settled(path, lambda directory: read_directory(home(directory), n_head), files)
 
 
 def home(directory: Path) -> Path:

@@ -48,7 +48,7 @@ Writers = Mapping[str, Callable[[BinaryIO], object]]
 
 def read(directory: Path) -> Contents:
     """The old checkpoint or the new one, while another process saves"""
-    return read_settled(directory, lambda: read_once(directory), lambda: files(directory))
+    return read_settled(directory, read_once, files)
 
 
 def files(directory: Path) -> list[Path]:
