@@ -112,11 +112,10 @@ def filling(stage: Path) -> Iterator[None]:
 
 
 def put_in_place(stage: Path, directory: Path, names: Iterable[str]) -> None:
-    """Of these names the files that stage has, and no others; it keeps them, so that one of the two is always whole"""
+    """Replace the files of these names that stage has; stage keeps them, so that one of the two is always whole"""
     for name in names:
         place, link = directory / name, directory / f".{name}.part"
         if not (stage / name).exists():
-            place.unlink(missing_ok=True)
             continue
         link.unlink(missing_ok=True)
         try:
@@ -176,12 +175,15 @@ def locked(place: Path, wait=lambda: None) -> Iterator[None]:
         os.close(descriptor)
 
 
+LOCK = ".lock"  # in a training run's directory; the run holds it to its end
+
+
 @contextmanager
 def alone(directory: Path) -> Iterator[None]:
-    """No other run writes there meanwhile"""
+    """Hold a training run's lock; raise if another process holds it"""
 
     def refuse() -> None:
         raise GPTError(f"another run is writing to {directory}: wait for its end, or choose another place.") from None
 
-    with locked(directory / ".lock", refuse):
+    with locked(directory / LOCK, refuse):
         yield

@@ -29,9 +29,17 @@ SIGNS = {byte: chr(byte if byte in PRINTABLE else 256 + i - len(PRINTABLE)) for 
 BYTE_OF = {sign: byte for byte, sign in SIGNS.items()}  # both files write a byte as a character that can be seen
 
 
-def load(directory: str | Path) -> "Tokenizer | None":
-    """of a directory that has the two files; in Hugging Face's layout one alone may be of another kind of tokenizer"""
-    for names in (OPENAI, HUGGING_FACE):
+def load(directory: str | Path, layouts: Iterable[tuple[str, str]] = (OPENAI, HUGGING_FACE)) -> "Tokenizer | None":
+    """Return the tokenizer of a directory, or None if the directory has no vocabulary
+
+    The first layout whose two files are there is read. One file alone raises CheckpointError in OpenAI's layout; in
+    Hugging Face's it is ignored, since it may belong to another kind of tokenizer.
+    """
+    if not isinstance(directory, str | os.PathLike):
+        raise GPTError(f"directory is {directory!r}: it must be a path.")
+    if not os.path.isdir(directory):
+        raise CheckpointError(f"{directory} is no directory: give the one that has {' and '.join(OPENAI)}.")
+    for names in layouts:
         paths = [Path(directory, name) for name in names]
         there = [os.path.exists(path) for path in paths]
         if all(there) or (any(there) and names == OPENAI):

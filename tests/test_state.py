@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from numpy_gpt import CheckpointError, GPTError, adamw, load, named, save, state
 from numpy_gpt.checkpoint import openai
+from numpy_gpt.files import alone
 from parity.inputs import TINY, random_model
 
 ABOUT = {"settings": {"lr": 0.001}, "text": ["a", "b"]}
@@ -101,12 +103,32 @@ def test_a_full_disk_leaves_the_old_state(tmp_path, monkeypatch):
     assert_same(state.load(tmp_path), old)
 
 
-def test_a_model_that_is_saved_alone_takes_the_run_away(tmp_path):
+PLACES = [("", "openai"), ("", "huggingface"), ("model.safetensors", None), ("moments.safetensors", None), ("m.bin", None)]
+
+
+@pytest.mark.parametrize(("place", "format"), PLACES)
+def test_save_into_a_training_runs_directory_is_refused(place, format, tmp_path):
     state.save(tmp_path, random_state())
-    save(random_model(TINY, seed=5), tmp_path)
-    assert not (tmp_path / "moments.safetensors").exists()
-    with pytest.raises(CheckpointError, match=r"training.json can't be read: No such file"):
-        state.load(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(GPTError, match="is a training run's directory, .* choose another directory"):
+        save(random_model(TINY, seed=5), tmp_path / place, format)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_save_into_a_run_whose_first_save_was_killed_is_refused(tmp_path):
+    state.save(tmp_path / "run", random_state())
+    (tmp_path / "run").rename(tmp_path / ".saving")  # where state.save leaves a checkpoint that it has just completed
+    with pytest.raises(GPTError, match="is a training run's directory"):
+        save(random_model(TINY, seed=5), tmp_path)
+    assert (tmp_path / ".saving" / "moments.safetensors").exists()
+
+
+def test_save_into_a_directory_that_a_run_has_locked_is_refused(tmp_path):
+    with alone(tmp_path), pytest.raises(GPTError, match="another run is writing to"):
+        save(random_model(TINY), tmp_path)
+    assert os.listdir(tmp_path) == [".lock"]
+    save(random_model(TINY), tmp_path)  # the run has ended without a checkpoint
+    assert load(tmp_path).config == TINY
 
 
 def test_what_does_not_fit_together_is_named(tmp_path):

@@ -12,6 +12,7 @@ from ..checks import check_model
 from ..errors import CheckpointError, GPTError
 from ..params import Model, grow, named
 from . import huggingface, llmc, openai
+from .destination import check_directory_name, outside_training_runs, tokenizer_to_write
 from .stored import Contents, floats
 
 STORYTELLER = Path(__file__).parent.parent / "storyteller"  # ships with the package
@@ -85,11 +86,12 @@ def read_layout(path: Path, n_head: int | None) -> Contents:
 
 
 def save(m: Model, path: str | Path, format: str | None = None, dtype: Any = None) -> None:
-    """
-    To OpenAI's layout, or to a file if path ends in .safetensors or .bin; a format of WRITERS says otherwise.
+    """Write a model to a directory in OpenAI's layout, or to a file if path ends in .safetensors or .bin
 
-    Weights are written as they are, or as float16, float32 or float64 if dtype says so. What was at path is replaced
-    when all is written, and not before.
+    format, one of WRITERS, chooses another layout. Weights are written as they are, or as float16, float32 or float64
+    if dtype is given. An older checkpoint at path is replaced when the new one is complete. A directory's vocabulary
+    stays if the model has no tokenizer. A file holds no tokenizer, and .bin holds no dropout rate. The directory of a
+    training run is refused.
     """
     if not isinstance(m, Model) or not isinstance(path, str | os.PathLike) or not os.fspath(path):
         raise GPTError(f"save takes a Model and a path, and not {type(m).__name__} and {path!r}.")
@@ -102,9 +104,14 @@ def save(m: Model, path: str | Path, format: str | None = None, dtype: Any = Non
     if (path.suffix == ".bin") != format.startswith("llmc") or (path.suffix, format) == (".safetensors", "openai"):
         raise GPTError(f"{path} is no name for {format}: llm.c's files end in .bin, and no directory in .safetensors.")
     getattr(m.tokenizer, "vocabulary", None)  # what can't be read isn't written
+    single = path.suffix in SUFFIXES
+    if not single:
+        check_directory_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        WRITERS[format](path, m.config, dict(named(m.params)), dtype, m.tokenizer)
+        with outside_training_runs(path.parent if single else path):
+            tokenizer = None if single else tokenizer_to_write(path, format, m.config, m.tokenizer)
+            WRITERS[format](path, m.config, dict(named(m.params)), dtype, tokenizer)
     except OSError as e:
         raise GPTError(f"{path} can't be written: {e.strerror}; a checkpoint that was there is still whole.") from None
 

@@ -14,7 +14,7 @@ import numpy as np
 from ..config import SIZES, Config
 from ..errors import CheckpointError, GPTError
 from ..files import filling, locked, make_directory, parse_json, put_in_place, read_json, read_settled, replacing
-from ..tokenizer import HUGGING_FACE
+from ..tokenizer import HUGGING_FACE, OPENAI
 from ..tokenizer import load as load_tokenizer
 from . import safetensors
 from .stored import Contents, Stored, config_from, expand, fit, hparams
@@ -96,7 +96,8 @@ def contents(
     else:
         config = infer_config(path, tensors, n_head)
     config, tensors = settle_head(config, tensors)
-    return Contents("Hugging Face", config, fit(path, TABLE, config, tensors), load_tokenizer(directory))
+    tokenizer = load_tokenizer(directory, (HUGGING_FACE, OPENAI))
+    return Contents("Hugging Face", config, fit(path, TABLE, config, tensors), tokenizer)
 
 
 def read_shards(directory: Path) -> dict[str, Stored]:
