@@ -3,11 +3,12 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from numpy_gpt import RELEASED, GPTError, download, load, save
+from numpy_gpt import RELEASED, CheckpointError, GPTError, download, load, save
 from numpy_gpt.download import DATA
 from parity.inputs import TINY, random_model
 
@@ -85,7 +86,32 @@ def test_the_storyteller_is_found_from_anywhere(tmp_path, monkeypatch):
     assert m.tokenizer.n_vocab == m.config.n_vocab
 
 
-def test_a_directory_of_that_name_comes_first(tmp_path, monkeypatch):
+def test_a_checkpoint_of_that_name_in_the_working_directory_comes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save(random_model(TINY), "storyteller")
     assert load("storyteller").config == TINY
+    save(random_model(TINY), "124M", "huggingface")
+    assert load("124M").config == TINY
+
+
+@pytest.mark.parametrize("shadow", ["file", "directory"])
+def test_other_files_of_a_models_name_do_not_shadow_it(shadow, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GPT2_MODELS", str(tmp_path / "models"))
+    save(random_model(TINY), "models/gpt2", "huggingface")  # where download.find looks for the 124M
+    for name in ("storyteller", "124M", "gpt2"):
+        Path(name).mkdir() if shadow == "directory" else Path(name).write_text("notes")
+    assert load("storyteller").tokenizer is not None
+    assert load("124M").config == load("gpt2").config == TINY
+    with pytest.raises(CheckpointError, match="storyteller"):
+        load("./storyteller")
+
+
+@pytest.mark.parametrize("name", ["other", "./124M", "models/storyteller"])
+def test_a_path_that_is_no_models_name_is_read_as_a_path(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path(name).mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="has no checkpoint"):
+        load(name)
+    save(random_model(TINY), name)
+    assert load(name).config == TINY

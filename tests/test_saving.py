@@ -27,6 +27,21 @@ def test_a_model_can_be_saved_over_the_file_it_is_mapped_from(tmp_path):
         np.testing.assert_array_equal(again.params.ln_f.g, m.params.ln_f.g)
 
 
+@pytest.mark.parametrize("format", [None, "openai", "huggingface"])
+@pytest.mark.parametrize("name", ["m.pt", "m.PTH", "m.ckpt", "m.npz", "m.gguf", "m.json", "m.BIN", "m.Safetensors"])
+def test_save_to_a_directory_with_the_suffix_of_a_file_is_refused(name, format, tmp_path):
+    with pytest.raises(GPTError, match=f"{name} can't be a checkpoint's directory because .* is a file's suffix"):
+        save(random_model(TINY), tmp_path / name, format)
+    assert not any(tmp_path.iterdir())
+
+
+def test_save_to_a_directory_with_a_dot_in_its_name(tmp_path):
+    (tmp_path / "old.pt").mkdir()
+    for name in ("gpt2-v1.0", "model.v2", ".hidden", "old.pt"):
+        save(random_model(TINY), tmp_path / name)
+        assert load(tmp_path / name).config == TINY
+
+
 def test_other_files_of_the_directory_are_left_alone(tmp_path):
     (tmp_path / "log.jsonl").write_text("{}")
     save(init(TINY), tmp_path)

@@ -42,17 +42,22 @@ def load(source: str | Path, dtype: Any = None, n_head: int | None = None) -> Mo
 
 
 def find(source: str | os.PathLike) -> Path:
-    """A path, the storyteller's, or where a released model is, which is downloaded if it is nowhere"""
+    """Return the path of a checkpoint; a released model is downloaded if it is on no disk
+
+    A model's name, such as storyteller or 124M, means that model unless the working directory has a checkpoint of that
+    name. Other files and directories of that name need ./ before it.
+    """
+    from .. import download  # here, since it imports this package
+
     if not isinstance(source, str | os.PathLike):
         raise GPTError(f"source is {source!r}: it must be a path, or the name of a released model.")
     source = os.fspath(source)
-    if os.path.exists(source):  # False for names that can't be
+    is_name = source == STORYTELLER.name or source in download.NAMES
+    if layout(Path(source)) or (os.path.exists(source) and not is_name):  # False for names that can't be
         return Path(source)
     if source == STORYTELLER.name:
         return STORYTELLER
-    from .. import download  # here, since it imports this package
-
-    if source in download.NAMES:
+    if is_name:
         return download.find(source) or download.download(source)
     raise CheckpointError(
         f"{source} is no file or directory here, nor a model's name: storyteller, {', '.join(download.NAMES)}."
@@ -66,8 +71,16 @@ def read(path: Path, n_head: int | None = None) -> Contents:
     return contents
 
 
+def layout(directory: Path) -> str | None:
+    """Return the layout in which load reads a directory, or None if it has no checkpoint; of two, OpenAI's counts"""
+    if any(os.path.isfile(directory / name) for name in ("checkpoint", "model.ckpt.index")):
+        return "openai"
+    # the stage first: if it isn't there any more, the file is
+    weights = (f"{huggingface.STAGE}/{huggingface.FILE}", huggingface.FILE, huggingface.SHARDS)
+    return "huggingface" if any(os.path.isfile(directory / name) for name in weights) else None
+
+
 def read_layout(path: Path, n_head: int | None) -> Contents:
-    """Where a directory has both layouts, OpenAI's counts"""
     if os.path.isfile(path):
         if path.suffix == ".safetensors":
             return huggingface.read(path, n_head)
@@ -76,12 +89,9 @@ def read_layout(path: Path, n_head: int | None) -> Contents:
         raise CheckpointError(
             f"{path} is no .safetensors or .bin file: if it is of OpenAI's layout, give its directory."
         )
-    if any(os.path.isfile(path / name) for name in ("checkpoint", "model.ckpt.index")):
-        return openai.read(path)
-    # the stage first: if it isn't there any more, the file is
-    weights = (f"{huggingface.STAGE}/{huggingface.FILE}", huggingface.FILE, huggingface.SHARDS)
-    if any(os.path.isfile(path / name) for name in weights):
-        return huggingface.read(path, n_head)
+    found = layout(path)
+    if found:
+        return openai.read(path) if found == "openai" else huggingface.read(path, n_head)
     raise CheckpointError(f"{path} has no checkpoint: neither model.ckpt.index nor model.safetensors is there.")
 
 
