@@ -55,6 +55,20 @@ def check_model(m, dtypes=(np.float32, np.float64)):
             raise GPTError(f"parameter {name} has the dtype {a.dtype} and wte {p.wte.dtype}: use one for all.")
 
 
+def check_tokenizer(tokenizer, config, source, error=GPTError):
+    """Raise unless there is a tokenizer and the model of source has an embedding for each of its tokens"""
+    if tokenizer is None:
+        raise GPTError(
+            f"{source} has no tokenizer: put the vocabulary that this model was trained with beside its weights, as "
+            "encoder.json and vocab.bpe or as vocab.json and merges.txt."
+        )
+    if tokenizer.n_vocab > config.n_vocab:
+        raise error(
+            f"{source} has the vocabulary of another model: {tokenizer.encoder} has {tokenizer.n_vocab} tokens and the "
+            f"model's n_vocab is {config.n_vocab}; put the files that this model was trained with in its place."
+        )
+
+
 def check_unused(blocks):
     if not blocks:
         raise GPTError("what gpt2 saved has served a backward, and serves one: run gpt2 again.")

@@ -8,6 +8,7 @@ from typing import Any
 from tqdm import tqdm
 
 from . import checkpoint, data, memory
+from .checks import check_tokenizer
 from .command import parse, run
 from .errors import GPTError
 from .measure import lengths, measure, told
@@ -39,12 +40,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="an object: loss, perplexity, bits_per_byte, tokens, model")
     args = parse(parser, sys.argv[1:])
     m = checkpoint.load(args.model)
-    if m.tokenizer is None:
-        raise GPTError(f"{args.model} has no tokenizer: put OpenAI's encoder.json and vocab.bpe beside it.")
-    if m.tokenizer.n_vocab > m.config.n_vocab:
-        raise GPTError(
-            f"{args.model} has {m.config.n_vocab} tokens, and its tokenizer {m.tokenizer.n_vocab}: get it again."
-        )
+    check_tokenizer(m.tokenizer, m.config, args.model)
     measured = perplexity(m, args.file)
     if args.json:
         print(json.dumps({**measured, "model": args.model}))

@@ -10,6 +10,7 @@ from typing import Any
 
 from . import checkpoint, command, decode, memory
 from .batch import Draw
+from .checks import check_tokenizer
 from .command import run, tell
 from .errors import GPTError
 from .params import Model
@@ -42,6 +43,7 @@ def main(
     started = time.perf_counter()
     m = load(args)
     load_s = time.perf_counter() - started
+    check_tokenizer(m.tokenizer, m.config, args.model)
     ids = to_ids(prompt, m.tokenizer, args.model)
     if len(ids) > m.config.n_ctx:
         tell(f"generate: the prompt has {len(ids)} tokens and the model sees {m.config.n_ctx}: only the last are read.")
@@ -120,9 +122,7 @@ def read_prompt(args: argparse.Namespace) -> str:
     return text.removeprefix("\ufeff").removesuffix("\r\n" if text.endswith("\r\n") else "\n")
 
 
-def to_ids(prompt: str, tokenizer: Tokenizer | None, model: str) -> list[int]:
-    if tokenizer is None:
-        raise GPTError(f"{model} has no tokenizer: put OpenAI's encoder.json and vocab.bpe into its directory.")
+def to_ids(prompt: str, tokenizer: Tokenizer, model: str) -> list[int]:
     if prompt:
         return tokenizer.encode(prompt)
     if tokenizer.eot is None:

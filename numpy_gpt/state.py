@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .adamw import Moments
-from .checkpoint import openai, safetensors
+from .checkpoint import openai, safetensors, verify
 from .checkpoint.stored import floats
 from .checks import check_model
 from .config import Config
@@ -20,7 +20,7 @@ from .files import read_json
 from .params import Model, grow, named
 
 STANDING, MOMENTS = openai.TRAINING
-AGAIN = "begin a new run, with --init-from if the weights are to be used"
+AGAIN = "restore the directory from a copy, or begin a new run"
 
 
 class State(NamedTuple):
@@ -36,9 +36,11 @@ def save(directory: Path, state: State) -> None:
     check_model(m)
     dtype = m.params.wte.dtype
     standing = json.dumps({"step": step, **about}, indent=2).encode() + b"\n"
+    tensors = dict(named(moments))
+    metadata = {"step": str(step), safetensors.CHECKSUMS: safetensors.checksums(tensors, dtype)}
     training: openai.Writers = {
         STANDING: lambda f: f.write(standing),
-        MOMENTS: lambda f: safetensors.write(f, dict(named(moments)), dtype, {"step": str(step)}),
+        MOMENTS: lambda f: safetensors.write(f, tensors, dtype, metadata),
     }
     try:
         openai.write(directory, m.config, dict(named(m.params)), dtype, m.tokenizer, training)
@@ -47,13 +49,14 @@ def save(directory: Path, state: State) -> None:
 
 
 def load(directory: Path) -> State:
-    """In memory of its own: nothing is mapped, since training writes to all of it"""
+    """Read a run, compare all of it with its checksums, and copy it, since training writes to it"""
     contents = openai.read(directory)
     home = openai.find_prefix(directory).parent
     about = read_json(home / STANDING)
     step = about.pop("step", None)
     if type(step) is not int or step < 0 or not isinstance(about.get("settings"), dict) or "text" not in about:
         raise CheckpointError(f"{home / STANDING} doesn't say which step of which run it is: {AGAIN}.")
+    verify.check_intact(directory, contents.tensors, verify.check(contents.tensors), AGAIN)
     dtype = contents.tensors["wte"].dtype
     params = grow(contents.config, lambda name, *_: np.array(floats(contents.tensors[name], dtype)))
     moments = read_moments(home / MOMENTS, contents.config, dtype, step)
@@ -64,6 +67,7 @@ def read_moments(path: Path, config: Config, dtype: str, step: int) -> Moments:
     metadata, found = safetensors.read(path)
     if metadata.get("step") != str(step):
         raise CheckpointError(f"{path} is of step {metadata.get('step')}, and {STANDING} of step {step}: {AGAIN}.")
+    verify.check_intact(path, found, verify.check(found), AGAIN)
 
     def leaf(name, shape):
         stored = found.get(name)

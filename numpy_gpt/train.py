@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from . import adamw, bpe, checkpoint, data, memory, options, state, tokenizer
+from .checkpoint import verify
+from .checks import check_tokenizer
 from .command import parse, run, tell
 from .config import Config
 from .errors import CheckpointError, GPTError
@@ -96,14 +98,17 @@ def find(out: Path, resume: bool) -> State | None:
     found = state.load(out)
     if found.m.tokenizer is None:
         raise CheckpointError(f"{out} has lost encoder.json and vocab.bpe: get them back to resume.")
+    check_tokenizer(found.m.tokenizer, found.m.config, out)
     return found
 
 
 def begin(s: Settings) -> State:
     if s.init_from:
-        m = checkpoint.load(s.init_from)
-        if m.tokenizer is None:
-            raise GPTError(f"{s.init_from} has no tokenizer: put OpenAI's encoder.json and vocab.bpe beside it.")
+        path = checkpoint.find(s.init_from)
+        contents = checkpoint.read(path)
+        check_tokenizer(contents.tokenizer, contents.config, s.init_from)
+        verify.check_checksums(path, contents.tensors)
+        m = checkpoint.to_model(contents)
         m = Model(replace(m.config, dropout=s.dropout), tree_map(np.array, m.params), m.tokenizer)
     else:
         words = vocabulary(s.tokenizer or "", s.data)
@@ -130,13 +135,9 @@ def vocabulary(source: str, files: Sequence[str]) -> Tokenizer:
 
 
 def check_fit(s: Settings, m: Model) -> None:
-    """What another model brings with it"""
+    """Raise if the context is longer than the one of the model that the run starts from"""
     if s.context > m.config.n_ctx:
         raise GPTError(f"--context is {s.context}, and {s.init_from} sees {m.config.n_ctx} tokens: make it smaller.")
-    if m.tokenizer.n_vocab > m.config.n_vocab:
-        raise GPTError(
-            f"{s.init_from} has {m.config.n_vocab} tokens, and its tokenizer {m.tokenizer.n_vocab}: get it again."
-        )
 
 
 def read(s: Settings, words: Tokenizer, names: Sequence[str]) -> data.Split:

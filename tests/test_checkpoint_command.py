@@ -1,6 +1,7 @@
 """Does python -m numpy_gpt.checkpoint say what is so, and end with the status that a script can go by?"""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,12 +9,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from numpy_gpt import RELEASED, init, load, named, save
+from numpy_gpt import RELEASED, adamw, bpe, init, load, named, save, state
 from numpy_gpt.checkpoint import bundle, openai, verify
 from numpy_gpt.checkpoint.stored import Contents, Stored, expand
 from parity.inputs import TINY, random_model
 
 DATA = "model.ckpt.data-00000-of-00001"
+
+
+def flip_bit(file, at):
+    content = bytearray(file.read_bytes())
+    content[at] ^= 16
+    file.write_bytes(content)
+
+
+def random_state():
+    m, *moments = (random_model(TINY, seed=seed) for seed in range(3))
+    return state.State(m, adamw.Moments(*(moment.params for moment in moments)), 7, {"settings": {}, "text": []})
 
 
 def command(*arguments, status=0):
@@ -132,6 +144,67 @@ def test_convert_takes_a_model_through_all_formats(tmp_path):
     assert (places[4].stat().st_size, places[2].stat().st_size) == (241_408, 241_408 + 4 * 67 * 48)
     np.testing.assert_array_equal(load(places[4]).params.wte, load(places[0]).params.wte)
     np.testing.assert_array_equal(load(places[5]).params.wte, load(places[0]).params.wte.astype(np.float16))
+
+
+def test_convert_onto_a_training_runs_directory_is_refused(tmp_path):
+    run = tmp_path / "run"
+    state.save(run, random_state())
+    before = {path: path.read_bytes() for path in run.iterdir()}
+    for destination in (run, run / "m.safetensors", run / "m.bin"):
+        assert "choose another directory" in command("convert", run, destination, status=1)
+    assert {path: path.read_bytes() for path in run.iterdir()} == before
+    command("convert", run, tmp_path / "model")
+    np.testing.assert_array_equal(load(tmp_path / "model").params.wte, load(run).params.wte)
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".safetensors"])
+def test_convert_to_a_file_and_back_keeps_the_tokenizer(suffix, tmp_path):
+    m = load("storyteller")
+    save(m, tmp_path / "w1")
+    file = tmp_path / f"w1{suffix}"
+    for _ in range(2):
+        command("convert", tmp_path / "w1", file)
+        assert load(file).tokenizer.files == m.tokenizer.files
+    assert (tmp_path / "encoder.json").read_bytes() == m.tokenizer.files[0]
+    for destination in (tmp_path / "w1", tmp_path / "w2"):
+        command("convert", file, destination)
+        assert load(destination).tokenizer.files == m.tokenizer.files
+
+
+def test_convert_to_a_file_beside_another_vocabulary_is_refused(tmp_path):
+    bpe.write(tmp_path, bpe.train(["the cat and the hat"], 262))
+    before = sorted(os.listdir(tmp_path))
+    expected = f"{tmp_path}/st.bin can't be written beside {tmp_path}/encoder.json, another model's vocabulary"
+    assert expected in command("convert", "storyteller", tmp_path / "st.bin", status=1)
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_convert_of_a_corrupt_checkpoint_is_refused(tmp_path):
+    save(random_model(TINY), tmp_path / "a")
+    flip_bit(tmp_path / "a" / DATA, 1000)
+    for destination in ("b", "b.bin"):
+        assert "is corrupt: its checksum is" in command("convert", tmp_path / "a", tmp_path / destination, status=3)
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_convert_to_bin_reports_that_dropout_is_left_out(tmp_path):
+    save(random_model(replace(TINY, dropout=0.25)), tmp_path / "a")
+    line = [sys.executable, "-m", "numpy_gpt.checkpoint", "convert", tmp_path / "a", tmp_path / "a.bin"]
+    run = subprocess.run(line, capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (0, f"{tmp_path}/a.bin\n")
+    assert run.stderr == f"checkpoint: {tmp_path}/a.bin has no place for the dropout rate 0.25: it was left out.\n"
+
+
+def test_verify_refuses_a_tokenizer_that_is_larger_than_n_vocab(tmp_path):
+    save(random_model(TINY)._replace(tokenizer=load("storyteller").tokenizer), tmp_path)
+    assert "has the vocabulary of another model" in command("verify", tmp_path, status=3)
+
+
+def test_verify_checks_the_moments_of_a_training_run(tmp_path):
+    state.save(tmp_path, random_state())
+    assert command("verify", tmp_path).splitlines()[-1] == "56 moments of a training run, each matches its checksum"
+    flip_bit(tmp_path / "moments.safetensors", -1)
+    assert "moments.safetensors: the tensor v.ln_f.b is corrupt" in command("verify", tmp_path, status=3)
 
 
 def test_mistakes_get_a_sentence_and_a_status(tmp_path):

@@ -80,7 +80,8 @@ def test_another_model_by_its_path(text):
     assert measured(text, "--model", "story")["loss"] == measured(text)["loss"]
     assert evaluate(text, "--model", "tiny.safetensors")[::2] == (
         1,
-        "evaluate: tiny.safetensors has no tokenizer: put OpenAI's encoder.json and vocab.bpe beside it.\n",
+        "evaluate: tiny.safetensors has no tokenizer: put the vocabulary that this model was trained with beside its "
+        "weights, as encoder.json and vocab.bpe or as vocab.json and merges.txt.\n",
     )
 
 
@@ -100,11 +101,12 @@ def test_a_mistake_gets_a_sentence(contents, sentence, text):
     assert evaluate("nosuch.txt" if contents is None else "there.txt") == (1, "", f"evaluate: {sentence}\n")
 
 
-def test_a_tokenizer_that_has_more_than_the_model_gets_a_sentence(text):
+def test_evaluate_refuses_a_tokenizer_that_is_larger_than_n_vocab(text):
     save(random_model(TINY)._replace(tokenizer=M.tokenizer), "tiny")
     assert evaluate(text, "--model", "tiny")[::2] == (
         1,
-        f"evaluate: tiny has 61 tokens, and its tokenizer {M.config.n_vocab}: get it again.\n",
+        f"evaluate: tiny has the vocabulary of another model: tiny/encoder.json has {M.config.n_vocab} tokens and the "
+        "model's n_vocab is 61; put the files that this model was trained with in its place.\n",
     )
 
 

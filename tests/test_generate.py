@@ -161,12 +161,15 @@ def test_nothing_is_asked_for():
         (["--num-samples", "1000000000000"], 2, "it must be from 1 to 4096"),
         (["-f", "x"], 2, "there is a prompt and a file"),
         (["--model", "nosuch"], 3, "nosuch is no file or directory here, nor a model's name: storyteller, 124M"),
-        (["--model", "bare.safetensors"], 1, "bare.safetensors has no tokenizer"),
+        (["--model", "bare.safetensors"], 1, "put the vocabulary that this model was trained with beside its weights"),
+        (["--model", "other"], 1, "other has the vocabulary of another model: other/encoder.json has 4096 tokens and"),
     ],
 )
 def test_a_mistake_gets_a_sentence(args, status, sentence, tmp_path):
     if "bare.safetensors" in args:
         save(random_model(TINY), tmp_path / "bare.safetensors")
+    if "other" in args:
+        save(random_model(TINY)._replace(tokenizer=checkpoint.load("storyteller").tokenizer), tmp_path / "other")
     found = generate("Once", *args, cwd=tmp_path)
     assert found[:2] == (status, "")
     assert sentence in found[2].splitlines()[-1]

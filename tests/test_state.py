@@ -103,14 +103,15 @@ def test_a_full_disk_leaves_the_old_state(tmp_path, monkeypatch):
     assert_same(state.load(tmp_path), old)
 
 
-PLACES = [("", "openai"), ("", "huggingface"), ("model.safetensors", None), ("moments.safetensors", None), ("m.bin", None)]
+FILES = ("model.safetensors", "moments.safetensors", "m.bin")
+PLACES = [("", "openai"), ("", "huggingface"), *((file, None) for file in FILES)]
 
 
 @pytest.mark.parametrize(("place", "format"), PLACES)
 def test_save_into_a_training_runs_directory_is_refused(place, format, tmp_path):
     state.save(tmp_path, random_state())
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(GPTError, match="is a training run's directory, .* choose another directory"):
+    with pytest.raises(GPTError, match=r"is a training run's directory, .* choose another directory"):
         save(random_model(TINY, seed=5), tmp_path / place, format)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 

@@ -32,7 +32,10 @@ def load(source: str | Path, dtype: Any = None, n_head: int | None = None) -> Mo
     The arrays may be written to, and the file stays as it is. Half-precision weights become float32; dtype asks for
     float32 or float64. n_head is for files that don't say it.
     """
-    contents = read(find(source), n_head)
+    return to_model(read(find(source), n_head), dtype)
+
+
+def to_model(contents: Contents, dtype: Any = None) -> Model:
     stored = contents.tensors
     if dtype is None:
         dtype = "float64" if any(tensor.dtype == "float64" for tensor in stored.values()) else "float32"

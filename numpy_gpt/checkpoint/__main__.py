@@ -3,11 +3,14 @@
 import argparse
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
-from ..command import run
-from ..errors import GPTError
-from . import WRITERS, find, load, read, save, verify
+from ..checks import check_tokenizer
+from ..command import run, tell
+from ..errors import CheckpointError, GPTError
+from . import SUFFIXES, WRITERS, find, openai, read, safetensors, save, to_model, verify
+from .destination import vocabulary_beside
 from .stored import Contents
 
 EXAMPLES = """examples:
@@ -19,20 +22,19 @@ A checkpoint is a directory in OpenAI's or Hugging Face's layout, a .safetensors
 released model."""
 COMMANDS = {
     "info": "the table of tensors, and the number of parameters",
-    "verify": "read every byte: exit 0 if all is well, 3 if a tensor is broken, 1 if it looks like the 124M and isn't",
-    "convert": "write it in another format, replacing what is there",
+    "verify": "read every byte: exit 0 if all is well, 3 if a tensor or the vocabulary is broken, 1 if it looks like "
+    "the 124M and isn't",
+    "convert": "write it in another format, with its vocabulary, replacing what is there",
 }
 FIRST_NAMES = {"124M": "117M", "355M": "345M", "774M": "762M", "1558M": "1542M"}
 
 
 def main() -> int:
     args = parse()
-    if args.command == "convert":
-        save(load(args.source, n_head=args.n_head), args.destination, args.to, args.dtype)
-        print(args.destination)
-        return 0
     path = find(args.source)
     contents = read(path, args.n_head)
+    if args.command == "convert":
+        return convert(path, contents, args)
     return info(path, contents) if args.command == "info" else prove(path, contents)
 
 
@@ -54,6 +56,19 @@ def parse() -> argparse.Namespace:
     dtypes = ("float16", "float32", "float64")
     convert.add_argument("--dtype", choices=dtypes, help="default: as it is, but half precision as float32")
     return parser.parse_args()
+
+
+def convert(path: Path, contents: Contents, args: argparse.Namespace) -> int:
+    """Write the model and its tokenizer; corrupt weights are refused, since they would get valid checksums"""
+    destination, m = Path(args.destination), to_model(contents)
+    verify.check_checksums(path, contents.tensors)
+    single = destination.suffix in SUFFIXES
+    with vocabulary_beside(destination, m.tokenizer) if single else nullcontext():
+        save(m, destination, args.to, args.dtype)
+    print(destination)
+    if destination.suffix == ".bin" and m.config.dropout:
+        tell(f"checkpoint: {destination} has no place for the dropout rate {m.config.dropout}: it was left out.")
+    return 0
 
 
 def info(path: Path, contents: Contents) -> int:
@@ -97,18 +112,31 @@ def prove(path: Path, contents: Contents) -> int:
     nbytes = sum(stored.array.nbytes for stored in contents.tensors.values())
     if sys.stderr.isatty():
         print(f"{nbytes:,} bytes in {seconds:.2f} s, {nbytes / seconds / 1e6:,.0f} MB/s", file=sys.stderr)
-    verify.check_intact(path, contents, checks)
+    verify.check_intact(path, contents.tensors, checks)
     indexed = all(stored.crc is not None for stored in contents.tensors.values())
     print(f"{len(checks)} tensors, {nbytes:,} bytes, no NaN and no infinity")
     print("each matches its checksum in the index" if indexed else f"{contents.format}'s format has no checksums")
     if contents.tokenizer:
+        check_tokenizer(contents.tokenizer, contents.config, path, CheckpointError)
         print(f"a vocabulary of {contents.tokenizer.n_vocab:,} tokens")
+    prove_moments(path)
     if contents.config.released_size() == "124M":
         different = verify.first_different(contents, checks)
         if different:
             raise GPTError(f"{path} is not OpenAI's 124M: the first tensor that differs is {different}.")
         print("bit-identical to OpenAI's 124M")
     return 0
+
+
+def prove_moments(path: Path) -> None:
+    """Check Adam's moments in a training run's directory"""
+    moments = path / openai.TRAINING[1]
+    if not moments.is_file():
+        return
+    _, tensors = safetensors.read(moments)
+    verify.check_intact(moments, tensors, verify.check(tensors))
+    indexed = all(stored.crc is not None for stored in tensors.values())
+    print(f"{len(tensors)} moments of a training run, " + ("each matches its checksum" if indexed else "no checksums"))
 
 
 if __name__ == "__main__":

@@ -8,16 +8,14 @@ from typing import Any
 
 from ..config import Config
 from ..errors import GPTError
-from ..files import LOCK, alone
+from ..files import LOCK, alone, replacing
 from ..tokenizer import HUGGING_FACE, OPENAI
 from ..tokenizer import load as load_tokenizer
 from . import openai
 
 FILE_SUFFIXES = {".safetensors", ".bin"}
-FOREIGN_SUFFIXES = set(
-    ".ckpt .gguf .ggml .gz .h5 .hdf5 .index .json .msgpack .npy .npz .onnx .pb .pickle .pkl .pt .pth .tar .tgz .tflite "
-    ".toml .txt .zip".split()
-)  # of files that aren't written here
+FOREIGN_SUFFIXES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz", ".h5", ".hdf5", ".msgpack", ".pb"}
+FOREIGN_SUFFIXES |= {".onnx", ".tflite", ".gguf", ".ggml", ".index", ".json", ".toml", ".txt", ".zip", ".tar", ".gz"}
 
 
 def check_directory_name(path: Path) -> None:
@@ -25,8 +23,8 @@ def check_directory_name(path: Path) -> None:
     suffix = path.suffix.lower()
     if suffix in FOREIGN_SUFFIXES | FILE_SUFFIXES and not os.path.isdir(path):
         raise GPTError(
-            f"{path} can't be a checkpoint's directory because {path.suffix} is a file's suffix: give a directory, or a "
-            "file that ends in .safetensors or .bin."
+            f"{path} can't be a checkpoint's directory because {path.suffix} is a file's suffix: give a directory, or "
+            "a file that ends in .safetensors or .bin."
         )
 
 
@@ -45,6 +43,23 @@ def outside_training_runs(directory: Path) -> Iterator[None]:
             yield
     else:
         yield
+
+
+@contextmanager
+def vocabulary_beside(file: Path, tokenizer: Any) -> Iterator[None]:
+    """Write the tokenizer's two files beside a file that holds weights alone; raise if another vocabulary is there"""
+    directory = file.parent
+    there = load_tokenizer(directory) if tokenizer and os.path.isdir(directory) else None
+    if there and there.files != tokenizer.files:
+        raise GPTError(
+            f"{file} can't be written beside {there.encoder}, another model's vocabulary, which load would give to it: "
+            "choose another directory."
+        )
+    yield
+    if tokenizer and not there:
+        for name, content in zip(OPENAI, tokenizer.files, strict=True):
+            with replacing(directory / name) as f:
+                f.write(content)
 
 
 def tokenizer_to_write(directory: Path, format: str, config: Config, tokenizer: Any) -> Any:

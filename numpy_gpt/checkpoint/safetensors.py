@@ -6,7 +6,8 @@ The header is JSON:
 """
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -15,12 +16,15 @@ import numpy as np
 
 from ..errors import CheckpointError
 from ..files import map_file, parse_json
+from ..threads import shared
+from .crc32c import crc32c, mask
 from .stored import Stored, numpy_dtype, packed, view
 
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool"}
 DTYPES |= {f"{kind}{bits}": f"{name}{bits}" for kind, name in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)}
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 LARGEST_HEADER = 10_000_000  # 100 times that of the 1558M
+CHECKSUMS = "numpy_gpt.crc32c"  # where the metadata may have {name: masked CRC-32C in hex} as JSON
 
 
 class Entry(NamedTuple):
@@ -44,10 +48,11 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, Stored]]:
         metadata = read_metadata(header.pop("__metadata__", {}))
         entries = {name: read_entry(name, entry) for name, entry in header.items()}
         check_places(entries, len(data))
+        crcs = read_checksums(path, metadata, entries)
     except ValueError as e:
         raise CheckpointError(f"{path} is no intact safetensors file: {e}; get it again.") from None
     stored = {
-        name: Stored(name, dtype, shape, view(data, start, dtype, shape))
+        name: Stored(name, dtype, shape, view(data, start, dtype, shape), crcs.get(name))
         for name, (dtype, shape, start, _) in entries.items()
     }
     return metadata, stored
@@ -57,6 +62,19 @@ def read_metadata(metadata: Any) -> dict[str, str]:
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
         raise ValueError("its metadata isn't text")
     return metadata
+
+
+def read_checksums(path: Path, metadata: Mapping[str, str], names: Collection[str]) -> dict[str, int]:
+    """Return the checksum of each tensor, or nothing if the metadata has none"""
+    if CHECKSUMS not in metadata:
+        return {}
+    crcs = parse_json(path, metadata[CHECKSUMS].encode(errors="surrogatepass"))
+    if crcs.keys() != set(names):
+        raise ValueError("its checksums aren't those of its tensors")
+    for name, crc in crcs.items():
+        if not isinstance(crc, str) or not re.fullmatch("[0-9a-f]{8}", crc):
+            raise ValueError(f"the checksum {crc!r:.40} of the tensor {name} isn't 8 hexadecimal digits")
+    return {name: int(crc, 16) for name, crc in crcs.items()}
 
 
 def read_entry(name: str, entry: Any) -> Entry:
@@ -89,6 +107,12 @@ def check_places(entries: Mapping[str, Entry], size: int) -> None:
         last = end
     if last != size:
         raise ValueError(f"its tensors have {last} bytes and its data {size}")
+
+
+def checksums(tensors: Mapping[str, np.ndarray], dtype) -> str:
+    """Return the metadata's text for tensors that write stores in this dtype"""
+    crcs = shared().map(lambda name: mask(crc32c(packed(name, tensors[name], dtype))), tensors)
+    return json.dumps({name: f"{crc:08x}" for name, crc in zip(tensors, crcs, strict=True)})
 
 
 def write(f: BinaryIO, tensors: Mapping[str, np.ndarray], dtype, metadata: Mapping[str, str]) -> None:

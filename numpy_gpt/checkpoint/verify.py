@@ -1,4 +1,4 @@
-"""Are the weights what they were? The checksums of every tensor, against the file's own and against OpenAI's."""
+"""Compare the checksum of every tensor with the one that its file gives, and with OpenAI's."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,15 +31,27 @@ def check_tensor(stored: Stored) -> Check:
     return Check(mask(crc32c(np.ascontiguousarray(stored.array))), finite)
 
 
-def check_intact(path: Path, contents: Contents, checks: Mapping[str, Check]) -> None:
-    """Every tensor has the checksum that the file gives, and no NaN"""
-    for name, stored in contents.tensors.items():
+def check_checksums(path: Path, tensors: Mapping[str, Stored], advice: str = "get the file again") -> None:
+    """Raise if a tensor doesn't have the checksum that its file gives; files without checksums aren't read"""
+    indexed = {name: stored for name, stored in tensors.items() if stored.crc is not None}
+    compare_checksums(path, indexed, check(indexed), advice)
+
+
+def compare_checksums(path: Path, tensors: Mapping[str, Stored], checks: Mapping[str, Check], advice: str) -> None:
+    for name, stored in tensors.items():
         if stored.crc not in (None, checks[name].crc):
             raise CheckpointError(
                 f"{path}: the tensor {stored.name} is corrupt: its checksum is {checks[name].crc:08x}, and the index "
-                f"says {stored.crc:08x}; get the file again."
+                f"says {stored.crc:08x}; {advice}."
             )
-    for name, stored in contents.tensors.items():
+
+
+def check_intact(
+    path: Path, tensors: Mapping[str, Stored], checks: Mapping[str, Check], advice: str = "get the file again"
+) -> None:
+    """Raise if a tensor doesn't have the checksum that its file gives, or has a NaN or an infinity"""
+    compare_checksums(path, tensors, checks, advice)
+    for name, stored in tensors.items():
         if not checks[name].finite:
             raise CheckpointError(
                 f"{path}: the tensor {stored.name} has a NaN or an infinity: load an earlier checkpoint."
