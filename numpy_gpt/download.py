@@ -17,6 +17,7 @@ from pathlib import Path
 
 from .checkpoint import bundle, openai
 from .checkpoint.crc32c import crc32c, mask
+from .checkpoint.destination import outside_training_runs
 from .command import run
 from .config import RELEASED, Config
 from .errors import CheckpointError, GPTError
@@ -101,7 +102,10 @@ def download(name: str, root: Path | None = None) -> Path:
     directory = Path(root or roots()[0]) / size
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with locked(directory, lambda: remark(f"another process writes to {directory}: waiting for it.")):
+        with (
+            outside_training_runs(directory),
+            locked(directory, lambda: remark(f"another process writes to {directory}: waiting for it.")),
+        ):
             write_words(directory, RELEASED[size])
             for file, nbytes in sizes(size).items():
                 path, part = directory / file, directory / f"{file}.part"

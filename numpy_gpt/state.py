@@ -5,6 +5,7 @@ random, windows and dropout, follows from the seed and the number of the step.
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,8 +51,10 @@ def save(directory: Path, state: State) -> None:
 
 def load(directory: Path) -> State:
     """Read a run, compare all of it with its checksums, and copy it, since training writes to it"""
-    contents = openai.read(directory)
     home = openai.find_prefix(directory).parent
+    if not os.path.isfile(home / STANDING):
+        raise CheckpointError(f"{directory} is no training run, since it has no {STANDING}: leave --resume out.")
+    contents = openai.read(directory)
     about = read_json(home / STANDING)
     step = about.pop("step", None)
     if type(step) is not int or step < 0 or not isinstance(about.get("settings"), dict) or "text" not in about:

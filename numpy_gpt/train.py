@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from . import adamw, bpe, checkpoint, data, memory, options, state, tokenizer
-from .checkpoint import verify
+from .checkpoint import openai, verify
+from .checkpoint.destination import check_directory_name
 from .checks import check_tokenizer
 from .command import parse, run, tell
 from .config import Config
 from .errors import CheckpointError, GPTError
-from .files import alone, make_directory
+from .files import LOCK, alone, make_directory
+from .journal import CURVE, LOG
 from .options import Settings
 from .params import Model, init, tree_map
 from .state import State
@@ -46,6 +48,7 @@ def main(
     out = Path(args.out)
     if not args.resume:
         settle(parser, args)  # complains before anything is made
+        check_new(out)
         make_directory(out)
     elif not os.path.isdir(out):
         raise GPTError(f"{out} isn't there: leave --resume out to begin a run.")
@@ -83,18 +86,30 @@ def prepare(out: Path, args: argparse.Namespace, parser: argparse.ArgumentParser
 
 
 def begun(out: Path) -> bool:
-    return any(os.path.exists(out / name) for name in ("checkpoint", "model.ckpt.index", "model.safetensors"))
+    return checkpoint.layout(out) is not None
+
+
+def check_new(out: Path) -> None:
+    """Raise if a new run in this directory would replace files that aren't its own"""
+    check_directory_name(out)
+    if begun(out):
+        is_run = os.path.exists(openai.find_prefix(out).parent / state.STANDING)
+        what = "go on with it by --resume" if is_run else f"start from it by --init-from {out} in another directory"
+        raise GPTError(f"{out} has a checkpoint: {what}, or choose another --out.")
+    of_a_run = os.path.exists(out / LOCK)  # which ended before its first checkpoint
+    for name in (*openai.FILES, *(() if of_a_run else (LOG, CURVE))):
+        if os.path.exists(out / name):
+            raise GPTError(f"{out} has {name}, which a new run would replace: choose another --out.")
 
 
 def find(out: Path, resume: bool) -> State | None:
-    """The run to resume; nothing is written over that isn't"""
-    there = begun(out)
-    if not resume and there:
-        raise GPTError(f"{out} has a checkpoint: go on with it by --resume, or choose another --out.")
-    if resume and not there:
-        raise GPTError(f"{out} has no checkpoint yet: leave --resume out to begin a run.")
+    """Return the run to resume, or None for a new one"""
     if not resume:
+        if begun(out):  # by another process, since check_new
+            raise GPTError(f"{out} has a checkpoint: choose another --out.")
         return None
+    if not begun(out):
+        raise GPTError(f"{out} has no checkpoint yet: leave --resume out to begin a run.")
     found = state.load(out)
     if found.m.tokenizer is None:
         raise CheckpointError(f"{out} has lost encoder.json and vocab.bpe: get them back to resume.")

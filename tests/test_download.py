@@ -33,7 +33,7 @@ from sources import (
     tells_no_length,
 )
 
-from numpy_gpt import RELEASED, CheckpointError, GPTError, download, load, save
+from numpy_gpt import RELEASED, CheckpointError, GPTError, adamw, download, load, save, state
 from numpy_gpt.checkpoint import bundle
 from numpy_gpt.download import DATA, INDEX
 from parity.inputs import TINY, random_model
@@ -44,6 +44,18 @@ import sys, pytest, sources
 sources.set_up(pytest.MonkeyPatch(), sys.argv.pop(), timeout=20)
 sys.exit(sources.download.run("download", sources.download.main))
 """
+
+
+def test_download_into_a_training_runs_directory_is_refused(tmp_path):
+    m, *moments = (random_model(TINY, seed=seed) for seed in range(3))
+    run = tmp_path / "124M"
+    state.save(
+        run, state.State(m, adamw.Moments(*(moment.params for moment in moments)), 7, {"settings": {}, "text": []})
+    )
+    before = {path: path.read_bytes() for path in run.iterdir()}
+    with pytest.raises(GPTError, match="is a training run's directory"):
+        download.download("124M", tmp_path)
+    assert {path: path.read_bytes() for path in run.iterdir()} == before
 
 
 @pytest.fixture(scope="module")

@@ -73,7 +73,7 @@ MISTAKES = {
     "a checkpoint that is there": (
         ["--data", "text.txt", "--out", "model"],
         1,
-        "model has a checkpoint: go on with it",
+        "model has a checkpoint: start from it by --init-from model in another directory, or choose another --out",
     ),
     "nothing to resume": (["--resume", "--out", "nowhere"], 1, "nowhere isn't there: leave --resume out"),
     "a run without a checkpoint": (["--resume", "--out", "empty run"], 1, "has no checkpoint yet: leave --resume out"),
@@ -83,7 +83,11 @@ MISTAKES = {
         2,
         "must be a whole number from 1 to",
     ),
-    "a checkpoint that is no run": (["--resume", "--out", "model"], 3, "training.json can't be read"),
+    "a checkpoint that is no run": (
+        ["--resume", "--out", "model"],
+        3,
+        "model is no training run, since it has no training.json",
+    ),
     "heads": (["--data", "text.txt", "--out", "run", "--n-head", "3"], 2, "n_embd 128 is not divisible by n_head 3"),
     "no steps": (["--data", "text.txt", "--out", "run", "--steps", "0"], 2, "--steps is 0: it must be a whole number"),
     "a learning rate": (["--data", "text.txt", "--out", "run", "--lr", "nan"], 2, "--lr is nan: it must be a finite"),

@@ -1,0 +1,90 @@
+"""Does a new run replace no file that isn't its own?"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from training_runs import SHORT, log, train, trained
+
+from numpy_gpt import load, save
+from parity.inputs import TINY, random_model
+
+
+def contents(directory):
+    return {path: path.read_bytes() for path in Path(directory).rglob("*") if path.is_file()}
+
+
+def shard(directory):
+    """Write a model in Hugging Face's layout with its weights in a shard that an index names"""
+    save(random_model(TINY), directory, "huggingface")
+    weights = directory / "model.safetensors"
+    header = weights.read_bytes()[8:]
+    names = [name for name in json.JSONDecoder().raw_decode(header.decode("latin-1"))[0] if name != "__metadata__"]
+    weights.rename(directory / "model-00001-of-00001.safetensors")
+    index = {"weight_map": dict.fromkeys(names, "model-00001-of-00001.safetensors")}
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+LAYOUTS = {
+    "OpenAI's": lambda path: save(random_model(TINY), path),
+    "Hugging Face's": lambda path: save(random_model(TINY), path, "huggingface"),
+    "Hugging Face's with shards": shard,
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_train_refuses_a_directory_with_a_checkpoint(layout, text):
+    LAYOUTS[layout](Path("model"))
+    assert load("model").config == TINY
+    before = contents("model")
+    status, out, err = train("--data", text, "--out", "model", *SHORT)
+    assert (status, out) == (1, "")
+    assert err.startswith("train: model has a checkpoint: start from it by --init-from model")
+    status, out, err = train("--resume", "--out", "model", *SHORT)
+    assert (status, out) == (3, "")
+    assert "model is no training run, since it has no training.json" in err
+    assert contents("model").keys() - before.keys() <= {Path("model", ".lock")}
+    assert {path: content for path, content in contents("model").items() if path.name != ".lock"} == before
+
+
+FOREIGN = ["log.jsonl", "loss.svg", "encoder.json", "vocab.bpe", "hparams.json", "moments.safetensors", "training.json"]
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_train_refuses_a_directory_with_a_file_that_it_would_replace(name, text):
+    Path("notes").mkdir()
+    Path("notes", name).write_text("mine")
+    status, out, err = train("--data", text, "--out", "notes", *SHORT)
+    assert (status, out) == (1, "")
+    assert err == f"train: notes has {name}, which a new run would replace: choose another --out.\n"
+    assert contents("notes") == {Path("notes", name): b"mine"}
+
+
+def test_train_begins_again_in_the_directory_of_a_run_that_saved_no_checkpoint(text):
+    trained("--data", text, "--out", "whole", *SHORT)
+    Path("run").mkdir()
+    for name in (".lock", "log.jsonl", "loss.svg"):  # what a run leaves that is killed before its first checkpoint
+        shutil.copy(Path("whole", name), "run")
+    trained("--data", text, "--out", "run", *SHORT)
+    assert [entry["step"] for entry in log("run")] == [0, 2, 4, 6]
+    Path("run", "checkpoint").unlink()
+    Path("run", "model.ckpt.index").unlink()
+    status, _, err = train("--data", text, "--out", "run", *SHORT)
+    assert status == 1
+    assert "run has hparams.json, which a new run would replace" in err
+
+
+def test_train_leaves_other_files_of_the_directory_alone(text):
+    Path("run").mkdir()
+    Path("run", "notes.txt").write_text("mine")
+    trained("--data", text, "--out", "run", *SHORT)
+    assert Path("run", "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["run.pt", "run.safetensors", "run.bin"])
+def test_train_refuses_a_directory_with_the_suffix_of_a_file(name, text):
+    status, out, err = train("--data", text, "--out", name, *SHORT)
+    assert (status, out) == (1, "")
+    assert f"{name} can't be a checkpoint's directory" in err
+    assert not Path(name).exists()
