@@ -33,7 +33,7 @@ def test_its_size_and_its_settings():
 
 def test_it_is_intact():
     contents = checkpoint.read(FOLDER)
-    verify.check_intact(FOLDER, contents, verify.check(contents.tensors))
+    verify.check_intact(FOLDER, contents.tensors, verify.check(contents.tensors))
 
 
 def test_its_tokenizer_comes_from_the_texts_that_make_reads(data, tmp_path):
