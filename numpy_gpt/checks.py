@@ -1,5 +1,7 @@
 """What is asked of input before the maths starts and of results before they are used; each no is one sentence."""
 
+from contextlib import contextmanager
+
 import numpy as np
 
 from .errors import GPTError
@@ -98,9 +100,58 @@ def check_kv(kv, groups, params):
 
 def check_finite(what, x, params, isfinite=np.isfinite):
     """x holds no inf and no nan; otherwise the first parameter that does is named"""
-    if isfinite(x).all():
-        return
+    if not isfinite(x).all():
+        raise not_finite(what, params, isfinite)
+
+
+def not_finite(what, params, isfinite=np.isfinite):
+    """Return the error that names the first parameter with an inf or a NaN, if there is one"""
     for name, a in named(params):
         if not isfinite(a).all():
-            raise GPTError(f"{what} is not finite because parameter {name} isn't: load an earlier checkpoint.")
-    raise GPTError(f"{what} is not finite though every parameter is: some have grown too large for {x.dtype}.")
+            return GPTError(f"{what} is not finite because parameter {name} isn't: load an earlier checkpoint.")
+    return GPTError(
+        f"{what} is not finite though every parameter is: some have grown too large for {params.wte.dtype}."
+    )
+
+
+@contextmanager
+def no_overflow(what, params):
+    """Raise GPTError if NumPy's arithmetic overflows in this context or in the threads that it uses
+
+    A result can look right after an overflow: where LayerNorm's variance is inf, its output is its bias.
+    """
+    try:
+        with np.errstate(over="log", call=Overflow, invalid="ignore"):
+            yield
+    except FloatingPointError:
+        raise not_finite(what, params) from None
+
+
+class Overflow:
+    """Receive NumPy's reports of overflow; raise FloatingPointError for every operation but matmul
+
+    The reports of matmul can't be used: OpenBLAS's threads make none, and Apple's Accelerate makes false ones. After a
+    real overflow, the product contains inf, and so does all that follows from it: check_finite finds it.
+    """
+
+    @staticmethod
+    def write(report):
+        if "matmul" not in report:
+            raise FloatingPointError(report)
+
+
+def check_gradients(grads, params):
+    """Raise GPTError if a gradient has an inf or a NaN
+
+    wte and the head aren't read, since their gradients can't overflow in a matmul. Each of their rows is a mean of x
+    with weights (p - onehot) of at most 1. The embedding adds its rows without a matmul, and the same rows to wpe.
+    """
+    for name, g in named(grads):
+        if name not in ("wte", "head.w") and not all_finite(g):
+            raise not_finite(f"the gradient of {name}", params)
+
+
+def all_finite(a):
+    """a @ a reads memory once, and is finite only if a is; it can overflow where a doesn't"""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.isfinite(np.vdot(a, a)) or np.isfinite(a).all()

@@ -10,7 +10,7 @@ import numpy as np
 
 from . import batch
 from .batch import Backend
-from .checks import check_finite, check_model
+from .checks import check_finite, check_model, no_overflow
 from .kv import new_kv
 from .model import gpt2_next
 from .request import Settings
@@ -49,7 +49,7 @@ def draws(m, prompts, settings, stop, with_logits=False):
 
 
 def read(m, groups, kv):
-    with np.errstate(over="ignore", invalid="ignore"):  # check_finite says it in words
+    with no_overflow("the output", m.params):
         logits = gpt2_next(groups, m.params, m.config, kv)
     check_finite("the output", logits, m.params)
     return logits

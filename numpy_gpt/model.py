@@ -7,7 +7,10 @@ from functools import partial
 
 import numpy as np
 
-from .checks import check_batch, check_finite, check_kv, check_model, check_noise, check_tokens, check_unused
+from .checks import (
+    check_batch, check_finite, check_gradients, check_kv, check_model, check_noise, check_tokens, check_unused,
+    no_overflow,
+)
 from .ops import (
     attention, attention_backward, cross_entropy, cross_entropy_backward, dropout, dropout_backward,
     embedding, embedding_backward, gelu, gelu_backward, layernorm, layernorm_backward, linear, linear_backward,
@@ -211,7 +214,7 @@ def forward(m, tokens):
     """tokens (B,T) ints -> logits (B,T,V)"""
     check_model(m)
     tokens = check_tokens(tokens, m.config)
-    with np.errstate(over="ignore", invalid="ignore"):                   # check_finite says it in words
+    with no_overflow("the output", m.params):
         logits, _ = gpt2(tokens, m.params, m.config, checkpointing=True)   # without a backward: keep little
     check_finite("the output", logits, m.params)
     return logits
@@ -222,11 +225,15 @@ def loss_and_grads(m, tokens, targets, noise=None, checkpointing=False):
     check_model(m)
     tokens, targets = check_batch(tokens, targets, m.config)
     check_noise(noise, Noise)
-    with np.errstate(over="ignore", invalid="ignore"):
+    with no_overflow("the output", m.params):
         logits, s_gpt2 = gpt2(tokens, m.params, m.config, noise, checkpointing)
-        check_finite("the output", logits, m.params)
+    check_finite("the output", logits, m.params)
+    with no_overflow("the loss", m.params):
         loss, s_cross_entropy = cross_entropy(logits, targets)
-        check_finite("the loss", loss, m.params)
+    check_finite("the loss", loss, m.params)
+    with no_overflow("the gradient", m.params):
         (dlogits,) = cross_entropy_backward(1.0, s_cross_entropy)
         del logits, s_cross_entropy                                      # each as large as dlogits
-        return loss, gpt2_backward(dlogits, s_gpt2)
+        grads = gpt2_backward(dlogits, s_gpt2)
+    check_gradients(grads, m.params)
+    return loss, grads

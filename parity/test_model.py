@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 import numpy_gpt
 import torch_gpt
-from numpy_gpt import Config, named
-from numpy_gpt.model import TILE
+from numpy_gpt import Config, GPTError, named
+from numpy_gpt.model import TILE, gpt2, gpt2_backward
+from numpy_gpt.ops import cross_entropy, cross_entropy_backward
 from numpy_gpt.params import tree_map
 
 from .compare import FEW_ULP, FLOAT64, disagreements, error
@@ -150,3 +151,150 @@ def test_sequences_of_a_kv_are_taken_with_what_they_have_seen(device):
         found = logits if package is numpy_gpt else torch_gpt.to_numpy(logits)
         assert error("logits", {"logits": found}, truth) <= FLOAT64
         assert [layer.k.shape[2] for layer in taken] == [10] * TINY.n_layer
+
+
+SCALED = ["wte", "attn.c_proj.w", "ln_2.g", "c_fc.w", "mlp.c_proj.w", "ln_f.g", "head.w"]
+WIDER = np.finfo(np.longdouble).maxexp > np.finfo(np.float64).maxexp
+DTYPES = {
+    "float32": (np.float32, np.float64, [5, 7, 9, 12, 13, 15, 18, 20, 30]),
+    "float64": (np.float64, np.longdouble, [20, 100, 103, 150, 155, 160, 300]),
+}
+
+
+def scaled(leaf, factor, dtype):
+    """An untied model whose parameters of this name are larger by the factor
+
+    The queries and keys stay as they are: a softmax whose scores are huge has gradients of 0, and rounding alone.
+    """
+    m = random_model(replace(TINY, tied=False), dtype=np.float64)
+    for name, a in named(m.params):
+        if name.endswith(leaf):
+            a *= factor
+    with np.errstate(over="ignore"):
+        return m._replace(params=tree_map(lambda a: a.astype(dtype), m.params))
+
+
+def plain_step(m, tokens, targets):
+    """Logits, loss and gradients without any check"""
+    logits, s_gpt2 = gpt2(tokens, m.params, m.config)
+    loss, s_cross_entropy = cross_entropy(logits, targets)
+    return logits, loss, gpt2_backward(*cross_entropy_backward(1.0, s_cross_entropy), s_gpt2)
+
+
+def either(f, *args):
+    """What f returns, or None if it reports that numbers have grown too large"""
+    try:
+        return f(*args)
+    except GPTError as e:
+        if "is not finite though every parameter is: some have grown too large for" not in str(e):
+            raise
+        return None
+
+
+@pytest.mark.parametrize("leaf", SCALED)
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        "float32",
+        pytest.param("float64", marks=pytest.mark.skipif(not WIDER, reason="longdouble is no wider than float64")),
+    ],
+)
+def test_large_weights_give_the_right_result_or_an_error(dtype, leaf, device):
+    dtype, wide, exponents = DTYPES[dtype]
+    tokens, targets = random_batch(TINY, B=2, T=7)
+    for exponent in exponents:
+        m = scaled(leaf, 10.0**exponent, dtype)
+        truth = m._replace(params=tree_map(lambda a: a.astype(wide), m.params))
+        logits, loss, grads = plain_step(truth, tokens, targets)
+        norm = np.sqrt(sum((g**2).sum() for _, g in named(grads)))
+        for side in (numpy_gpt, torch_gpt):
+            here = m if side is numpy_gpt else torch_gpt.from_numpy(m, device)
+            found = either(side.forward, here, tokens)
+            if found is not None:
+                assert distance(on_cpu(found), logits) < 1e-3 * np.linalg.norm(logits), (side, exponent)
+                assert side.complete(here, tokens[0].tolist(), 1, temperature=0) == [logits[0, -1].argmax()]
+            found = either(side.loss_and_grads, here, tokens, targets)
+            if found is not None:
+                assert abs(float(found[0]) - loss) < 1e-3 * loss
+                for (name, g), (_, true) in zip(named(found[1]), named(grads), strict=True):
+                    error = distance(on_cpu(g), true)
+                    assert error < 1e-2 * np.linalg.norm(true) + 1e-6 * norm, (side, exponent, name)
+
+
+def on_cpu(a):
+    return a if isinstance(a, np.ndarray) else torch_gpt.to_numpy(a)
+
+
+def distance(a, b):
+    return np.linalg.norm(a - b)
+
+
+@pytest.mark.parametrize("side", [numpy_gpt, torch_gpt])
+@pytest.mark.parametrize("T", [1, 7])
+def test_layernorm_variance_overflow_is_an_error(side, T, device):
+    """1 / sqrt(inf) is 0, and the output of LayerNorm its bias: nothing that follows looks odd"""
+    m = scaled("wte", 1e20, np.float32)
+    here = m if side is numpy_gpt else torch_gpt.from_numpy(m, device)
+    tokens, targets = random_batch(TINY, B=1, T=T)
+    for run in (
+        lambda: side.forward(here, tokens),
+        lambda: side.loss_and_grads(here, tokens, targets),
+        lambda: side.complete(here, tokens[0].tolist(), 3),
+    ):
+        with pytest.raises(GPTError, match="the output is not finite though every parameter is"):
+            run()
+
+
+@pytest.mark.parametrize("side", [numpy_gpt, torch_gpt])
+def test_scores_that_all_overflow_to_minus_infinity_are_an_error(side, device):
+    """PyTorch's attention gives 0 to a query whose scores are all -inf"""
+    m = random_model(Config(61, 11, 12, 1, 1))
+    w, b = m.params.h[0].attn.c_attn
+    w[:, :24], b[:12], b[12:24] = 0, 1e20, -1e20
+    here = m if side is numpy_gpt else torch_gpt.from_numpy(m, device)
+    for run in (
+        lambda: side.forward(here, [[1, 2]]),
+        lambda: side.loss_and_grads(here, [[1, 2]], [[2, 3]]),
+        lambda: side.complete(here, [1, 2], 3),
+    ):
+        with pytest.raises(GPTError, match="the output is not finite though every parameter is"):
+            run()
+
+
+@pytest.mark.parametrize("side", [numpy_gpt, torch_gpt])
+def test_a_loss_that_overflows_is_an_error(side, device):
+    m = random_model(VARIANTS["untied"])
+    m.params.ln_f.g[...], m.params.ln_f.b[...] = 0, 1
+    m.params.head.w[...] = 0
+    m.params.head.w[:2, 0] = 3e38, -3e38
+    here = m if side is numpy_gpt else torch_gpt.from_numpy(m, device)
+    with pytest.raises(GPTError, match="the loss is not finite though every parameter is"):
+        side.loss_and_grads(here, [[3]], [[1]])
+
+
+@pytest.mark.parametrize("side", [numpy_gpt, torch_gpt])
+def test_a_backward_that_overflows_is_an_error(side, device):
+    """A residual stream near 0 makes 1 / sqrt(var + eps) 316, by which LayerNorm's backward multiplies"""
+    m = scaled("head.w", 1e38, np.float32)
+    m.params.wte[...] *= 1e-6
+    m.params.wpe[...] = 0
+    for p in m.params.h:
+        for leaf in (*p.attn.c_proj, *p.mlp.c_proj):
+            leaf[...] = 0
+    here = m if side is numpy_gpt else torch_gpt.from_numpy(m, device)
+    assert np.isfinite(on_cpu(side.forward(here, [[3]]))).all()
+    with pytest.raises(GPTError, match=r"the gradient.* is not finite though every parameter is"):
+        side.loss_and_grads(here, [[3]], [[1]])
+
+
+def test_a_matmul_that_overflows_in_the_backward_is_an_error():
+    """Queries of 0 and huge keys: the scores are 0, and what overflows at first is the sum in the gradient of w"""
+    m = random_model(TINY)
+    p = m.params.h[0]
+    p.attn.c_attn.w[:, :48], p.attn.c_attn.b[:48] = 0, 0
+    p.attn.c_attn.w[:, 48:96] *= 1e38 / 64
+    p.ln_1.g[...] *= 64
+    tokens, targets = random_batch(TINY, B=2, T=7)
+    assert np.isfinite(numpy_gpt.forward(m, tokens)).all()
+    with pytest.raises(GPTError, match=r"the gradient of h.0.attn.c_attn.w is not finite though every parameter is"):
+        numpy_gpt.loss_and_grads(m, tokens, targets)

@@ -1,11 +1,14 @@
 """Does bad input get a sentence that names it, before anything is changed?"""
 
 from dataclasses import replace
+from threading import Barrier, current_thread, main_thread
 
 import numpy as np
 import pytest
+from pools import with_threads
 
 from numpy_gpt import GPTError, forward, init, loss_and_grads
+from numpy_gpt.checks import no_overflow
 from numpy_gpt.kv import new_kv
 from numpy_gpt.model import gpt2_next
 from numpy_gpt.params import tree_map
@@ -88,6 +91,27 @@ def test_a_loss_that_overflows_is_told():
     assert np.isfinite(forward(m, GOOD)).all()
     with pytest.raises(GPTError, match="the loss is not finite though every parameter is"):
         loss_and_grads(m, GOOD, GOOD + 1)
+
+
+def test_overflow_in_a_worker_thread_is_an_error():
+    both = Barrier(2)
+
+    def multiply(x):
+        both.wait(60)
+        return x if current_thread() is main_thread() else x * x
+
+    x = np.full(3, 1e30, np.float32)
+    threads = with_threads(2)
+    with pytest.raises(GPTError, match="the output is not finite"), no_overflow("the output", init(TINY).params):
+        threads.map(multiply, [x, x])
+    threads.end()
+
+
+def test_overflow_in_a_matmul_is_left_to_the_check_of_its_result():
+    """BLAS can report one that isn't there, and can keep one to itself"""
+    x = np.full((3, 3), 1e30, np.float32)
+    with no_overflow("the output", init(TINY).params):
+        assert np.isinf(x @ x).all()
 
 
 WRONG = {

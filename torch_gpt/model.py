@@ -3,16 +3,17 @@
 In block x is the residual stream, a the attention branch, m the MLP branch; elsewhere x comes in and y goes out.
 """
 
+import math
 from functools import partial
 
 import numpy as np
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from numpy_gpt.checks import check_batch, check_finite, check_kv, check_model, check_noise, check_tokens
+from numpy_gpt.checks import check_batch, check_finite, check_kv, check_model, check_noise, check_tokens, not_finite
 from numpy_gpt.errors import GPTError
 from numpy_gpt.kv import one_row
-from numpy_gpt.params import tree_map
+from numpy_gpt.params import named, tree_map
 
 from .noise import Noise
 from .ops import attention, cross_entropy, dropout, embedding, gelu, layernorm, linear, unembedding
@@ -138,13 +139,47 @@ def loss_and_grads(m, tokens, targets, noise=None, checkpointing=False):
     loss = cross_entropy(logits, on_device(targets, m))
     check_finite("the loss", loss, m.params, torch.isfinite)
     loss.backward()
-    return loss.detach(), tree_map(lambda a: a.grad, params)
+    grads = tree_map(lambda a: a.grad, params)
+    check_gradients(grads, m.params)
+    return loss.detach(), grads
 
 
 def check(m):
     if not isinstance(m.params.wte, torch.Tensor):
         raise GPTError("the model holds NumPy arrays: torch_gpt.from_numpy(m) makes one of tensors.")
     check_model(m, DTYPES)
+    check_scores(m)
+
+
+@torch.no_grad()
+def check_scores(m):
+    """Raise GPTError if scores may overflow: for a query whose scores are all -inf, PyTorch's attention returns 0
+
+    With x = n g + b from ln_1, |q| and |k| are at most |x| |w| + |b| and |x| at most sqrt(C) max |g| + |b|. A score is
+    at most |q| |k|. A matrix is taken as one vector, and a nan is left to check_finite.
+    """
+    norm, C = torch.linalg.vector_norm, m.config.n_embd
+    longest = []
+    for p in m.params.h:
+        x = math.sqrt(C) * norm(p.ln_1.g, math.inf) + norm(p.ln_1.b)
+        w, b = p.attn.c_attn
+        longest.append(x * norm(w) + (0 if b is None else norm(b)))
+    most = math.sqrt(torch.finfo(m.params.wte.dtype).max) / 2
+    if any(length > most for length in torch.stack(longest).tolist()):
+        raise not_finite("the output", m.params, torch.isfinite)
+
+
+@torch.no_grad()
+def check_gradients(grads, params):
+    """Raise GPTError if a gradient has an inf or a nan; a GPU is asked once for all of them
+
+    A norm is finite only if all numbers are, and faster than isfinite. It can overflow where they don't.
+    """
+    leaves = list(named(grads))
+    norms = torch.stack([torch.linalg.vector_norm(g) for _, g in leaves]).tolist()
+    for (name, g), norm in zip(leaves, norms, strict=True):
+        if not math.isfinite(norm) and not g.isfinite().all():
+            raise not_finite(f"the gradient of {name}", params, torch.isfinite)
 
 
 def on_cpu(tokens):

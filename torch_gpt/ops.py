@@ -15,8 +15,12 @@ def linear(x, w, b=None):
 
 
 def layernorm(x, g, b, eps=1e-5):
-    """n = (x - mean x) / sqrt(var x + eps)       y = g n + b              moments over the last axis"""
-    return F.layer_norm(x, g.shape, g, b, eps)
+    """n = (x - mean x) / sqrt(var x + eps)       y = g n + b              moments over the last axis
+
+    Where the variance overflows, 1 / sqrt(inf) = 0 and the kernel's output is b: here it is nan.
+    """
+    y, _, rstd = torch.native_layer_norm(x, g.shape, g, b, eps)      # F.layer_norm's kernel
+    return y.masked_fill(rstd == 0, math.nan)
 
 
 def gelu(x):
