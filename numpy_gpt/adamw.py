@@ -14,7 +14,9 @@ import numpy as np
 from . import threads
 from .errors import GPTError
 from .params import named, tree_map
+from .request import is_real
 
+SMALLEST = {"float64": 2.0**-1022, "float32": 2.0**-126, "bfloat16": 2.0**-126, "float16": 2.0**-14}  # normal numbers
 TILE = 1 << 18  # elements: p, g, m and v of a tile stay in the cache; smaller ones keep threads waiting for Python
 
 
@@ -32,6 +34,7 @@ def step(params, grads, moments, t, lr, beta1=0.9, beta2=0.95, eps=1e-8, weight_
     """Step number t = 1, 2, ...: params and moments are updated in place; matrices decay, biases and gains don't"""
     check_step(params, grads, moments)
     t, lr, beta1, beta2, eps, weight_decay = check_settings(t, lr, beta1, beta2, eps, weight_decay)
+    check_eps(eps, beta2, t, params)
 
     def update_tile(tile):
         p, g, m, v = tile
@@ -73,15 +76,38 @@ def tiles(*arrays):
 
 def check_settings(t, lr, beta1, beta2, eps, weight_decay):
     """As Python numbers: NumPy's float64 scalars would turn float32 arithmetic into float64"""
-    if not 1 <= t < math.inf or t != int(t):
-        raise GPTError(f"the step t is {t}: count 1, 2, ..., as the correction of the moments' bias needs it.")
+    t, lr, beta1, beta2, eps, weight_decay = map(plain, (t, lr, beta1, beta2, eps, weight_decay))
+    if not is_whole(t) or t < 1:
+        raise GPTError(f"the step t is {t!r}: count 1, 2, ..., as the correction of the moments' bias needs it.")
     for name, value in (("lr", lr), ("eps", eps), ("weight_decay", weight_decay)):
-        if not 0 <= value < math.inf:
-            raise GPTError(f"{name} is {value}: it must be a finite number of at least 0.")
+        if not is_real(value) or not 0 <= value < math.inf:
+            raise GPTError(f"{name} is {value!r}: it must be a finite number of at least 0.")
     for name, value in (("beta1", beta1), ("beta2", beta2)):
-        if not 0 <= value < 1:
-            raise GPTError(f"{name} is {value}: it must be at least 0 and less than 1.")
+        if not is_real(value) or not 0 <= value < 1:
+            raise GPTError(f"{name} is {value!r}: it must be at least 0 and less than 1.")
     return int(t), float(lr), float(beta1), float(beta2), float(eps), float(weight_decay)
+
+
+def plain(x):
+    """Return an array or a tensor without dimensions as the Python number that it holds"""
+    return x.item() if getattr(x, "ndim", None) == 0 else x
+
+
+def is_whole(x):
+    return is_real(x) and math.isfinite(x) and x == int(x)
+
+
+def check_eps(eps, beta2, t, params):
+    """Raise GPTError if the dtype can't hold what is added to sqrt(v): an element without a gradient would be 0/0"""
+    for dtype in {dtype for _, _, dtype, _ in layout(params)}:
+        least = smallest_eps(dtype, beta2, t)
+        if eps < least:
+            raise GPTError(f"eps is {eps}: in {dtype} it must be at least {least:.2g}, or an update can be 0/0.")
+
+
+def smallest_eps(dtype, beta2, t=1):
+    """eps sqrt(1 - b2^t) must be a normal number; t = 1 is the worst case"""
+    return SMALLEST[dtype.removeprefix("torch.")] / math.sqrt(1 - beta2**t)
 
 
 def check_step(params, grads, moments):
@@ -110,8 +136,8 @@ def clip(grads, max_norm):
 
 
 def check_max_norm(max_norm):
-    if not max_norm > 0:
-        raise GPTError(f"max_norm is {max_norm}: it must be more than 0.")
+    if not is_real(plain(max_norm)) or not max_norm > 0:
+        raise GPTError(f"max_norm is {max_norm!r}: it must be more than 0.")
 
 
 def sum_squares(g):
@@ -124,10 +150,23 @@ def sum_squares(g):
 
 
 def cosine(step, steps, lr, min_lr=0.0, warmup=0):
-    """The learning rate of step 0, 1, ...: up in a line for `warmup` steps, then down half a cosine to min_lr"""
-    if step < 0:
-        raise GPTError(f"the step of the schedule is {step}: count from 0.")
+    """The learning rate of step 0, 1, ...: up in a line for `warmup` steps, then down half a cosine
+
+    It is min_lr at the last step, steps - 1, and after it.
+    """
+    check_schedule(step, steps, lr, min_lr, warmup)
     if step < warmup:
         return lr * (step + 1) / warmup
-    progress = min(1.0, (step - warmup) / max(1, steps - warmup))
+    if step >= steps - 1:
+        return min_lr
+    progress = (step - warmup) / (steps - 1 - warmup)
     return min_lr + (lr - min_lr) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def check_schedule(step, steps, lr, min_lr, warmup):
+    for name, value, least in (("step", step, 0), ("number of steps", steps, 1), ("warmup", warmup, 0)):
+        if not is_whole(plain(value)) or value < least:
+            raise GPTError(f"the {name} of the schedule is {value!r}: it must be a whole number of at least {least}.")
+    for name, value in (("lr", lr), ("min_lr", min_lr)):
+        if not is_real(plain(value)) or not 0 <= value < math.inf:
+            raise GPTError(f"{name} is {value!r}: it must be a finite number of at least 0.")

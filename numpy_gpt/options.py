@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from .adamw import smallest_eps
 from .config import Config
 from .errors import CheckpointError, GPTError
 from .request import is_index, is_real
@@ -123,9 +124,10 @@ def parser(name: str) -> argparse.ArgumentParser:
 
 def settle(asked: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> Settings:
     """What a run is to do: what is asked for now, over what it was when it began, or else over the defaults"""
+    dtype = "float64" if asked.get("dtype") == "float64" else "float32"  # the twin's flag
     asked = checked(asked)
     if before is None:
-        return begun(asked)
+        return begun(asked, dtype)
     s = stored(before)
     for name, value in asked.items():
         if value != getattr(s, name) and name not in FREE + FILES:  # the texts are known by their contents
@@ -143,7 +145,7 @@ def stored(before: Mapping[str, Any]) -> Settings:
         raise CheckpointError(f"the run to resume has no settings that can be: {e}") from None
 
 
-def begun(asked: Mapping[str, Any]) -> Settings:
+def begun(asked: Mapping[str, Any], dtype: str) -> Settings:
     """What follows from the rest is put in"""
     s = Settings(**asked)
     for name in NEW_MODEL:
@@ -152,6 +154,11 @@ def begun(asked: Mapping[str, Any]) -> Settings:
     if not s.data:
         raise GPTError("--data is missing: give the text to train on.")
     Config(n_embd=s.n_embd, n_head=s.n_head, dropout=s.dropout)  # complains
+    least = smallest_eps(dtype, s.beta2)
+    if s.eps < least:
+        raise GPTError(
+            f"--eps is {s.eps}: it must be at least {least:.2g} to be added in {dtype}, or updates can be 0/0."
+        )
     lr = (5e-5 if s.init_from else 1e-3) if s.lr is None else s.lr
     min_lr = lr / 10 if s.min_lr is None else s.min_lr
     if min_lr > lr:

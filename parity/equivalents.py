@@ -61,8 +61,6 @@ EQUIVALENT = {
     ("tiles", "rows = max(1, TILE // arrays[0].size)"): TILES,
     ("tiles", "rows = max(1, len(arrays[0]) // arrays[0].size)"): TILES,
     ("clip", "if norm >= max_norm:"): "at equality the factor is 1",
-    ("cosine", "progress = min((step - warmup) / max(1, steps - warmup), 1.0)"): ORDER,
-    ("cosine", "progress = min(1.0, (step - warmup) / max(steps - warmup, 1))"): ORDER,
     ("Noise.bytes", "blocks = math.ceil(n)"): "more bytes than are asked for, and cut off",
     ("Noise.bytes", "blocks = math.ceil(n * 16)"): "more bytes than are asked for, and cut off",
     ("Noise.bytes", "index = np.arange(start, min(blocks, start + TILE), dtype=np.uint32)"): ORDER,

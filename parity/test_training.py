@@ -136,9 +136,9 @@ def test_the_schedule_is_that_of_torch_optim():
     steps, warmup, lr, min_lr = 30, 5, 0.5, 0.1
     optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr)
     up = torch.optim.lr_scheduler.LinearLR(optimiser, start_factor=1 / warmup, total_iters=warmup - 1)
-    down = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps - warmup, eta_min=min_lr)
+    down = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps - 1 - warmup, eta_min=min_lr)
     schedule = torch.optim.lr_scheduler.SequentialLR(optimiser, [up, down], milestones=[warmup])
-    for step in range(steps + 1):
+    for step in range(steps):
         ours = numpy_gpt.adamw.cosine(step, steps, lr, min_lr, warmup)
         assert math.isclose(ours, schedule.get_last_lr()[0], rel_tol=1e-12), step
         optimiser.step()
@@ -147,10 +147,22 @@ def test_the_schedule_is_that_of_torch_optim():
 
 def test_the_schedule_at_its_ends():
     cosine = numpy_gpt.adamw.cosine
+    assert cosine(29, 30, 0.5, min_lr=0.1, warmup=5) == 0.1  # the last step
     assert cosine(39, 30, 0.5, min_lr=0.1, warmup=5) == 0.1
     assert cosine(0, 30, 0.5) == 0.5  # without a warm-up
-    assert math.isclose(cosine(15, 30, 0.5), 0.25)  # and with no floor
-    assert cosine(3, 3, 0.5, warmup=3) == 0.5  # warmed up when the steps are over
-    assert cosine(4, 4, 0.5, warmup=3) == 0
-    with pytest.raises(GPTError, match="the step of the schedule is -1: count from 0"):
+    assert math.isclose(cosine(15, 31, 0.5), 0.25)  # and with no floor
+    assert cosine(2, 3, 0.5, warmup=3) == 0.5  # warmed up when the steps are over
+    assert cosine(3, 4, 0.5, min_lr=0.1, warmup=3) == 0.1  # all but the last are for the warm-up
+    assert cosine(0, 1, 0.5, min_lr=0.1) == 0.1  # the first is the last
+    with pytest.raises(GPTError, match="the step of the schedule is -1: it must be a whole number of at least 0"):
         cosine(-1, 30, 0.5)
+
+
+@pytest.mark.parametrize("side", [numpy_gpt, torch_gpt])
+@pytest.mark.parametrize("eps", [0, 1e-50])
+def test_an_eps_that_the_dtype_cannot_hold_is_refused_and_nothing_is_updated(side, eps, device):
+    m = random_model(TINY) if side is numpy_gpt else torch_gpt.from_numpy(random_model(TINY), device)
+    before = tree_map(lambda a: a + 0, m.params)
+    with pytest.raises(GPTError, match=r"eps is .*: in (torch.)?float32 it must be at least 5.3e-38"):
+        side.adamw.step(m.params, m.params, side.adamw.moments(m.params), 1, lr=0.1, eps=eps)
+    assert all((a == b).all() for (_, a), (_, b) in zip(named(m.params), named(before), strict=True))

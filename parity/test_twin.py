@@ -115,7 +115,7 @@ def test_checkpointing_keeps_less(m):
     assert kept(checkpointing=True) < kept(checkpointing=False) / 3
 
 
-@pytest.mark.parametrize("setting", [{"t": 0}, {"lr": -1.0}, {"beta1": 1.0}, {"eps": float("nan")}])
+@pytest.mark.parametrize("setting", [{"t": 0}, {"lr": -1.0}, {"beta1": 1.0}, {"eps": float("nan")}, {"lr": None}])
 def test_a_step_that_makes_no_sense_updates_nothing(setting, m):
     before = [a.clone() for _, a in named(m.params)]
     state = torch_gpt.adamw.moments(m.params)
@@ -126,8 +126,9 @@ def test_a_step_that_makes_no_sense_updates_nothing(setting, m):
     elsewhere = tree_map(lambda a: a.to("meta"), m.params)
     with pytest.raises(GPTError, match=r"grads doesn't fit params at h.0.attn.c_attn.b: both need one shape"):
         torch_gpt.adamw.step(m.params, elsewhere, state, t=1, lr=0.1)
-    with pytest.raises(GPTError, match="max_norm is 0"):
-        torch_gpt.adamw.clip(m.params, 0)
+    for max_norm in (0, None):
+        with pytest.raises(GPTError, match=f"max_norm is {max_norm}"):
+            torch_gpt.adamw.clip(m.params, max_norm)
     assert all((a == b).all() for a, (_, b) in zip(before, named(m.params), strict=True))
 
 

@@ -72,14 +72,41 @@ def test_the_norm_of_float32_gradients_is_summed_in_float64():
 
 
 def test_cosine_goes_up_in_a_line_and_down_half_a_wave():
-    rate = [adamw.cosine(step, steps=110, lr=1.0, min_lr=0.1, warmup=10) for step in range(120)]
+    rate = [adamw.cosine(step, steps=111, lr=1.0, min_lr=0.1, warmup=10) for step in range(120)]
     np.testing.assert_allclose(rate[:10], np.arange(1, 11) / 10)
     assert rate[10] == 1.0
     assert math.isclose(rate[60], 0.55)
     assert math.isclose(rate[35], 0.55 + 0.45 * math.cos(math.pi / 4))
     np.testing.assert_allclose(rate[110:], 0.1)
-    assert adamw.cosine(0, steps=1, lr=1.0) == 1.0
     assert adamw.cosine(5, steps=3, lr=1.0, min_lr=0.2, warmup=3) == 0.2
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 30, 2000])
+@pytest.mark.parametrize("warmup", [0, 1, 2, 29])
+def test_cosine_of_the_last_step_is_min_lr(steps, warmup):
+    """In a run no longer than its warm-up, the last step is still on the line"""
+    last = adamw.cosine(steps - 1, steps, 0.7, min_lr=0.1, warmup=warmup)
+    assert last == (0.1 if steps > warmup else 0.7 * steps / warmup)
+    assert adamw.cosine(max(steps, warmup), steps, 0.7, min_lr=0.1, warmup=warmup) == 0.1
+
+
+NO_SCHEDULE = [
+    ({"step": None}, "the step of the schedule is None"),
+    ({"step": 1.5}, "the step of the schedule is 1.5: it must be a whole number of at least 0"),
+    ({"steps": "a"}, "the number of steps of the schedule is 'a'"),
+    ({"steps": 0}, "the number of steps of the schedule is 0"),
+    ({"warmup": True}, "the warmup of the schedule is True"),
+    ({"warmup": -1}, "the warmup of the schedule is -1"),
+    ({"lr": None}, "lr is None: it must be a finite number of at least 0"),
+    ({"lr": math.nan}, "lr is nan"),
+    ({"min_lr": "1e-4"}, "min_lr is '1e-4'"),
+]
+
+
+@pytest.mark.parametrize(("setting", "sentence"), NO_SCHEDULE)
+def test_cosine_of_a_setting_that_is_no_number_is_refused(setting, sentence):
+    with pytest.raises(GPTError, match=sentence):
+        adamw.cosine(**({"step": 1, "steps": 10, "lr": 1e-3} | setting))
 
 
 def unchanged(m, state, before):
@@ -112,6 +139,15 @@ NO_SETTINGS = [
     ({"weight_decay": math.nan}, "weight_decay is nan"),
     ({"beta1": 1.0}, "beta1 is 1.0: it must be at least 0 and less than 1"),
     ({"beta2": 1.5}, "beta2 is 1.5"),
+    ({"eps": 0}, "eps is 0.0: in float32 it must be at least 5.3e-38"),
+    ({"eps": 1e-50}, "eps is 1e-50: in float32 it must be at least"),
+    ({"eps": 1e-32, "beta2": 1 - 2**-52}, "eps is 1e-32: in float32 it must be at least"),
+    *(({name: wrong}, f"{name} is {wrong!r}") for name in ("lr", "beta1", "eps") for wrong in (None, "a", True)),
+    *(
+        ({name: wrong}, f"{name} is {wrong!r}")
+        for name in ("t", "beta2", "weight_decay")
+        for wrong in (None, "a", True)
+    ),
 ]
 
 
@@ -138,9 +174,28 @@ def test_numpys_scalars_are_as_good_as_pythons():
         np.testing.assert_array_equal(a, b, err_msg=name)
 
 
-@pytest.mark.parametrize("max_norm", [0, -1, math.nan])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("beta2", [0.0, 0.99, 1 - 2**-52])
+def test_the_least_eps_keeps_an_element_without_a_gradient(dtype, beta2):
+    """Half of it is refused"""
+    p, zero = np.ones((2, 3), dtype), np.zeros((2, 3), dtype)
+    eps = adamw.smallest_eps(p.dtype.name, beta2)
+    for t in (1, 2, 1000):
+        adamw.step([p], [zero], adamw.Moments([zero.copy()], [zero.copy()]), t, 0.1, 0.9, beta2, eps, weight_decay=0)
+    np.testing.assert_array_equal(p, 1)
+    with pytest.raises(GPTError, match=f"in {p.dtype} it must be at least"):
+        adamw.step([p], [zero], adamw.Moments([zero], [zero]), 1, 0.1, 0.9, beta2, eps / 2)
+
+
+def test_an_eps_too_small_for_float32_is_allowed_in_float64():
+    p, zero = np.ones(3), np.zeros(3)
+    adamw.step([p], [zero], adamw.Moments([zero], [zero]), 1, 0.1, eps=1e-50)
+    np.testing.assert_array_equal(p, 1)
+
+
+@pytest.mark.parametrize("max_norm", [0, -1, math.nan, None, "a", True])
 def test_a_norm_that_nothing_has_is_refused(max_norm):
-    with pytest.raises(GPTError, match=f"max_norm is {max_norm}: it must be more than 0"):
+    with pytest.raises(GPTError, match=f"max_norm is {max_norm!r}: it must be more than 0"):
         adamw.clip(gradients(1), max_norm)
 
 

@@ -92,6 +92,12 @@ MISTAKES = {
     "no steps": (["--data", "text.txt", "--out", "run", "--steps", "0"], 2, "--steps is 0: it must be a whole number"),
     "a learning rate": (["--data", "text.txt", "--out", "run", "--lr", "nan"], 2, "--lr is nan: it must be a finite"),
     "a beta": (["--data", "text.txt", "--out", "run", "--beta2", "1"], 2, "--beta2 is 1.0: it must be a finite number"),
+    "no eps": (["--data", "text.txt", "--out", "run", "--eps", "0"], 2, "--eps is 0.0: it must be at least 1.2e-37"),
+    "an eps beyond float32": (
+        ["--data", "text.txt", "--out", "run", "--eps", "1e-50"],
+        2,
+        "--eps is 1e-50: it must be",
+    ),
     "rates": (["--data", "text.txt", "--out", "run", "--lr", "1e-4", "--min-lr", "1"], 2, "--min-lr is 1.0 and --lr"),
     "a tokenizer": (["--data", "text.txt", "--out", "run", "--tokenizer", "bpe:x"], 1, "say how many tokens"),
     "too many tokens": (["--data", "text.txt", "--out", "run", "--tokenizer", "bpe:9999"], 1, "no pairs left after"),

@@ -9,7 +9,7 @@ import math
 import numpy as np
 import torch
 
-from numpy_gpt.adamw import Moments, check_max_norm, check_settings, check_step, cosine
+from numpy_gpt.adamw import Moments, check_eps, check_max_norm, check_settings, check_step, cosine
 from numpy_gpt.errors import GPTError
 from numpy_gpt.params import named, tree_map
 
@@ -26,6 +26,7 @@ def step(params, grads, moments, t, lr, beta1=0.9, beta2=0.95, eps=1e-8, weight_
     """Step number t = 1, 2, ...: params and moments are updated in place; matrices decay, biases and gains don't"""
     check_step(params, grads, moments)
     t, lr, beta1, beta2, eps, weight_decay = check_settings(t, lr, beta1, beta2, eps, weight_decay)
+    check_eps(eps, beta2, t, params)
     leaves = zip(named(params), named(grads), named(moments.m), named(moments.v), strict=True)
     for (_, p), (_, g), (_, m), (_, v) in leaves:
         decay = weight_decay if p.ndim == 2 else 0.0
