@@ -4,8 +4,9 @@ float64 is the truth. The error of a side is e = ||x - truth|| / ||truth||. In f
 asked to equal the other, but to err at most twice as much, plus a few units in the last place. In float64 they agree to
 1e-10. No tolerance is tuned to a tensor. One exception: the error of a key bias's gradient, see scale.
 
-The error of a few numbers is luck, that of many a property of the code: a small tensor is drawn many times, and all
-draws are taken as one.
+The error of a few numbers is luck, that of many a property of the code: a small tensor is drawn many times, and its
+error in float32 is the median of all draws. A sum wouldn't do: a draw in which LayerNorm divides by a small variance
+amplifies each side's rounding thousands of times, and would decide alone. In float64 all draws are taken as one.
 """
 
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from numpy_gpt import GPTError
 
 FEW_ULP = 4 * 2.0**-24
 FLOAT64 = 1e-10
+NOTHING = 1e-4  # of the largest: what is smaller in a draw, such as a gradient that dropout leaves at 0, is rounding
 
 
 class Row(NamedTuple):
@@ -35,13 +37,21 @@ class Row(NamedTuple):
 def compare(draws):
     """A draw: NumPy and PyTorch in float32, both in float64, {name: array} each -> a Row for every name"""
     shapes: dict[str, tuple] = {}
-    squares: dict[str, np.ndarray] = {}
+    squares: dict[str, list] = {}
     for numpy32, torch32, numpy64, torch64 in draws:
         for name, truth in numpy64.items():
-            distances = [square(side[name], truth) for side in (numpy32, torch32, torch64)]
             shapes[name] = np.shape(truth)
-            squares[name] = np.add(squares.get(name, 0.0), [*distances, square(scale(name, numpy64))])
-    return [Row(name, shapes[name], *relative(name, *squares[name])) for name in squares]
+            found = [square(side[name], truth) for side in (numpy32, torch32, torch64)]
+            squares.setdefault(name, []).append([*found, square(scale(name, numpy64))])
+    return [Row(name, shapes[name], *errors(name, np.array(squares[name]))) for name in squares]
+
+
+def errors(name, squares):
+    """squares (draws, 4) of three distances and the truth -> each side's median error, and how far they are apart"""
+    (apart,) = relative(name, *squares[:, 2:].sum(0))
+    *sides, truth = np.sqrt(squares[:, [0, 1, 3]]).T
+    counted = truth > NOTHING * truth.max()
+    return *(float(np.median(side[counted] / truth[counted])) for side in sides), apart
 
 
 def error(name, found, truth):

@@ -2,11 +2,11 @@
 
 import argparse
 
-from numpy_gpt import Config
+from numpy_gpt import Config, GPTError
 
 from .compare import FEW_ULP, FLOAT64, disagreements
 from .inputs import TINY
-from .trace import DRAWS, compare_steps
+from .trace import compare_steps, enough_draws
 
 EXAMPLES = """examples:
   python -m parity report
@@ -21,8 +21,10 @@ def main(argv):
     args = arguments().parse_args(argv)
     shape = (args.n_vocab, args.n_ctx, args.n_embd, args.n_head, args.n_layer)
     config = Config(*shape, args.dropout, qkv_bias=not args.no_qkv_bias, tied=not args.untied)
-    rows = compare_steps(config, args.batch_size, args.tokens, args.seed, args.device, args.draws, args.fused_attention)
-    print("\n".join([*table(rows), "", *summary(rows)]))
+    check_scores(args.tokens, args.dropout)
+    draws = args.draws or enough_draws(config, args.tokens)
+    rows = compare_steps(config, args.batch_size, args.tokens, args.seed, args.device, draws, args.fused_attention)
+    print("\n".join([*table(rows), "", *summary(rows, draws)]))
     return 1 if disagreements(rows) else 0
 
 
@@ -40,13 +42,13 @@ def arguments():
     parser.add_argument("--untied", action="store_true", help="an output head of its own")
     parser.add_argument("--dropout", type=float, default=0.0, metavar="RATE", help="[0]")
     parser.add_argument("--batch-size", type=at_least(1), default=2, metavar="B", help="[2]")
-    parser.add_argument("--tokens", type=at_least(1), default=7, metavar="T", help="tokens in a sequence [7]")
     parser.add_argument(
-        "--seed", type=at_least(0), default=0, metavar="S", help="of the weights, the tokens and dropout [0]"
+        "--tokens", type=at_least(1), default=7, metavar="T", help="tokens in a sequence, 2 or more [7]"
     )
-    parser.add_argument(
-        "--draws", type=at_least(1), default=DRAWS, metavar="N", help=f"of weights and tokens, taken as one [{DRAWS}]"
-    )
+    what = "of the weights, the tokens and dropout: 0 to 2**32 - 1 [0]"
+    parser.add_argument("--seed", type=at_least(0, 2**32 - 1), default=0, metavar="S", help=what)
+    what = "of weights and tokens; an error is the median of all [16, for narrow models and short texts more]"
+    parser.add_argument("--draws", type=at_least(1), metavar="N", help=what)
     parser.add_argument("--device", default="cpu", metavar="D", help="where PyTorch runs: cpu, cuda [cpu]")
     parser.add_argument(
         "--fused-attention", action="store_true", help="the kernel that PyTorch prefers, not the plain one"
@@ -54,13 +56,28 @@ def arguments():
     return parser
 
 
-def at_least(least):
+def at_least(least, most=None):
     def whole_number(text):
         if int(text) < least:
             raise argparse.ArgumentTypeError(f"{text} is not at least {least}")
+        if most is not None and int(text) > most:
+            raise argparse.ArgumentTypeError(f"{text} is more than {most}")
         return int(text)
 
     return whole_number
+
+
+def check_scores(T, dropout):
+    """Raise GPTError if queries and keys have too few scores to get gradients from"""
+    if T == 1:
+        raise GPTError(
+            "--tokens is 1: a position that attends to itself alone gives its query and key no gradient, so there is "
+            "nothing to compare: give at least 2."
+        )
+    if (T - 1) * (1 - dropout) < 0.5:
+        raise GPTError(
+            f"--dropout {dropout} leaves {T} tokens hardly any score to compare: give more --tokens or less --dropout."
+        )
 
 
 def table(rows):
@@ -85,10 +102,11 @@ def line(name, width, *pair):
     return f"{name:{width}}  {shape:13}  {errors}{differs}".rstrip()
 
 
-def summary(rows):
+def summary(rows, draws=1):
     wrong = disagreements(rows)
     apart = max(row.apart for row in rows)
-    yield "An error is ||x - truth|| / ||truth|| with x in float32 and the truth in float64."
+    median = f": the median of {draws} draws" if draws > 1 else ""
+    yield f"An error is ||x - truth|| / ||truth|| with x in float32 and the truth in float64{median}."
     yield "Softmax doesn't feel a key bias: the error of c_attn.b.k is taken relative to the gradient of c_attn.b.q."
     yield f"Neither side's may be larger than twice the other's + {FEW_ULP:.1e}."
     yield f"In float64 the two sides are {apart:.1e} apart at most, where {FLOAT64:.0e} is allowed."

@@ -53,7 +53,16 @@ def test_a_tensor_that_differs_is_marked_and_the_first_is_named():
         (["--tokens", "12"], "parity: tokens has 12 positions and the model knows 11: shorten it."),
         (["--batch-size", "0"], "error: argument --batch-size: 0 is not at least 1"),
         (["--seed", "-1"], "error: argument --seed: -1 is not at least 0"),
-        (["--tokens", "1"], "is 0.0 in float64, so there is nothing to compare: take more tokens or a wider model."),
+        (["--seed", str(2**32)], "error: argument --seed: 4294967296 is more than 4294967295"),
+        (
+            ["--tokens", "1"],
+            "parity: --tokens is 1: a position that attends to itself alone gives its query and",
+        ),
+        (["--tokens", "2", "--dropout", "0.9"], "parity: --dropout 0.9 leaves 2 tokens hardly any score to compare"),
+        (
+            ["--n-embd", "1", "--n-head", "1"],
+            "is 0.0 in float64, so there is nothing to compare: take more tokens or a wider model.",
+        ),
         (["--device", "nowhere"], "parity: the device nowhere can't be used"),
         (["--n-layer", "two"], "error: argument --n-layer: invalid int value"),
     ],
