@@ -2,14 +2,14 @@
 
 import argparse
 import os
+import re
 import signal
 import sys
-import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
+from . import config_file
 from .errors import CheckpointError, GPTError
 
 
@@ -39,34 +39,40 @@ def run(name: str, main: Callable[[], int | None], failed: int = 1) -> int:
 
 
 def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
-    """Flags, and those of --config FILE.toml: what is given stands after what the file has, and so counts"""
-    what = "flags from a file, as in seed = 1; those that are given count more"
+    """Parse the command line, with the values of --config FILE.toml as defaults"""
+    what = "options by name, as in seed = 1; the command line overrides them"
     parser.add_argument("--config", metavar="FILE.toml", default=None, help=what)
+    refuse_unknown(parser, words)
     given = parser.parse_args(words)
+    if given.config is None:
+        return given
     try:
-        return parser.parse_args([*from_toml(given.config), *words]) if given.config else given
+        parser.set_defaults(**config_file.read(given.config, parser))
     except GPTError as e:
         parser.error(str(e))
+    return parser.parse_args(words)
 
 
-def from_toml(path: str) -> list[str]:
-    """As they would be given"""
-    try:
-        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as e:
-        raise GPTError(f"{path} can't be read: {e.strerror}.") from None
-    except (ValueError, RecursionError) as e:  # ValueError is also what text that isn't UTF-8 raises
-        raise GPTError(f"{path} is no TOML: {e}.") from None
-    words = []
-    for name, value in values.items():
-        flag = "--" + name.replace("_", "-")
-        if value is True:
-            words.append(flag)
-        elif isinstance(value, list):
-            words += [flag, *map(str, value)]
-        elif value is not False:
-            words.append(f"{flag}={value}")
-    return words
+def refuse_unknown(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    """Refuse an unknown option with a space in it: argparse would take it for a positional or an item of a list"""
+    options = {name: action for action in parser._actions for name in action.option_strings}
+    valued = False  # the word before is an option that takes this word as its value
+    for word in words:
+        if word == "--":
+            return
+        name, equals, _ = word.partition("=")
+        long = word.startswith("--")
+        action = options.get(name) or next((options[o] for o in options if long and o.startswith(name)), None)
+        if long and " " in word and not action and not valued:
+            hint = config_file.suggestion(re.split("[= ]", word)[0], options)
+            parser.error(f"unrecognized argument {word[:40]!r}{hint}: {otherwise(parser)}.")
+        valued = action is not None and action.nargs is None and not equals
+
+
+def otherwise(parser: argparse.ArgumentParser) -> str:
+    """Return how to give a value that starts with --"""
+    names = [action.metavar or action.dest for action in parser._actions if not action.option_strings]
+    return f"put -- before a {names[-1]} that starts with --" if names else "put ./ before a file that starts with --"
 
 
 @contextmanager

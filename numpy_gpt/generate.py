@@ -25,7 +25,8 @@ EPILOG = """examples:
 
 The new text goes to stdout; a terminal shows the prompt before it. The same seed gives the same text in NumPy and in
 PyTorch, alone and in a batch, but where rounding decides. The model sees n_ctx tokens: a longer prompt loses its
-beginning, and when they are full, the older half is dropped and the rest read again."""
+beginning, and when they are full, the older half is dropped and the rest read again. A prompt that starts with -- goes
+after a separate --. In the file of --config, stop = ["one", "two"] gives --stop twice."""
 
 MOST_SAMPLES = 4096  # as one batch: each has keys and values in memory
 

@@ -116,8 +116,16 @@ MISTAKES = {
     ),
     "no such file of flags": (["--config", "nowhere.toml", "--out", "run"], 2, "nowhere.toml can't be read: No such"),
     "no TOML": (["--config", "text.txt", "--out", "run"], 2, "text.txt is no TOML: "),
-    "an unknown flag in it": (["--config", "bad.toml", "--out", "run"], 2, "unrecognized arguments: --n-layers=3"),
-    "a bad value in it": (["--config", "odd.toml", "--out", "run"], 2, "argument --steps: invalid int value: '3.5'"),
+    "an unknown flag in it": (
+        ["--config", "bad.toml", "--out", "run"],
+        2,
+        "bad.toml: n_layers is an unknown option (did you mean n-layer?).",
+    ),
+    "a bad value in it": (
+        ["--config", "odd.toml", "--out", "run"],
+        2,
+        "odd.toml: steps is 3.5: it must be an integer.",
+    ),
 }
 
 
