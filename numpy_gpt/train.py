@@ -34,15 +34,20 @@ def main(
     trainer: Callable[..., Any] = lambda args, *rest: Trainer(*rest),
     leader: bool = True,
     words: Sequence[str] | None = None,
+    instead: Callable[[argparse.Namespace], int | None] = lambda args: None,
 ) -> int:
     """What torch_gpt.train does in another way comes in as arguments; of several processes one leads
 
     words: of a command line, where it isn't the one that was typed
+    instead: runs another task if the options ask for it, and returns its status, or None to train
     """
     memory.keep_freed()
     parser = options.parser(name)
     add_arguments(parser)
     args = parse(parser, sys.argv[1:] if words is None else words)
+    status = instead(args)
+    if status is not None:
+        return status
     if not args.out:
         parser.error("--out is missing: say where the run is to be kept.")
     out = Path(args.out)

@@ -70,3 +70,27 @@ def test_a_mistake_gets_a_sentence(flags, status, sentence):
     assert found[:2] == (status, "")
     assert sentence in found[2].splitlines()[-1]
     assert "Traceback" not in found[2]
+
+
+@pytest.mark.parametrize(
+    ("toml", "sentence"),
+    [
+        ("dtype = 'int8'", "run.toml: dtype is 'int8': it must be one of float32, float64, bfloat16."),
+        ("compile = 'yes'", "run.toml: compile is 'yes': it must be true or false."),
+        ("devices = 'cpu'", "run.toml: devices is an unknown option (did you mean device?)."),
+    ],
+)
+@pytest.mark.parametrize("command", ["generate", "train"])
+def test_config_mistake_names_the_key(command, toml, sentence, tmp_path):
+    (tmp_path / "run.toml").write_text(toml)
+    words = [sys.executable, "-m", f"torch_gpt.{command}", "--config", "run.toml"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1].endswith(f"error: {sentence}")
+
+
+def test_config_from_a_pipe_applies_to_torch_train(tmp_path):
+    words = f"{sys.executable} -m torch_gpt.train --config <(echo 'steps = 0') --data x --out run --device cpu"
+    done = subprocess.run(["bash", "-c", words], capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert done.returncode == 2
+    assert "--steps is 0: it must be a whole number" in done.stderr

@@ -7,8 +7,8 @@ import sys
 import torch
 import torch.distributed as dist
 
-from numpy_gpt import options, train
-from numpy_gpt.command import parse, run
+from numpy_gpt import train
+from numpy_gpt.command import run
 
 from .benchmark import benchmark
 from .generate import DTYPES
@@ -53,9 +53,12 @@ def rank() -> int:
     return int(os.environ.get("RANK", 0))
 
 
+def benchmarked(args: argparse.Namespace) -> int | None:
+    return benchmark(args, make) if args.benchmark else None
+
+
 def main() -> int:
-    args = parse(add_arguments(options.parser(NAME)), sys.argv[1:])
-    status = benchmark(args, make) if args.benchmark else train.main(NAME, add_arguments, make, leader=rank() == 0)
+    status = train.main(NAME, add_arguments, make, leader=rank() == 0, instead=benchmarked)
     if dist.is_initialized():
         with in_words():
             dist.barrier()
