@@ -7,34 +7,50 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TextIO
 
 from . import config_file
 from .errors import CheckpointError, GPTError
 
 
 def run(name: str, main: Callable[[], int | None], failed: int = 1) -> int:
-    """main's status, or: failed, 3 for weights that are missing or broken, 130 after Ctrl-C; 0 where nobody reads on"""
+    """Return main's status, or: failed, 3 if weights are missing or corrupt, 130 after Ctrl-C
+
+    A closed pipe on stdout is no error. No stream keeps text that Python would fail to write at exit.
+    """
     if sys.stdout:  # a closed one is None
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    status = 0
     try:
-        status = main()
+        status = ended(name, main, failed)
         if sys.stdout:
             sys.stdout.flush()
-        return status or 0
+    except KeyboardInterrupt:
+        status = 130
+    except OSError as e:  # of stdout: what else can't be read or written is a GPTError
+        silence(sys.stdout)
+        if not isinstance(e, BrokenPipeError):
+            tell_unwritten(name, e)
+            status = status or failed
+    if sys.stderr:
+        try:
+            sys.stderr.flush()
+        except OSError:  # argparse leaves in the buffer what it can't write
+            silence(sys.stderr)
+    return status
+
+
+def ended(name: str, main: Callable[[], int | None], failed: int) -> int:
+    """Return main's status, or that of its error, which is printed"""
+    try:
+        return main() or 0
+    except SystemExit as e:  # of argparse, after --help or wrong usage
+        return int(e.code or 0)
     except GPTError as e:
         tell(f"{name}: {e}")
         return 3 if isinstance(e, CheckpointError) else failed
-    except KeyboardInterrupt:
-        return 130
     except MemoryError:
         tell(f"{name}: there is not enough memory for this.")
-        return failed
-    except OSError as e:  # of stdout: what else can't be read or written is a GPTError
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
-        if isinstance(e, BrokenPipeError):
-            return 0
-        tell(f"{name}: the output can't be written: {e.strerror}.")
         return failed
 
 
@@ -127,7 +143,20 @@ class Stop:
 
 
 def tell(text: str) -> None:
-    """On stderr, where there is one"""
+    """Print on stderr, where there is one"""
     if sys.stderr:
-        with suppress(OSError):
-            print(text, file=sys.stderr)
+        try:
+            print(text, file=sys.stderr, flush=True)
+        except OSError:
+            silence(sys.stderr)
+
+
+def tell_unwritten(name: str, error: OSError) -> None:
+    tell(f"{name}: the output can't be written: {error.strerror}.")
+
+
+def silence(stream: TextIO) -> None:
+    """Redirect a stream that can't be written to the null device: Python flushes its buffer again at exit"""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)

@@ -66,8 +66,11 @@ EPILOG = """examples:
 
 DIR becomes a checkpoint like any other, with log.jsonl, an object for each evaluation, and loss.svg, their curve. A run
 that was ended in any way, even by kill -9, goes on with --resume from its last checkpoint, and ends as it would have
-ended. Ctrl-C and SIGTERM save first. The same flags give the same run in NumPy and in PyTorch, to rounding, and either
-goes on with what the other began. Tokens are kept in the user's cache."""
+ended. Ctrl-C and SIGTERM save first. If the reader of stdout closes the pipe, the run goes on and prints nothing more.
+The same flags give the same run in NumPy and in PyTorch, to rounding, and either goes on with what the other began.
+
+FILE may be a pipe, as in --data <(zcat text.gz): its tokens are kept in the user's cache, as those of a file are. A
+resumed run whose text can't be read any more takes them from there."""
 
 
 def parser(name: str) -> argparse.ArgumentParser:

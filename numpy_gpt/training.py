@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from . import adamw, data, state
 from .adamw import Moments
-from .command import Stop, tell
+from .command import Stop, silence, tell, tell_unwritten
 from .errors import GPTError
 from .journal import Journal
 from .measure import lengths, measure
@@ -29,7 +29,7 @@ class Run:
         self.step = self.tried = self.saved = step  # where it is, was to be saved, and was saved by the leader
         self.tokenizer = trainer.m.tokenizer
         self.lengths = lengths(self.tokenizer, trainer.m.config.n_vocab)
-        self.closed: OSError | None = None  # why nobody can be told any more
+        self.unwritten: OSError | None = None  # why stdout can't be written any more
         self.stop = Stop("train: ending after this step, with a checkpoint; once more ends it at once")
         self.journal = Journal(out, step, self.say)
         self.losses: list[Any] = []  # of the steps since the last evaluation; PyTorch may still be computing the last
@@ -48,7 +48,7 @@ class Run:
         s = self.settings
         if self.step == 0:
             self.evaluate()
-        while self.step < s.steps and not self.trainer.any(bool(self.stop.signal or self.closed)):
+        while self.step < s.steps and not self.trainer.any(bool(self.stop.signal)):
             self.advance(bar)
             last = self.step == s.steps
             if last or self.step % s.eval_every == 0:
@@ -157,24 +157,27 @@ class Run:
             tell(f"train: step {self.step}: {e} {self.kept()}")
 
     def say(self, text: str) -> None:
-        """On stdout, above the progress; once nobody reads on, it is time to stop"""
-        if not self.trainer.leader or self.closed or not sys.stdout:
+        """Print on stdout, above the progress, until it can't be written: the run goes on without it"""
+        if not self.trainer.leader or self.unwritten or not sys.stdout:
             return
         try:
             tqdm.write(text)
             sys.stdout.flush()
         except OSError as e:
-            self.closed = e
+            self.unwritten = e
+            silence(sys.stdout)
 
     def end(self) -> int:
         steps = self.settings.steps
         if self.trainer.leader and self.step < steps:
             tell(f"train: stopped after step {self.step} of {steps}. {self.kept()}")
-        if self.closed:
-            raise self.closed
+        status = 128 + self.stop.signal if self.stop.signal else 0
         if self.trainer.leader and self.saved < self.step:
-            return 1
-        return 128 + self.stop.signal if self.stop.signal else 0
+            status = 1
+        if self.unwritten and not isinstance(self.unwritten, BrokenPipeError):
+            tell_unwritten("train", self.unwritten)
+            status = status or 1
+        return status
 
 
 def check_moved(m: Model, moments: Moments) -> None:

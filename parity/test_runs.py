@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -115,6 +116,19 @@ def test_killed_and_resumed_in_pytorch_it_ends_bit_by_bit_as_it_would_have():
     kill_after(20, "torch_gpt", "--data", "text.txt", "--out", "run", *LONG)
     assert state.load(Path("run")).step >= 10
     train("torch_gpt", "--resume", "--out", "run")
+    assert_same_bits("run", "whole")
+
+
+@pytest.mark.parametrize("launcher", [("-m",), TWO])
+def test_torch_run_whose_reader_closes_the_pipe_is_a_full_run(launcher):
+    """Buffered as users have it: Python would fail to write the rest at exit"""
+    train("torch_gpt", "--data", "text.txt", "--out", "whole", *SHORT, launcher=launcher)
+    command = shlex.join([sys.executable, *launcher, "torch_gpt.train", "--data", "text.txt", "--out", "run", *SHORT])
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    script = f"set -o pipefail; {command} | head -1"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=buffered, timeout=300)
+    assert (done.returncode, done.stdout.count("\n")) == (0, 1)
+    assert "Traceback" not in done.stderr
     assert_same_bits("run", "whole")
 
 

@@ -63,11 +63,11 @@ def main() -> int:
         with in_words():
             dist.barrier()
         dist.destroy_process_group()
-        if sys.stdout:
-            sys.stdout.flush()
-        os._exit(status)  # a thread of gloo's may be there still when Python ends, and aborts it
     return status
 
 
 if __name__ == "__main__":
-    sys.exit(run("train", main))
+    status = run("train", main)
+    if "WORLD_SIZE" in os.environ:
+        os._exit(status)  # a thread of gloo's may be there still when Python ends, and aborts it
+    sys.exit(status)
