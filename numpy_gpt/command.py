@@ -25,7 +25,7 @@ def run(name: str, main: Callable[[], int | None], failed: int = 1) -> int:
         status = ended(name, main, failed)
         if sys.stdout:
             sys.stdout.flush()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # the reader of stdout is slow
         status = 130
     except OSError as e:  # of stdout: what else can't be read or written is a GPTError
         silence(sys.stdout)
@@ -49,6 +49,8 @@ def ended(name: str, main: Callable[[], int | None], failed: int) -> int:
     except GPTError as e:
         tell(f"{name}: {e}")
         return 3 if isinstance(e, CheckpointError) else failed
+    except KeyboardInterrupt:
+        return 130
     except MemoryError:
         tell(f"{name}: there is not enough memory for this.")
         return failed

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+from .measure import short
+
 WIDTH, HEIGHT = 760, 420
 LEFT, RIGHT, TOP, BOTTOM = 56, 92, 40, 48  # what axes and labels need around the curves
 COLOURS = ("#2a6fbb", "#d1602b", "#3a8f5c", "#8456a8")
@@ -41,7 +43,7 @@ def svg(title: str, curves: Mapping[str, Points], x_label: str) -> str:
     for (name, points), end, colour in zip(curves.items(), ends, COLOURS, strict=False):
         line = " ".join("{:.1f},{:.1f}".format(*place(*point)) for point in points)
         parts.append(f'<polyline class="curve" stroke="{colour}" points="{line}"/>')
-        label = f"{name} {points[-1][1]:.3f}"
+        label = f"{name} {short(points[-1][1], 3)}"
         parts.append(text(place(*points[-1])[0] + 6, end + 4, label, f'style="fill: {colour}"'))
     body = "\n  ".join(parts)
     return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">

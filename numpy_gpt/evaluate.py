@@ -11,7 +11,7 @@ from . import checkpoint, data, memory
 from .checks import check_tokenizer
 from .command import parse, run
 from .errors import GPTError
-from .measure import lengths, measure, told
+from .measure import lengths, measure, short, told
 from .model import forward
 from .ops import cross_entropy
 from .params import Model
@@ -46,7 +46,7 @@ def main() -> None:
         print(json.dumps({**measured, "model": args.model}))
     else:
         words = told(measured["perplexity"], measured["bits_per_byte"])
-        print(f"loss {measured['loss']:.4f}  {words}  ({measured['tokens']:,} tokens)")
+        print(f"loss {short(measured['loss'], 4)}  {words}  ({measured['tokens']:,} tokens)")
 
 
 def perplexity(m: Model, file: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from .command import tell
 from .curve import svg
 from .errors import GPTError
 from .files import replacing
-from .measure import told
+from .measure import short, told
 
 LOG, CURVE = "log.jsonl", "loss.svg"
 SHOWN = ("step", "train_loss", "val_loss")  # in the curve
@@ -51,7 +51,7 @@ def read(log: Path) -> list[Entry]:
 
 
 def line(entry: Entry) -> str:
-    words = f"step {entry['step']:6}  train {entry['train_loss']:.4f}  val {entry['val_loss']:.4f}"
+    words = f"step {entry['step']:6}  train {short(entry['train_loss'], 4)}  val {short(entry['val_loss'], 4)}"
     words += f"  {told(entry['val_perplexity'], entry['val_bits_per_byte'])}"
     return words + (f"  {entry['tokens_per_s']:,.0f} tokens/s" if entry["tokens_per_s"] else "")
 

@@ -29,4 +29,10 @@ def lengths(tokenizer: Tokenizer, n_vocab: int) -> np.ndarray:
 
 
 def told(perplexity: float, bits_per_byte: float | None) -> str:
-    return f"perplexity {perplexity:.2f}" + ("" if bits_per_byte is None else f"  bits/byte {bits_per_byte:.3f}")
+    bits = "" if bits_per_byte is None else f"  bits/byte {short(bits_per_byte, 3)}"
+    return f"perplexity {short(perplexity, 2)}{bits}"
+
+
+def short(x: float, places: int) -> str:
+    """Format a figure; from a million on, as in a run that diverges, with an exponent"""
+    return f"{x:.{places}f}" if x < 1e6 else f"{x:.3g}"

@@ -14,7 +14,7 @@ from .adamw import Moments
 from .command import Stop, silence, tell, tell_unwritten
 from .errors import GPTError
 from .journal import Journal
-from .measure import lengths, measure
+from .measure import lengths, measure, short
 from .options import Settings
 from .params import Model, named
 
@@ -79,7 +79,7 @@ class Run:
         self.losses.append(self.trainer.step(t, self.rate(t), batches))
         if len(self.losses) > 1:
             loss = self.finite(self.losses[-2])
-            bar.set_description_str(f"step {self.step}/{self.settings.steps}  loss {loss:.3f}", refresh=False)
+            bar.set_description_str(f"step {self.step}/{self.settings.steps}  loss {short(loss, 3)}", refresh=False)
         self.step = t
         bar.update(sum(tokens.size for _, tokens, _ in batches))
         self.seconds += time.perf_counter() - before
