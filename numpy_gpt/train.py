@@ -18,7 +18,7 @@ from .checks import check_tokenizer
 from .command import parse, run, tell
 from .config import Config
 from .errors import CheckpointError, GPTError
-from .files import LOCK, alone, make_directory
+from .files import LOCK, claimed
 from .journal import CURVE, LOG
 from .options import Settings
 from .params import Model, init, tree_map
@@ -54,10 +54,9 @@ def main(
     if not args.resume:
         settle(parser, args)  # complains before anything is made
         check_new(out)
-        make_directory(out)
     elif not os.path.isdir(out):
         raise GPTError(f"{out} isn't there: leave --resume out to begin a run.")
-    with alone(out) if leader else nullcontext():
+    with claimed(out) if leader else nullcontext():
         training = prepare(out, args, parser, trainer)
         return training.go() if training else 0
 

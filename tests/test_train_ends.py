@@ -240,3 +240,4 @@ def test_one_run_at_a_time(text):
         p.kill()
     assert status == 1
     assert err.startswith("train: another run is writing to run: wait for its end, or choose another place.")
+    assert Path("run/.lock").exists()  # the other run's

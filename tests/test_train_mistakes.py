@@ -63,6 +63,9 @@ MISTAKES = {
         1,
         "there are 1 tokens to validate with, and --context 64 takes 2",
     ),
+    "parents that aren't there": (["--data", "empty", "--out", "new/parent/run"], 1, "there are 0 tokens to train on"),
+    "a directory that is there": (["--data", "empty", "--out", "folder"], 1, "there are 0 tokens to train on"),
+    "a name that is too long": (["--data", "text.txt", "--out", f"new/{'x' * 300}"], 1, "File name too long"),
     "no UTF-8": (["--data", "latin", "--out", "run"], 1, "latin is no UTF-8 text: byte 3 is 0xe9."),
     "a directory that can't be made": (["--data", "text.txt", "--out", "text.txt/run"], 1, "can't be made a directory"),
     "a directory that can't be written to": (
@@ -135,16 +138,20 @@ def test_a_mistake_gets_a_sentence_and_leaves_nothing(text, what):
     for name, content in {"empty": b"", "short": b"b" * 58, "tiny": b"a", "latin": b"caf\xe9"}.items():
         Path(name).write_bytes(content)
     Path("empty run").mkdir()
+    Path("folder").mkdir()
+    Path("folder/notes.txt").write_text("notes")
     Path("nul.toml").write_text('data = ["text.txt"]\nout = "a\\u0000b"')
     Path("bad.toml").write_text("n_layers = 3")
     Path("odd.toml").write_text("steps = 3.5")
     save(random_model(TINY), "model")
+    before = {path: path.is_file() and path.read_bytes() for path in Path().rglob("*")}
     found, out, err = train(*args)
     assert found == status, err
     assert sentence in err
     assert "Traceback" not in err
     assert out == ""
-    assert not Path("run").exists() or [path.name for path in Path("run").iterdir()] == [".lock"]
+    after = {path: path.is_file() and path.read_bytes() for path in Path().rglob("*") if path.parts[0] != "cache"}
+    assert after == before
 
 
 @pytest.mark.parametrize("flag", [["--lr", "0.01"], ["--n-layer", "2"], ["--seed", "1"], ["--tokenizer", "bpe:300"]])
