@@ -8,11 +8,8 @@ is a row of tokens to read, and the same row one further: what follows each of t
 import codecs
 import hashlib
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from io import BufferedReader
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -21,10 +18,10 @@ import numpy as np
 import regex
 
 from .command import tell
-from .download import cache
 from .errors import GPTError
-from .files import locked, make_directory, replacing
+from .files import locked, replacing
 from .noise import below
+from .sources import File, bar, opened, size, spooled, token_directory
 from .threads import cores
 from .tokenizer import EOT, Tokenizer
 
@@ -50,25 +47,34 @@ def split(tokens: np.ndarray) -> Split:
     return Split(tokens[:at], tokens[at:])
 
 
-def tokenize(files: Sequence[str | Path], tokenizer: Tokenizer, name: str | None = None) -> np.ndarray:
-    """The files in one row of ids, mapped from a file; <|endoftext|> stands where they or their documents meet
+def tokenize(files: Sequence[File], tokenizer: Tokenizer, name: str | None = None) -> np.ndarray:
+    """Return the tokens of the files in one row, mapped from a file; <|endoftext|> separates files and documents
 
-    name is their key, where it is known. The file ends with the number of its tokens: one that is cut off is made anew.
+    name is their key, if it is known and no file is a pipe that is still to be read. The mapped file ends with the
+    number of its tokens: one that is cut off is made anew.
     """
-    name = name or key(files, tokenizer)
-    directory = cache() / "numpy_gpt" / "tokens"
-    try:
-        make_directory(directory)
-    except GPTError as e:
-        raise GPTError(f"{e} Tokens are kept there: let XDG_CACHE_HOME name another place.") from None
-    dtype = np.dtype("<u2" if tokenizer.n_vocab <= 1 << 16 else "<u4")
-    path = directory / f"{name}.u{8 * dtype.itemsize}"
+    if name is None:
+        with spooled(files) as pipes:
+            files = [pipes.get(file, file) for file in files]
+            return tokenize(files, tokenizer, key(files, tokenizer))
+    path, dtype = place(name, tokenizer)
     if length(path, dtype) is None:
-        with locked(directory / ".lock", lambda: tell(f"another process writes to {directory}: waiting for it.")):
+        folder = path.parent
+        with locked(folder / ".lock", lambda: tell(f"another process writes to {folder}: waiting for it.")):
             if length(path, dtype) is None:  # that one hasn't made it
                 make(path, files, tokenizer, name, dtype)
     n = length(path, dtype)
     return np.asarray(np.memmap(path, dtype, "r", shape=(n,))) if n else np.empty(0, dtype)
+
+
+def place(name: str, tokenizer: Tokenizer) -> tuple[Path, np.dtype]:
+    """Return the file in the token cache of the text with this key, and the dtype of its tokens"""
+    dtype = np.dtype("<u2" if tokenizer.n_vocab <= 1 << 16 else "<u4")
+    return token_directory() / f"{name}.u{8 * dtype.itemsize}", dtype
+
+
+def cached(name: str, tokenizer: Tokenizer) -> bool:
+    return length(*place(name, tokenizer)) is not None
 
 
 def length(path: Path, dtype: np.dtype) -> int | None:
@@ -81,7 +87,7 @@ def length(path: Path, dtype: np.dtype) -> int | None:
         return n if f.tell() == n * dtype.itemsize + LAST.itemsize else None
 
 
-def make(path: Path, files: Sequence[str | Path], tokenizer: Tokenizer, name: str, dtype: np.dtype) -> None:
+def make(path: Path, files: Sequence[File], tokenizer: Tokenizer, name: str, dtype: np.dtype) -> None:
     n = 0
     with replacing(path) as f:
         with progress(files, "tokens") as bar:
@@ -93,7 +99,7 @@ def make(path: Path, files: Sequence[str | Path], tokenizer: Tokenizer, name: st
             raise GPTError(f"{' '.join(map(str, files))} changed while it was read: start again.")
 
 
-def key(files: Iterable[str | Path], tokenizer: Tokenizer) -> str:
+def key(files: Iterable[File], tokenizer: Tokenizer) -> str:
     """What a text and a vocabulary are called: the same for the same contents, wherever they lie"""
     digests = [hashlib.sha256(part).digest() for part in (FORMAT, *tokenizer.files)]
     for file in files:
@@ -102,12 +108,8 @@ def key(files: Iterable[str | Path], tokenizer: Tokenizer) -> str:
     return hashlib.sha256(b"".join(digests)).hexdigest()[:32]
 
 
-def progress(files, what):
-    from tqdm import tqdm
-
-    size = sum(os.path.getsize(file) for file in files)
-    quiet = None if sys.stderr else True  # None: where it is no terminal
-    return tqdm(desc=what, total=size, unit="B", unit_scale=True, disable=quiet, leave=False)
+def progress(files: Iterable[File], what: str):
+    return bar(what, sum(size(file) for file in files))
 
 
 def rows(texts: Iterable[str | None], tokenizer: Tokenizer) -> Iterator[np.ndarray]:
@@ -123,7 +125,7 @@ def rows(texts: Iterable[str | None], tokenizer: Tokenizer) -> Iterator[np.ndarr
             yield from pool.map(encode, some)
 
 
-def pieces(files: Iterable[str | Path], done=lambda nbytes: None) -> Iterator[str | None]:
+def pieces(files: Iterable[File], done=lambda nbytes: None) -> Iterator[str | None]:
     """The text of all files, in pieces whose tokens are those of the whole; None between two documents"""
     parted, begun = False, False
     for file in files:
@@ -138,7 +140,7 @@ def pieces(files: Iterable[str | Path], done=lambda nbytes: None) -> Iterator[st
                     parted, begun = False, True
 
 
-def read(file: str | Path, done=lambda nbytes: None) -> Iterator[str]:
+def read(file: File, done=lambda nbytes: None) -> Iterator[str]:
     """The text of a file, in pieces of some PIECE bytes"""
     utf8, text = codecs.getincrementaldecoder("utf-8")(), ""
     with opened(file) as f:
@@ -160,18 +162,6 @@ def decoded(file, utf8, block, start):
     except UnicodeDecodeError as e:
         at = start + len(block) - len(e.object) + e.start  # the decoder kept the beginning of a character
         raise GPTError(f"{file} is no UTF-8 text: byte {at} is {e.object[e.start]:#04x}.") from None
-
-
-@contextmanager
-def opened(file: str | Path) -> Iterator[BufferedReader]:
-    """A file that can be read again: nothing that waits, or is gone once it was read"""
-    try:
-        if os.path.exists(file) and not os.path.isfile(file):
-            raise GPTError(f"{file} can't be read: it is no file.")
-        with open(file, "rb") as f:
-            yield f
-    except (OSError, ValueError) as e:  # ValueError: a NUL in the name
-        raise GPTError(f"{file} can't be read: {getattr(e, 'strerror', e)}.") from None
 
 
 def windows(tokens: np.ndarray, context: int, stride: int | None = None) -> np.ndarray:

@@ -20,6 +20,7 @@ TOKENS = 2048  # at a time: their logits take half a gigabyte in the 124M
 EPILOG = """examples:
   python -m numpy_gpt.evaluate perplexity story.txt
   python -m numpy_gpt.evaluate perplexity story.txt --model 124M --json
+  zcat stories.gz | python -m numpy_gpt.evaluate perplexity /dev/stdin
 
 The text is read in windows as long as the model sees, one after the other, and each token but the first is foretold
 once, from those before it in its window. bits/byte, what the tokens cost for each byte of the text, compares models
@@ -35,7 +36,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("task", choices=["perplexity"], help="the loss over a text, as e to its power")
-    parser.add_argument("file", metavar="FILE", help="text in UTF-8")
+    parser.add_argument("file", metavar="FILE", help="text in UTF-8, a file or a pipe")
     parser.add_argument("--model", default="storyteller", metavar="M", help="a name or a path (default: storyteller)")
     parser.add_argument("--json", action="store_true", help="an object: loss, perplexity, bits_per_byte, tokens, model")
     args = parse(parser, sys.argv[1:])

@@ -3,15 +3,15 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import adamw, bpe, checkpoint, data, memory, options, state, tokenizer
+from . import adamw, bpe, checkpoint, data, memory, options, sources, state, tokenizer
 from .checkpoint import openai, verify
 from .checkpoint.destination import check_directory_name
 from .checks import check_tokenizer
@@ -33,6 +33,7 @@ def main(
     add_arguments: Callable[[argparse.ArgumentParser], Any] = lambda parser: None,
     trainer: Callable[..., Any] = lambda args, *rest: Trainer(*rest),
     leader: bool = True,
+    processes: int = 1,
     words: Sequence[str] | None = None,
     instead: Callable[[argparse.Namespace], int | None] = lambda args: None,
 ) -> int:
@@ -50,6 +51,8 @@ def main(
         return status
     if not args.out:
         parser.error("--out is missing: say where the run is to be kept.")
+    if processes > 1:
+        refuse_pipes(args)
     out = Path(args.out)
     if not args.resume:
         settle(parser, args)  # complains before anything is made
@@ -70,6 +73,13 @@ def settle(parser: argparse.ArgumentParser, args: argparse.Namespace, before: di
         parser.error(str(e))
 
 
+def refuse_pipes(args: argparse.Namespace) -> None:
+    """Each of several processes would read another part of a pipe"""
+    for file in (file for name in options.FILES for file in getattr(args, name, ())):
+        if sources.is_pipe(file):
+            raise GPTError(f"{file} is a pipe, which several processes can't all read: give a file.")
+
+
 def prepare(out: Path, args: argparse.Namespace, parser: argparse.ArgumentParser, trainer) -> Run | None:
     """A run to go on with or to begin; None if it is done"""
     before = find(out, args.resume)
@@ -77,16 +87,42 @@ def prepare(out: Path, args: argparse.Namespace, parser: argparse.ArgumentParser
     if before and before.step >= settings.steps:
         tell(f"train: {out} has all of its {before.step} steps: give it more with --steps.")
         return None
-    start = before or begin(settings)
-    check_fit(settings, start.m)
-    names = [data.key(files, start.m.tokenizer) for files in (settings.data, settings.val_data)]
-    if before and names != before.about["text"]:
-        raise GPTError(f"the text isn't what {out} was begun with: get it back, or begin another run.")
-    text = read(settings, start.m.tokenizer, names)
+    with texts(settings, args, before) as (s, known):
+        start = before or begin(s)
+        check_fit(s, start.m)
+        names = [known.get(name) or data.key(getattr(s, name), start.m.tokenizer) for name in options.FILES]
+        if before and names != before.about["text"]:
+            raise GPTError(f"the text isn't what {out} was begun with: get it back, or begin another run.")
+        text = read(s, start.m.tokenizer, names)
     about = {"settings": asdict(settings), "text": names}
     training = Run(out, start.step, trainer(args, start.m, start.moments, settings), text, settings, about)
     training.say(describe(start.m, text))
     return training
+
+
+@contextmanager
+def texts(s: Settings, args: argparse.Namespace, before: State | None) -> Iterator[tuple[Any, dict[str, str]]]:
+    """Read the pipes among the texts; yield the settings with what was read, and the keys of texts only in the cache"""
+    known = {name: key for name in options.FILES if before and name not in args and (key := lost(name, s, before))}
+    with sources.spooled(file for name in options.FILES if name not in known for file in getattr(s, name)) as pipes:
+        read: dict[str, Any] = {
+            name: tuple(pipes.get(file, file) for file in getattr(s, name)) for name in options.FILES
+        }
+        yield replace(s, **read), known
+
+
+def lost(name: str, s: Settings, before: State) -> str | None:
+    """Return the key of a text that the run to resume can't read again, or None if it can"""
+    gone = [file for file in getattr(s, name) if not sources.lasts(file)]
+    if not gone:
+        return None
+    key = dict(zip(options.FILES, before.about["text"], strict=False)).get(name)
+    if not isinstance(key, str) or not data.cached(key, before.m.tokenizer):
+        raise GPTError(
+            f"{gone[0]} can't be read again, and its tokens aren't in the cache: give the same text with "
+            f"{options.flag(name)}."
+        )
+    return key
 
 
 def begun(out: Path) -> bool:

@@ -203,6 +203,16 @@ def test_what_processes_cannot_share_is_said():
     assert b"train: --batch-size is 3: 2 processes can't share that evenly." in done.stderr
 
 
+def test_several_processes_refuse_a_pipe():
+    """Each would read another part of it"""
+    os.mkfifo("pipe")
+    args = [sys.executable, *TWO, "torch_gpt.train", "--data", "text.txt", "--val-data", "pipe", "--out", "run", *SHORT]
+    done = subprocess.run(args, capture_output=True, timeout=120)
+    assert done.returncode == 1
+    assert b"train: pipe is a pipe, which several processes can't all read: give a file." in done.stderr
+    assert not Path("run").exists()
+
+
 FAST = {
     "compiled": ({"compile": True}, 1e-5),
     "in bfloat16": ({"dtype": torch.bfloat16}, 2e-2),

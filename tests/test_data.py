@@ -155,7 +155,7 @@ def test_bytes_that_are_no_text_are_named(tmp_path, monkeypatch, text, byte, siz
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
-    for name, why in (("missing", "No such file"), (".", "no file"), ("a\0b", "null")):
+    for name, why in (("missing", "No such file"), (".", "neither a file nor a pipe"), ("a\0b", "null")):
         with pytest.raises(GPTError, match=why):
             tokenize([tmp_path / name], WORDS)
 

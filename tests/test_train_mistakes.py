@@ -47,7 +47,8 @@ MISTAKES = {
     "no --out": (["--data", "text.txt"], 2, "--out is missing: say where"),
     "no --data": (["--out", "run"], 2, "--data is missing: give the text to train on."),
     "no file": (["--data", "nowhere", "--out", "run"], 1, "nowhere can't be read: No such file or directory."),
-    "a directory": (["--data", ".", "--out", "run"], 1, "can't be read: it is no file."),
+    "a directory": (["--data", ".", "--out", "run"], 1, "can't be read: it is neither a file nor a pipe."),
+    "a device": (["--data", "/dev/zero", "--out", "run"], 1, "/dev/zero can't be read: it is neither a file nor a"),
     "an empty file": (
         ["--data", "empty", "--out", "run"],
         1,

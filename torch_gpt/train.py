@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 def make(args: argparse.Namespace, m, moments, settings) -> Trainer:
-    world, device = int(os.environ.get("WORLD_SIZE", 1)), args.device  # torchrun sets it, and what follows
+    world, device = processes(), args.device
     if world > 1:
         if torch.device(device).type == "cuda":
             device = f"cuda:{os.environ['LOCAL_RANK']}"
@@ -47,6 +47,10 @@ def make(args: argparse.Namespace, m, moments, settings) -> Trainer:
     dtype = getattr(torch, args.dtype or str(m.params.wte.dtype))
     how = How(device, dtype, args.compile, args.shard, rank(), world)
     return Trainer(m, moments, settings, how)
+
+
+def processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", 1))  # torchrun sets it, and RANK and LOCAL_RANK
 
 
 def rank() -> int:
@@ -58,7 +62,7 @@ def benchmarked(args: argparse.Namespace) -> int | None:
 
 
 def main() -> int:
-    status = train.main(NAME, add_arguments, make, leader=rank() == 0, instead=benchmarked)
+    status = train.main(NAME, add_arguments, make, rank() == 0, processes(), instead=benchmarked)
     if dist.is_initialized():
         with in_words():
             dist.barrier()

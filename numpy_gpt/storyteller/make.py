@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from .. import checkpoint, train
 from ..command import run
-from ..data import opened
 from ..errors import GPTError
 from ..files import make_directory, replacing
+from ..sources import opened
 from ..tokenizer import EOT
 from . import stories
 

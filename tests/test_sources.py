@@ -1,0 +1,164 @@
+"""Test texts that come through pipes, and resumed runs whose text is gone."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from training_runs import COMMAND, SHORT, assert_same, train, trained
+
+from numpy_gpt import state
+
+EVALUATE = [sys.executable, "-m", "numpy_gpt.evaluate", "perplexity"]
+
+
+@pytest.fixture
+def pipes(tmp_path):
+    """Make a FIFO into which a process writes the contents once"""
+    writers = []
+
+    def make(contents, name="pipe"):
+        path = tmp_path / name
+        if not path.exists():
+            os.mkfifo(path)
+        writers.append(subprocess.Popen(["sh", "-c", 'printf %s "$0" > "$1"', contents, str(path)]))
+        return str(path)
+
+    yield make
+    for writer in writers:
+        writer.kill()
+        writer.wait()
+
+
+def cache():
+    """Return what is in the token cache"""
+    return sorted(path.name for path in Path("cache/numpy_gpt/tokens").iterdir())
+
+
+def test_run_from_pipes_is_the_run_from_files(text, pipes):
+    """With a new vocabulary, for which the text is read once more"""
+    args = [*SHORT, "--tokenizer", "bpe:270"]
+    written = Path(text).read_text()
+    Path("val.txt").write_text(written[:999])
+    trained("--data", text, "val.txt", "--val-data", "val.txt", "--out", "files", *args)
+    kept = cache()
+    data = [pipes(written), pipes(written[:999], "other pipe")]
+    trained("--data", *data, "--val-data", data[1], "--out", "pipes", *args)
+    assert_same("pipes", "files")
+    assert cache() == kept
+    ours, theirs = (state.load(Path(run)).about for run in ("pipes", "files"))
+    assert ours["text"] == theirs["text"]
+    assert ours["settings"]["data"] == data
+
+
+def test_bash_process_substitution_is_read(text):
+    command = f"{' '.join(COMMAND)} --data <(cat {text}) --out run {' '.join(SHORT)}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    trained("--data", text, "--out", "whole", *SHORT)
+    assert_same("run", "whole")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "file", "process substitution"])
+def test_evaluate_reads_a_stream_as_a_file(text, kind):
+    expected = subprocess.run([*EVALUATE, text], capture_output=True, check=True).stdout
+    kept = cache()
+    if kind == "file":
+        with open(text) as f:
+            found = subprocess.run([*EVALUATE, "/dev/stdin"], stdin=f, capture_output=True)
+    elif kind == "pipe":
+        found = subprocess.run([*EVALUATE, "/dev/stdin"], input=Path(text).read_bytes(), capture_output=True)
+    elif kind == "socket":
+        ours, theirs = socket.socketpair()
+        ours.sendall(Path(text).read_bytes())
+        ours.close()
+        found = subprocess.run([*EVALUATE, "/dev/stdin"], stdin=theirs, capture_output=True)
+        theirs.close()
+    else:
+        found = subprocess.run(["bash", "-c", f"{' '.join(EVALUATE)} <(cat {text})"], capture_output=True)
+    assert (found.returncode, found.stdout, found.stderr) == (0, expected, b"")
+    assert cache() == kept
+
+
+@pytest.mark.parametrize(
+    ("contents", "sentence"),
+    [(b"caf\xe9", "/dev/stdin is no UTF-8 text: byte 3 is 0xe9."), (b"", "/dev/stdin has fewer than two tokens")],
+)
+def test_bad_text_from_a_pipe_is_named_by_its_pipe(text, contents, sentence):
+    done = subprocess.run([*EVALUATE, "/dev/stdin"], input=contents, capture_output=True)
+    assert done.returncode == 1
+    assert done.stderr.decode().startswith(f"evaluate: {sentence}")
+    assert {name for name in cache() if not name.endswith(".u16")} == {".lock"}
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "/dev/null", "."])
+def test_device_or_directory_is_refused(text, name):
+    done = subprocess.run([*EVALUATE, name], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"evaluate: {name} can't be read: it is neither a file nor a pipe.\n",
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("written", [False, True])
+def test_ended_while_it_waits_for_a_pipe_leaves_no_text(text, number, written):
+    os.mkfifo("pipe")
+    with subprocess.Popen([*COMMAND, "--data", "pipe", "--out", "new/run", *SHORT], stderr=subprocess.PIPE) as p:
+        while not Path("cache/numpy_gpt/tokens").exists():
+            assert p.poll() is None
+            time.sleep(0.01)
+        with open("pipe", "w") if written else open(os.devnull, "w") as f:
+            f.write("Once upon a time")
+            f.flush()
+            time.sleep(0.2)  # it blocks in open, or in read
+            p.send_signal(number)
+            assert p.wait(timeout=60) == (130 if number == signal.SIGINT else -number)
+        assert p.stderr.read() == b""
+    assert cache() == []
+    assert Path("new").exists() == (number == signal.SIGKILL)
+
+
+@pytest.mark.parametrize("way", ["pipe", "/dev/stdin", "file that is gone"])
+def test_resume_takes_a_text_that_is_gone_from_the_cache(text, pipes, way):
+    trained("--data", text, "--out", "whole", *SHORT)
+    trained("--resume", "--out", "whole", "--steps", "8")
+    if way == "pipe":
+        trained("--data", pipes(Path(text).read_text()), "--out", "run", *SHORT)
+    elif way == "/dev/stdin":
+        words = [*COMMAND, "--data", way, "--out", "run", *SHORT]
+        subprocess.run(words, input=Path(text).read_bytes(), stdout=subprocess.DEVNULL, check=True)
+    else:
+        trained("--data", str(shutil.copy(text, "copy.txt")), "--out", "run", *SHORT)
+        Path("copy.txt").unlink()
+    unread, _ = ends = os.pipe()  # nothing is written to it: to read it would wait for ever
+    done = subprocess.run([*COMMAND, "--resume", "--out", "run", "--steps", "8"], stdin=unread, timeout=60)
+    for end in ends:
+        os.close(end)
+    assert done.returncode == 0
+    assert_same("run", "whole")
+
+
+def test_resume_asks_for_a_text_that_neither_pipe_nor_cache_has(text, pipes):
+    written = Path(text).read_text()
+    pipe = pipes(written)
+    trained("--data", pipe, "--out", "run", *SHORT)
+    shutil.rmtree("cache")
+    resume = ["--resume", "--out", "run", "--steps", "8"]
+    assert train(*resume) == (
+        1,
+        "",
+        f"train: {pipe} can't be read again, and its tokens aren't in the cache: give the same text with --data.\n",
+    )
+    status, _, err = train(*resume, "--data", pipes("another text", "other"))
+    assert (status, err) == (
+        1,
+        "train: the text isn't what run was begun with: get it back, or begin another run.\n",
+    )
+    trained(*resume, "--data", pipes(written))
+    assert state.load(Path("run")).step == 8
