@@ -116,7 +116,8 @@ def lost(name: str, s: Settings, before: State) -> str | None:
     gone = [file for file in getattr(s, name) if not sources.lasts(file)]
     if not gone:
         return None
-    key = dict(zip(options.FILES, before.about["text"], strict=False)).get(name)
+    recorded = before.about["text"] if isinstance(before.about["text"], list) else []
+    key = dict(zip(options.FILES, recorded, strict=False)).get(name)
     if not isinstance(key, str) or not data.cached(key, before.m.tokenizer):
         raise GPTError(
             f"{gone[0]} can't be read again, and its tokens aren't in the cache: give the same text with "

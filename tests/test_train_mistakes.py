@@ -20,6 +20,12 @@ DAMAGED = {
         "no settings that can be",
     ),
     "an odd rate": ("training.json", '{"step": 5, "settings": {"lr": null}, "text": []}', 3, "no settings that can be"),
+    "no text": (
+        "training.json",
+        '{"step": 5, "settings": {"data": ["/nowhere"]}, "text": null}',
+        1,
+        "/nowhere can't be read again, and its tokens aren't in the cache: give the same text with --data.",
+    ),
     "moments": ("moments.safetensors", "", 3, "moments.safetensors is no safetensors file"),
 }
 
