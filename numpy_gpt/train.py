@@ -139,7 +139,7 @@ def check_new(out: Path) -> None:
         raise GPTError(f"{out} has a checkpoint: {what}, or choose another --out.")
     of_a_run = os.path.exists(out / LOCK)  # which ended before its first checkpoint
     for name in (*openai.FILES, *(() if of_a_run else (LOG, CURVE))):
-        if os.path.exists(out / name):
+        if os.path.isfile(out / name):
             raise GPTError(f"{out} has {name}, which a new run would replace: choose another --out.")
 
 
