@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .config import Config
-from .request import Ends, Settings, check_prompt, check_settings
+from .request import Ends, Settings, check_prompt, check_samples, check_settings
 
 CHUNK = 512  # rows of a prompt that are read at once: more would take more memory and no less time
 
@@ -22,7 +22,7 @@ class Backend(NamedTuple):
 
     new_kv: Callable[[int, int], list[Any]]  # B, N -> a kv for B sequences of up to N tokens
     read: Callable[[list[Any], list[Any]], Any]  # groups of (B,T) tokens, their kvs -> logits (ΣB,V) after the last
-    sample: Callable[..., list[int]]  # logits (ΣB,V), temperature, top_k, top_p, ΣB seeds, step -> ΣB tokens
+    sample: Callable[..., list[int]]  # logits (ΣB,V), the cuts, seed, ΣB sample numbers, step -> ΣB tokens
     numbers: Callable[[Any], np.ndarray]  # (V,) -> the same in NumPy
     fixed: bool = False  # no shape may change: what has ended stays in its group, and its tokens are ignored
 
@@ -41,16 +41,22 @@ def draws(
     settings = check_settings(settings)
     ends = Ends(stop, m.tokenizer)
     windows = [check_prompt(ids, m.config) for ids in prompts]
-    return drawn(m, windows, settings, ends, backend, with_logits)
+    samples = number_samples(windows, settings.sample)
+    return drawn(m, windows, samples, settings, ends, backend, with_logits)
 
 
 def drawn(
-    m: Any, prompts: list[list[int]], settings: Settings, ends: Ends, backend: Backend, with_logits: bool
+    m: Any,
+    prompts: list[list[int]],
+    samples: list[int],
+    settings: Settings,
+    ends: Ends,
+    backend: Backend,
+    with_logits: bool,
 ) -> Iterator[Draw]:
-    n, *cuts, seed = settings
+    n, *cuts, seed, _ = settings
     if n == 0:
         return
-    seeds = [(seed + repetition) % 2**64 for repetition in count_repetitions(prompts)]
     groups = in_groups(m.config, prompts, n, backend)
     known = m.tokenizer.n_vocab if m.tokenizer else None  # ids beyond, in a padded vocabulary, stand for no text
     done: set[int] = set()
@@ -58,7 +64,7 @@ def drawn(
     while len(done) < len(prompts):
         logits = read(groups, backend)[:, :known]
         sequences = [pair for group in groups for pair in zip(group.prompts, group.ids, strict=True)]
-        tokens = backend.sample(logits, *cuts, [seeds[prompt] for prompt, _ in sequences], step)
+        tokens = backend.sample(logits, *cuts, seed, [samples[prompt] for prompt, _ in sequences], step)
         step += 1
         for (prompt, ids), token, z in zip(sequences, tokens, logits, strict=True):
             ids.append(token)
@@ -73,14 +79,15 @@ def drawn(
         groups = [group for group in groups if group.prompts]
 
 
-def count_repetitions(prompts: list[list[int]]) -> list[int]:
-    """How often each prompt stands before: its repetitions take the next seeds, or they would all say the same"""
+def number_samples(prompts: list[list[int]], first: int) -> list[int]:
+    """Return each prompt's sample number: the first, or the next for every repetition of a prompt"""
     seen: Counter[tuple[int, ...]] = Counter()
-    counts = []
+    numbers = []
     for ids in map(tuple, prompts):
-        counts.append(seen[ids])
+        numbers.append(first + seen[ids])
         seen[ids] += 1
-    return counts
+    check_samples(first, max(seen.values(), default=1))
+    return numbers
 
 
 class Group:

@@ -1,7 +1,9 @@
 """Prompts to tokens, with a kv: stream, complete, complete_batch.
 
-A prompt that is longer than the context loses its beginning. The same seed gives the same tokens alone and in a batch,
-but where rounding decides; a prompt that is given again in a batch takes the next seed.
+A prompt that is longer than the context loses its beginning. The same seed and sample give the same tokens alone and in
+a batch, but where rounding decides. In a batch the repetitions of a prompt take the next sample numbers: sample,
+sample + 1, ... Different prompts of a batch share their random numbers at each step, so their draws are correlated. For
+independent draws, give each prompt another seed or sample in a call of its own.
 """
 
 from functools import partial
@@ -17,25 +19,30 @@ from .request import Settings
 from .sample import sample
 
 
-def stream(m, ids, max_new_tokens=200, temperature=1.0, top_k=0, top_p=1.0, seed=0, stop=()):
+def stream(m, ids, max_new_tokens=200, temperature=1.0, top_k=0, top_p=1.0, seed=0, stop=(), sample=0):
     """The new ids one by one, as soon as each is drawn
 
     stop has token ids, which end it and are left out, and texts, which end it when complete: their tokens are there.
+    sample is the number of the sample: each number gives other random numbers for the same seed.
     """
-    drawn = draws(m, [ids], Settings(max_new_tokens, temperature, top_k, top_p, seed), stop)
+    drawn = draws(m, [ids], Settings(max_new_tokens, temperature, top_k, top_p, seed, sample), stop)
     return (draw.token for draw in drawn if draw.end != "id")
 
 
-def complete(m, ids, max_new_tokens=200, temperature=1.0, top_k=0, top_p=1.0, seed=0, stop=()):
+def complete(m, ids, max_new_tokens=200, temperature=1.0, top_k=0, top_p=1.0, seed=0, stop=(), sample=0):
     """The new ids in one list, without the prompt's"""
-    return list(stream(m, ids, max_new_tokens, temperature, top_k, top_p, seed, stop))
+    return list(stream(m, ids, max_new_tokens, temperature, top_k, top_p, seed, stop, sample))
 
 
-def complete_batch(m, prompts, max_new_tokens=200, temperature=1.0, top_k=0, top_p=1.0, seed=0, stop=()):
-    """The new ids of each prompt"""
+def complete_batch(m, prompts, max_new_tokens=200, temperature=1.0, top_k=0, top_p=1.0, seed=0, stop=(), sample=0):
+    """Return the new ids of each prompt
+
+    Different prompts share their random numbers, so their draws are correlated. The repetitions of a prompt don't: they
+    take the sample numbers sample, sample + 1, ...
+    """
     prompts = list(prompts)
     new: list[list[int]] = [[] for _ in prompts]
-    for draw in draws(m, prompts, Settings(max_new_tokens, temperature, top_k, top_p, seed), stop):
+    for draw in draws(m, prompts, Settings(max_new_tokens, temperature, top_k, top_p, seed, sample), stop):
         if draw.end != "id":
             new[draw.prompt].append(draw.token)
     return new
@@ -55,5 +62,6 @@ def read(m, groups, kv):
     return logits
 
 
-def sample_each(logits, temperature, top_k, top_p, seeds, step):
-    return [sample(z, temperature, top_k, top_p, seed, step) for z, seed in zip(logits, seeds, strict=True)]
+def sample_each(logits, temperature, top_k, top_p, seed, numbers, step):
+    pairs = zip(logits, numbers, strict=True)
+    return [sample(z, temperature, top_k, top_p, seed, number, step) for z, number in pairs]

@@ -14,7 +14,7 @@ from .checks import check_tokenizer
 from .command import run, tell
 from .errors import GPTError
 from .params import Model
-from .request import Settings, check_settings, check_stop
+from .request import Settings, check_samples, check_settings, check_stop
 from .samples import Sample, Show
 from .tokenizer import EOT, Tokenizer
 
@@ -24,9 +24,12 @@ EPILOG = """examples:
   cat story.txt | python -m {0} --num-samples 3 --json
 
 The new text goes to stdout; a terminal shows the prompt before it. The same seed gives the same text in NumPy and in
-PyTorch, alone and in a batch, but where rounding decides. The model sees n_ctx tokens: a longer prompt loses its
-beginning, and when they are full, the older half is dropped and the rest read again. A prompt that starts with -- goes
-after a separate --. In the file of --config, stop = ["one", "two"] gives --stop twice."""
+PyTorch, alone and in a batch, but where rounding decides. --num-samples 3 draws the samples 0, 1 and 2 of a seed, and
+--sample 2 draws the last of them alone; no sample shares random numbers with another one of this or another seed. But
+the numbers don't depend on the prompt: with one seed and sample, the texts of different prompts are correlated. The
+model sees n_ctx tokens: a longer prompt loses its beginning, and when they are full, the older half is dropped and the
+rest read again. A prompt that starts with -- goes after a separate --. In the file of --config, stop = ["one", "two"]
+gives --stop twice."""
 
 MOST_SAMPLES = 4096  # as one batch: each has keys and values in memory
 
@@ -50,8 +53,8 @@ def main(
         tell(f"generate: the prompt has {len(ids)} tokens and the model sees {m.config.n_ctx}: only the last are read.")
     if args.seed is None and args.temperature > 0 and not args.json:
         tell(f"seed {settings.seed}")
-    seeds = [(settings.seed + i) % 2**64 for i in range(args.num_samples)]
-    show = Show([Sample(m.tokenizer, args, seed, len(ids)) for seed in seeds], args, prompt, load_s)
+    numbers = range(args.sample, args.sample + args.num_samples)
+    show = Show([Sample(m.tokenizer, args, settings.seed, i, len(ids)) for i in numbers], args, prompt, load_s)
     stop = [*args.stop, *([] if m.tokenizer.eot is None else [m.tokenizer.eot])]
     try:
         for draw in draws(args, m, [ids] * args.num_samples, settings, stop, args.logprobs > 0):
@@ -84,22 +87,24 @@ def parse(name: str, add_arguments: Callable[[argparse.ArgumentParser], Any]) ->
         type=int,
         default=1,
         metavar="N",
-        help="as one batch, with the seeds S, S + 1 ... (default: 1)",
+        help="so many samples as one batch, numbered K, K + 1 ... (default: 1)",
     )
+    add("--sample", type=int, default=0, metavar="K", help="number of the first sample of this seed (default: 0)")
     add("--logprobs", type=int, default=0, metavar="K", help="show each token's probability, and those of the K best")
     add("--json", action="store_true", help="an object per sample; finish_reason: length, stop, eot, null after Ctrl-C")
     add("--no-stream", action="store_true", help="show a sample when it is complete")
     add_arguments(parser)
     args = command.parse(parser, sys.argv[1:])
+    if not 1 <= args.num_samples <= MOST_SAMPLES:
+        parser.error(f"num_samples is {args.num_samples}: it must be from 1 to {MOST_SAMPLES}.")
     seed = secrets.randbits(32) if args.seed is None else args.seed
-    settings = Settings(args.max_new_tokens, args.temperature, args.top_k, args.top_p, seed)
+    settings = Settings(args.max_new_tokens, args.temperature, args.top_k, args.top_p, seed, args.sample)
     try:
         check_settings(settings)
+        check_samples(args.sample, args.num_samples)
         check_stop(args.stop)
     except GPTError as e:
         parser.error(str(e))
-    if not 1 <= args.num_samples <= MOST_SAMPLES:
-        parser.error(f"num_samples is {args.num_samples}: it must be from 1 to {MOST_SAMPLES}.")
     if args.logprobs < 0:
         parser.error(f"logprobs is {args.logprobs}: it must be at least 0.")
     if args.prompt is not None and args.file is not None:

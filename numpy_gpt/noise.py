@@ -36,12 +36,15 @@ def key(seed):
     return seed % 2**32, seed // 2**32 % 2**32
 
 
-def uniform(seed, step, ids):
-    """A number in (0, 1) for each token id: it depends on no other, so only those that are asked for are drawn"""
+def uniform(seed, sample, step, ids):
+    """Draw a number in (0, 1) for each token id
+
+    It depends on the seed, the sample's number, the step and the id alone, so only the ids that are needed are drawn.
+    """
     if 4 * len(ids) < ids.max():
-        words = philox((ids // 4, step, 0, 0), key(seed))[np.arange(len(ids)), ids % 4]
+        words = philox((ids // 4, step, sample, 0), key(seed))[np.arange(len(ids)), ids % 4]
     else:  # so many that it is cheaper to draw all
-        words = philox((np.arange(ids.max() // 4 + 1), step, 0, 0), key(seed)).ravel()[ids]
+        words = philox((np.arange(ids.max() // 4 + 1), step, sample, 0), key(seed)).ravel()[ids]
     return (words + 0.5) * 2.0**-32
 
 

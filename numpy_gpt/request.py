@@ -20,20 +20,30 @@ class Settings(NamedTuple):
     top_k: int
     top_p: float
     seed: int
+    sample: int = 0  # the number of the first
 
 
 def check_settings(settings: Settings) -> Settings:
-    n, temperature, top_k, top_p, seed = settings
-    for name, number in (("max_new_tokens", n), ("top_k", top_k), ("seed", seed)):
+    n, temperature, top_k, top_p, seed, sample = settings
+    for name, number in (("max_new_tokens", n), ("top_k", top_k), ("seed", seed), ("sample", sample)):
         if not is_index(number) or number < 0:
             raise GPTError(f"{name} is {number!r}: it must be a whole number of at least 0.")
+    n, top_k, seed, sample = (operator.index(number) for number in (n, top_k, seed, sample))
     if seed >= 2**64:
         raise GPTError(f"seed is {seed}: it must be smaller than 2**64.")
+    check_samples(sample, 1)
     if not is_real(temperature) or not 0 <= float(temperature) < math.inf:
         raise GPTError(f"temperature is {temperature!r}: it must be 0, for the best token always, or more.")
     if not is_real(top_p) or not 0 <= top_p <= 1:
         raise GPTError(f"top_p is {top_p!r}: it must be a probability from 0 to 1, which keeps every token.")
-    return Settings(operator.index(n), float(temperature), operator.index(top_k), float(top_p), operator.index(seed))
+    return Settings(n, float(temperature), top_k, float(top_p), seed, sample)
+
+
+def check_samples(first: int, count: int) -> None:
+    """Check that the samples' numbers fit a word of the random numbers' counter"""
+    if first + count > 2**32:
+        last = f", so the last is {first + count - 1}" if count > 1 else ""
+        raise GPTError(f"sample is {first}{last}: a sample's number must be smaller than 2**32.")
 
 
 def is_index(x: Any) -> bool:

@@ -5,9 +5,9 @@ import numpy as np
 from .noise import uniform
 
 
-def sample(logits, temperature, top_k, top_p, seed, step):
+def sample(logits, temperature, top_k, top_p, seed, number, step):
     """
-    logits (V,) -> a token id; of equals the lower one
+    Draw a token of the sample with this number: logits (V,) -> a token id; of equals the lower one
 
     argmax(z + g) with Gumbel noise g = -log(-log u) is a draw from softmax z. It needs no sum over the vocabulary, so
     that two who agree on z to rounding almost never draw different tokens.
@@ -18,7 +18,7 @@ def sample(logits, temperature, top_k, top_p, seed, step):
     with np.errstate(over="ignore"):  # of a tiny temperature only the best is left
         z = (z - z.max()) / temperature
     ids = survivors(z, top_k, top_p)
-    gumbel = -np.log(-np.log(uniform(seed, step, ids)))
+    gumbel = -np.log(-np.log(uniform(seed, number, step, ids)))
     return int(ids[(z[ids] + gumbel).argmax()])
 
 

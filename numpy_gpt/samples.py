@@ -21,10 +21,10 @@ PIECE = 1000  # characters: a pipe takes so few whole, where Python's unbuffered
 class Sample:
     """One of them: `unshown` is what is to be shown next, as soon as that may be"""
 
-    def __init__(self, tokenizer: Tokenizer, args: argparse.Namespace, seed: int, prompt_tokens: int):
+    def __init__(self, tokenizer: Tokenizer, args: argparse.Namespace, seed: int, number: int, prompt_tokens: int):
         self.tokenizer = tokenizer
         self.args = args
-        self.told = {"prompt_tokens": prompt_tokens, "seed": seed, "model": args.model}
+        self.told = {"prompt_tokens": prompt_tokens, "seed": seed, "sample": number, "model": args.model}
         self.text = Text(tokenizer, args.stop)
         self.tokens: list[int] = []
         self.steps: list[dict[str, Any]] = []

@@ -19,6 +19,7 @@ def generate(package, *args):
     [
         ["--temperature", "0", "--stop", "mom"],
         ["--num-samples", "3", "--top-k", "40"],
+        ["--num-samples", "2", "--sample", "7"],
         ["--logprobs", "3", "-n", "20"],
     ],
 )

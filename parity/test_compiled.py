@@ -57,7 +57,7 @@ def test_is_it_compiled_and_captured_once(m, device):
 
     assert compilations(0, temperature=0.7) == 2  # a step, and a draw
     graphs = captured(m)
-    assert compilations(1, temperature=0.8, stop=[3]) == 0
+    assert compilations(1, temperature=0.8, stop=[3], sample=2**32 - 2) == 0
     assert captured(m) == graphs
     assert [graph is not None for graph in graphs] == [device != "cpu"] * 2
 
@@ -65,6 +65,13 @@ def test_is_it_compiled_and_captured_once(m, device):
 def captured(m):
     step = compiled.FREE[m.params.wte][-1]
     return [graph.graph for graph in step.graphs.values()]
+
+
+def test_compiled_samples_are_those_that_the_eager_twin_draws_alone(m):
+    last = 2**32 - 1
+    alone = [torch_gpt.complete(m, [1, 2, 3], LONG, **CUT, seed=7, sample=i) for i in (last - 1, last)]
+    assert torch_gpt.complete_batch(m, [[1, 2, 3]] * 2, LONG, **CUT, seed=7, sample=last - 1, compiled=True) == alone
+    assert torch_gpt.complete(m, [1, 2, 3], LONG, **CUT, seed=7, sample=last, compiled=True) == alone[1]
 
 
 def test_do_two_calls_at_once_keep_apart(m):

@@ -43,14 +43,15 @@ def test_every_kind_of_model_goes_on_alike(variant, device):
     top_k=st.integers(0, 100),
     top_p=st.sampled_from([0, 0.1, 0.9, 1]),
     seed=st.integers(0, 2**64 - 1),
+    number=st.integers(0, 2**32 - 1),
     step=st.integers(0, 2**32 - 1),
 )
-def test_the_same_logits_give_the_same_token(device, z, temperature, top_k, top_p, seed, step):
+def test_the_same_logits_give_the_same_token(device, z, temperature, top_k, top_p, seed, number, step):
     """Whole numbers: ties everywhere"""
     z = np.array([z, z[::-1]], np.float32)
-    seeds = [seed, (seed + 1) % 2**64]
-    ours = [sample(row, temperature, top_k, top_p, s, step) for row, s in zip(z, seeds, strict=True)]
-    assert torch_gpt.decode.sample(torch.tensor(z, device=device), temperature, top_k, top_p, seeds, step) == ours
+    cuts, numbers = (temperature, top_k, top_p), [number, (number + 1) % 2**32]
+    ours = [sample(row, *cuts, seed, i, step) for row, i in zip(z, numbers, strict=True)]
+    assert torch_gpt.decode.sample(torch.tensor(z, device=device), *cuts, seed, numbers, step) == ours
 
 
 CUTS = [(0, 0, 1), (1, 0, 1), (0.7, 0, 0.9), (0.7, 5, 1), (1.3, 300, 0.6), (1, 0, 0), (1, 2000, 0.9), (1, 1, 0.9)]
@@ -63,17 +64,30 @@ def test_many_logits_give_the_same_tokens(V, cuts, device):
     """in a vocabulary in which several are equal"""
     rng = np.random.default_rng(V)
     z = np.round(3 * rng.standard_normal((12, V)), 1).astype(np.float32)
-    seeds = [int(seed) for seed in rng.integers(0, 2**63, 12)]
-    for step in (0, 1, 2**31):
-        ours = [sample(row, *cuts, seed, step) for row, seed in zip(z, seeds, strict=True)]
-        assert torch_gpt.decode.sample(torch.tensor(z, device=device), *cuts, seeds, step) == ours
+    numbers = [int(number) for number in rng.integers(0, 2**32, 12)]
+    for seed, step in ((0, 0), (2**63 + V, 1), (2**32, 2**31)):
+        ours = [sample(row, *cuts, seed, i, step) for row, i in zip(z, numbers, strict=True)]
+        assert torch_gpt.decode.sample(torch.tensor(z, device=device), *cuts, seed, numbers, step) == ours
 
 
 @pytest.mark.parametrize("seed", [0, 2**32 - 1, 2**32, 2**63, 2**64 - 1])
 def test_both_draw_the_same_numbers(seed, device):
-    ours = numpy_gpt.noise.uniform(seed, 7, np.arange(1001))
-    theirs = torch_gpt.noise.uniform(torch_gpt.noise.keys([5, seed], device), 7, 1001)[1]
-    np.testing.assert_array_equal(ours, theirs.cpu())
+    numbers = [0, 1, 2**31, 2**32 - 1]
+    theirs = torch_gpt.noise.uniform(torch_gpt.noise.keys(seed, numbers, device), 7, 1001)
+    for number, row in zip(numbers, theirs, strict=True):
+        np.testing.assert_array_equal(numpy_gpt.noise.uniform(seed, number, 7, np.arange(1001)), row.cpu())
+
+
+@pytest.mark.parametrize("options", [{}, DRAWN])
+def test_each_sample_of_a_batch_is_the_one_that_either_package_draws_alone(options, device):
+    m = random_model(TINY, dtype=np.float64)
+    twin = torch_gpt.from_numpy(m, device)
+    first, n = 2**32 - 3, 3
+    alone = [numpy_gpt.complete(m, [1, 2, 3], 20, **options, seed=9, sample=first + i) for i in range(n)]
+    assert [torch_gpt.complete(twin, [1, 2, 3], 20, **options, seed=9, sample=first + i) for i in range(n)] == alone
+    for package, side in ((numpy_gpt, m), (torch_gpt, twin)):
+        assert package.complete_batch(side, [[1, 2, 3]] * n, 20, **options, seed=9, sample=first) == alone
+    assert len({tuple(ids) for ids in alone}) == n
 
 
 def test_logits_that_are_not_finite_are_told(device):

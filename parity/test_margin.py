@@ -15,16 +15,16 @@ def logits(n, V=500):
 
 def test_what_is_drawn_has_no_margin_and_what_is_second_half_the_gap():
     z = np.array([0.0, 1.0, 0.2])
-    assert margin(z, 1, (0, 0, 1), 0, 0) == 0
-    assert margin(z, 0, (0, 0, 1), 0, 0) == pytest.approx(0.5)
-    assert margin(z, 2, (0, 0, 1), 0, 0) == pytest.approx(0.4)
+    assert margin(z, 1, (0, 0, 1), 0, 0, 0) == 0
+    assert margin(z, 0, (0, 0, 1), 0, 0, 0) == pytest.approx(0.5)
+    assert margin(z, 2, (0, 0, 1), 0, 0, 0) == pytest.approx(0.4)
 
 
 def test_a_token_beyond_a_cut_must_cross_it():
     """With this seed 0 is drawn of all three; of the best two alone it can't be"""
     z = np.array([0.0, 1.0, 0.4])
-    seed = next(seed for seed in range(100) if choice(z, (1, 0, 1), seed, 0) == 0)
-    assert margin(z, 0, (1, 2, 1), seed, 0) == pytest.approx(0.2)
+    seed = next(seed for seed in range(100) if choice(z, (1, 0, 1), seed, 0, 0) == 0)
+    assert margin(z, 0, (1, 2, 1), seed, 0, 0) == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize("cuts", CUTS)
@@ -33,13 +33,13 @@ def test_what_noise_does_is_excused(cuts, d):
     """A move of every logit by itself; seldom does it take more than the rule's moves of all together"""
     for step, z in enumerate(logits(100)):
         moved = z + RNG.uniform(-d, d, z.shape)
-        assert margin(z, choice(moved, cuts, 7, step), cuts, 7, step) <= 2 * d
+        assert margin(z, choice(moved, cuts, 7, 0, step), cuts, 7, 0, step) <= 2 * d
 
 
 @pytest.mark.parametrize("cuts", CUTS)
 def test_a_wrong_token_is_not(cuts):
     wrong = [(z, int(RNG.integers(len(z))), step) for step, z in enumerate(logits(100))]
-    excused = [margin(z, token, cuts, 7, step) < 0.05 for z, token, step in wrong]
+    excused = [margin(z, token, cuts, 7, 0, step) < 0.05 for z, token, step in wrong]
     assert sum(excused) <= 2
 
 
@@ -50,5 +50,5 @@ def test_the_first_token_beyond_a_cut_is_not(cuts, rank):
         order = np.argsort(-z)
         p = np.exp(z[order]) / np.exp(z).sum()
         first = order[rank or int((p.cumsum() - p < cuts[2]).sum())]
-        excused += margin(z, int(first), cuts, 7, step) < 0.05
+        excused += margin(z, int(first), cuts, 7, 0, step) < 0.05
     assert excused <= 5

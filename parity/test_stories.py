@@ -36,7 +36,7 @@ def differences(ours, theirs, prompts, options, seed, forwards):
         ids = [[*prompt, *a[:step]]]
         z = numpy_gpt.forward(TRUTH, ids)[0, -1]
         errors = [abs(np.asarray(forward(ids), np.float64) - z).max() for forward in forwards]
-        margins = [margin(z, token, cuts, seed + repetition, step) for token in (a[step], b[step])]
+        margins = [margin(z, token, cuts, seed, repetition, step) for token in (a[step], b[step])]
         found.append((max(margins), 2 * max(errors)))
     return found
 
@@ -55,18 +55,19 @@ def test_stories_are_the_same_but_where_rounding_decides(options, device):
     prompts = [STORY.tokenizer.encode(text) for text in BEGINNINGS for _ in range(1 + 99 // len(BEGINNINGS))][:100]
     twin = torch_gpt.from_numpy(STORY, device)
     repeated = [prompts[:i].count(prompt) for i, prompt in enumerate(prompts)]
-    ours = [numpy_gpt.complete(STORY, p, 40, **options, seed=7 + r) for p, r in zip(prompts, repeated, strict=True)]
+    pairs = zip(prompts, repeated, strict=True)
+    ours = [numpy_gpt.complete(STORY, p, 40, **options, seed=7, sample=r) for p, r in pairs]
     theirs = torch_gpt.complete_batch(twin, prompts, 40, **options, seed=7)
     found = differences(ours, theirs, prompts, options, 7, [our_logits, their_logits(twin)])
     assert [pair for pair in found if not pair[0] <= pair[1] < 1e-4] == []
     assert len(found) <= 1
 
 
-def without_a_kv(logits, prompt, n, cuts, seed):
+def without_a_kv(logits, prompt, n, cuts, seed, number):
     """All that there is is read for every token; n is too small to fill the context"""
     new: list[int] = []
     for step in range(n):
-        new.append(choice(np.asarray(logits([[*prompt, *new]]), np.float64), cuts, seed, step))
+        new.append(choice(np.asarray(logits([[*prompt, *new]]), np.float64), cuts, seed, number, step))
     return new
 
 
@@ -79,8 +80,7 @@ def test_a_kv_and_how_it_is_filled_change_nothing_but_rounding(package, device):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batch, "CHUNK", 3)
         ours = package.complete_batch(m, prompts, 20, 0.8, 0, 0.95, seed=7)
-    seeds = [7 + i // len(BEGINNINGS) for i in range(len(prompts))]
-    plain = [without_a_kv(logits, p, 20, (0.8, 0, 0.95), seed) for p, seed in zip(prompts, seeds, strict=True)]
+    plain = [without_a_kv(logits, p, 20, (0.8, 0, 0.95), 7, i // len(BEGINNINGS)) for i, p in enumerate(prompts)]
     found = differences(ours, plain, prompts, {"temperature": 0.8, "top_p": 0.95}, 7, [logits])
     assert [pair for pair in found if not pair[0] <= pair[1] < 1e-4] == []
     assert len(found) <= 1

@@ -28,14 +28,14 @@ def reads(monkeypatch):
     return seen
 
 
-def uncached(m, ids, n, seed=0, temperature=1.0, top_k=0, top_p=1.0):
+def uncached(m, ids, n, seed=0, temperature=1.0, top_k=0, top_p=1.0, number=0):
     """The whole window is read for every token; a full one loses its older half"""
     N = m.config.n_ctx
     window, new = list(ids[-N:]), []
     for step in range(n):
         if len(window) > N:
             window = window[-(N // 2 + 1) :]
-        new.append(sample(forward(m, [window])[0, -1], temperature, top_k, top_p, seed, step))
+        new.append(sample(forward(m, [window])[0, -1], temperature, top_k, top_p, seed, number, step))
         window.append(new[-1])
     return new
 
@@ -59,13 +59,26 @@ def test_a_context_of_one_token_will_do():
 
 @pytest.mark.parametrize("chunk", [1, 3, 256])
 def test_a_batch_says_what_each_prompt_would_alone(chunk, monkeypatch):
-    """A prompt that is given again takes the next seed"""
+    """The repetitions of a prompt take the next sample numbers"""
     monkeypatch.setattr(batch, "CHUNK", chunk)
     prompts = [A, B, A, LONG, B[:3], A, [9], [9]]
-    seeds = [2**64 - 1, 2**64 - 1, 0, 2**64 - 1, 2**64 - 1, 1, 2**64 - 1, 0]
-    alone = [complete(M, ids, 30, **DRAWN, seed=seed) for ids, seed in zip(prompts, seeds, strict=True)]
-    assert complete_batch(M, prompts, 30, **DRAWN, seed=2**64 - 1) == alone
+    numbers = [7, 7, 8, 7, 7, 9, 7, 8]
+    alone = [complete(M, ids, 30, **DRAWN, seed=5, sample=i) for ids, i in zip(prompts, numbers, strict=True)]
+    assert alone[2] == uncached(M, A, 30, **DRAWN, seed=5, number=8)
+    assert complete_batch(M, prompts, 30, **DRAWN, seed=5, sample=7) == alone
     assert len({tuple(new) for new in alone}) == len(prompts)
+
+
+def test_samples_of_neighbouring_seeds_are_all_different():
+    new = [ids for seed in (1, 2, 3) for ids in complete_batch(M, [A] * 3, 20, seed=seed)]
+    assert len({tuple(ids) for ids in new}) == 9
+
+
+def test_complete_batch_accepts_sample_numbers_below_2_to_the_32_alone():
+    last = 2**32 - 1
+    assert complete_batch(M, [A, A], 5, sample=last - 1)[1] == list(stream(M, A, 5, sample=np.uint32(last)))
+    with pytest.raises(GPTError, match=r"sample is 4294967295, so the last is 4294967296: .* smaller than 2\*\*32"):
+        complete_batch(M, [A, B, A], 5, sample=last)
 
 
 def test_what_ends_early_leaves_the_others_as_they_were():
@@ -161,6 +174,12 @@ def test_a_token_of_stop_is_left_out():
         ({"top_p": None}, "top_p is None"),
         ({"seed": -1}, "seed is -1"),
         ({"seed": 2**64}, r"seed is 18446744073709551616: it must be smaller than 2\*\*64"),
+        ({"sample": -1}, "sample is -1: it must be a whole number of at least 0"),
+        ({"sample": 2**32}, r"sample is 4294967296: a sample's number must be smaller than 2\*\*32"),
+        ({"sample": np.uint64(2**64 - 1)}, "sample is 18446744073709551615: a sample's number"),
+        ({"sample": True}, "sample is True"),
+        ({"sample": 1.0}, "sample is 1.0"),
+        ({"sample": "1"}, "sample is '1'"),
         ({"stop": "end"}, "stop is 'end': give a list"),
         ({"stop": [None]}, r"stop is \[None\]: give a list"),
         ({"stop": [""]}, r"stop is \[''\]: give a list"),

@@ -56,21 +56,29 @@ def test_a_newcomer_gets_a_story_and_the_seed_to_get_it_again():
 
 def test_an_object_holds_all_that_is_known_of_a_sample():
     (o,) = objects("Once upon a time", "-n", "12", "--temperature", "0", "--seed", "7")
-    assert list(o) == ["text", "tokens", "finish_reason", "prompt_tokens", "seed", "model", "timings"]
+    assert list(o) == ["text", "tokens", "finish_reason", "prompt_tokens", "seed", "sample", "model", "timings"]
     assert o["tokens"] == complete(M, ONCE, 12, temperature=0)
     assert o["text"] == M.tokenizer.decode(o["tokens"])
-    assert (o["finish_reason"], o["prompt_tokens"], o["seed"], o["model"]) == ("length", 4, 7, "storyteller")
+    told = [o[name] for name in ("finish_reason", "prompt_tokens", "seed", "sample", "model")]
+    assert told == ["length", 4, 7, 0, "storyteller"]
     assert list(o["timings"]) == ["load_s", "prefill_s", "decode_s", "tokens_per_s"]
     assert all(seconds > 0 for seconds in o["timings"].values())
 
 
-def test_samples_are_those_of_the_seeds_that_follow():
-    samples = objects("Tom", "-n", "20", "--num-samples", "3", "--seed", str(2**64 - 1))
-    assert [o["seed"] for o in samples] == [2**64 - 1, 0, 1]
-    alone = [objects("Tom", "-n", "20", "--seed", str(o["seed"]))[0] for o in samples]
-    assert [o["tokens"] for o in samples] == [o["tokens"] for o in alone]
-    shown = text("Tom", "-n", "20", "--num-samples", "3", "--seed", str(2**64 - 1))
-    assert shown == "---\n".join(o["text"] + "\n" for o in samples)
+def test_each_of_many_samples_can_be_drawn_alone():
+    flags = ["Tom", "-n", "20", "--seed", str(2**64 - 1)]
+    samples = objects(*flags, "--num-samples", "4")
+    assert [(o["seed"], o["sample"]) for o in samples] == [(2**64 - 1, i) for i in range(4)]
+    assert len({o["text"] for o in samples}) == 4
+    assert objects(*flags)[0]["tokens"] == samples[0]["tokens"]
+    assert objects(*flags, "--sample", "3")[0]["tokens"] == samples[3]["tokens"]
+    shown = text(*flags, "--sample", "1", "--num-samples", "2")
+    assert shown == "---\n".join(o["text"] + "\n" for o in samples[1:3])
+
+
+def test_samples_of_the_next_seed_are_others():
+    first, second = (objects("Tom", "-n", "20", "--num-samples", "3", "--seed", seed) for seed in ("1", "2"))
+    assert len({o["text"] for o in first + second}) == 6
 
 
 def test_a_story_ends_where_its_author_ended_it():
@@ -154,6 +162,9 @@ def test_nothing_is_asked_for():
         (["--seed", str(10**30)], 2, "it must be smaller than 2**64"),
         (["-n", "-1"], 2, "max_new_tokens is -1"),
         (["-n", "many"], 2, "invalid int value: 'many'"),
+        (["--sample", "-1"], 2, "sample is -1: it must be a whole number of at least 0"),
+        (["--sample", str(2**32)], 2, "sample is 4294967296: a sample's number must be smaller than 2**32"),
+        (["--sample", str(2**32 - 1), "--num-samples", "2"], 2, "sample is 4294967295, so the last is 4294967296"),
         (["--num-samples", "0"], 2, "num_samples is 0: it must be from 1 to 4096"),
         (["--logprobs", "-1"], 2, "logprobs is -1: it must be at least 0"),
         (["--stop", ""], 2, "stop is ['']: give a list"),
@@ -250,7 +261,7 @@ def test_ctrl_c_also_shows_what_was_not_said_yet(flags, monkeypatch, capsys):
     monkeypatch.setattr(memory, "keep_freed", lambda: None)
     assert run("generate", lambda: main(draws=interrupted)) == 130
     said = capsys.readouterr().out
-    texts = [M.tokenizer.decode(complete(M, ONCE, 6, 0.8, 0, 0.95, seed)) for seed in (1, 2)]
+    texts = [M.tokenizer.decode(complete(M, ONCE, 6, 0.8, 0, 0.95, seed=1, sample=i)) for i in (0, 1)]
     if flags == ["--json"]:
         found = [json.loads(line) for line in said.splitlines()]
         assert [(o["text"], o["finish_reason"]) for o in found] == [(text, None) for text in texts]

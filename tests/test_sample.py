@@ -31,8 +31,8 @@ def by_definition(z, top_k, top_p):
 
 
 def test_greedy_takes_the_best_and_of_equals_the_lower():
-    assert sample(Z, temperature=0, top_k=3, top_p=0.5, seed=7, step=3) == 1
-    assert type(sample(Z, 0, 0, 1, 0, 0)) is int
+    assert sample(Z, temperature=0, top_k=3, top_p=0.5, seed=7, number=2, step=3) == 1
+    assert type(sample(Z, 0, 0, 1, 0, 0, 0)) is int
 
 
 @settings(max_examples=300)
@@ -68,28 +68,29 @@ def test_the_cuts_of_a_large_vocabulary_keep_what_the_definition_keeps():
 )
 def test_tokens_come_as_often_as_their_probabilities_say(temperature, top_k, top_p, expected):
     n = 8000
-    counts = np.bincount([sample(Z, temperature, top_k, top_p, 11, step) for step in range(n)], minlength=6)
+    counts = np.bincount([sample(Z, temperature, top_k, top_p, 11, 0, step) for step in range(n)], minlength=6)
     sigma = np.sqrt(n * np.asarray(expected) * (1 - np.asarray(expected)))
     assert (abs(counts - n * np.asarray(expected)) <= 4 * sigma).all()
 
 
-def test_the_number_of_a_token_is_a_word_of_philox():
-    words = [philox((i // 4, 9, 0, 0), (5, 7)).tolist()[i % 4] for i in range(11)]
-    u = uniform(2**32 * 7 + 5, 9, np.arange(11))
+@pytest.mark.parametrize("number", [0, 3, 2**32 - 1])
+def test_the_number_of_a_token_is_a_word_of_philox(number):
+    words = [philox((i // 4, 9, number, 0), (5, 7)).tolist()[i % 4] for i in range(11)]
+    u = uniform(2**32 * 7 + 5, number, 9, np.arange(11))
     assert u.tolist() == [(word + 0.5) / 2**32 for word in words]
 
 
 def test_a_token_has_the_same_number_whichever_others_are_left():
-    everything = uniform(3, 1, np.arange(50257))
+    everything = uniform(3, 6, 1, np.arange(50257))
     for ids in ([0], [50256], [3, 4, 7, 50000], range(0, 50257, 2)):
-        np.testing.assert_array_equal(uniform(3, 1, np.array(ids)), everything[np.array(ids)])
+        np.testing.assert_array_equal(uniform(3, 6, 1, np.array(ids)), everything[np.array(ids)])
     assert 0 < everything.min() < 1e-4
     assert 1 - 1e-4 < everything.max() < 1
 
 
-def test_seed_and_step_count():
-    names = [(seed, step) for seed in (0, 1, 2**32, 2**63) for step in (0, 1)]
-    assert len({tuple(uniform(*name, np.arange(8))) for name in names}) == 8
+def test_uniform_differs_for_each_seed_sample_and_step():
+    names = [(seed, number, step) for seed in (0, 1, 2**32, 2**63) for number in (0, 1, 2) for step in (0, 1, 2)]
+    assert len({tuple(uniform(*name, np.arange(8))) for name in names}) == 36
 
 
 def test_the_likeliest_come_in_order_with_their_probabilities():

@@ -68,11 +68,11 @@ class Decoder:
             layer.length += 1
         return self.step.next_logits(p, config, np.stack([positions, tokens[0]]))
 
-    def sample(self, logits, temperature, top_k, top_p, seeds, step):
+    def sample(self, logits, temperature, top_k, top_p, seed, numbers, step):
         draw, *cuts = rule(temperature, top_k, top_p, logits.shape[-1])
         if step == 0:
             self.step.cuts.copy_(torch.tensor(cuts, dtype=torch.float64))
-            self.step.keys.copy_(keys(seeds))
+            self.step.keys.copy_(keys(seed, numbers))
         ids = self.step.sample(draw, logits, step)
         if min(ids) < 0:
             check_finite("the output", logits, self.m.params, torch.isfinite)
@@ -92,7 +92,7 @@ class Step:
         self.rows = torch.zeros(2, R, dtype=torch.int64, device=device)  # positions, tokens
         self.logits = torch.zeros(R, m.config.n_vocab, dtype=dtype, device=device)
         self.cuts = torch.zeros(3, dtype=torch.float64, device=device)  # temperature, top_k, top_p
-        self.keys = torch.zeros(R, 2, dtype=torch.int64, device=device)
+        self.keys = torch.zeros(R, 3, dtype=torch.int64, device=device)
         self.number = torch.zeros((), dtype=torch.int64, device=device)  # of the token that is drawn
         self.graphs = defaultdict(Graph)
 

@@ -1,7 +1,9 @@
 """Prompts to tokens, with a kv: stream, complete, complete_batch.
 
-A prompt that is longer than the context loses its beginning. The same seed gives the same tokens alone and in a batch,
-but where rounding decides; a prompt that is given again in a batch takes the next seed.
+A prompt that is longer than the context loses its beginning. The same seed and sample give the same tokens alone and in
+a batch, but where rounding decides. In a batch the repetitions of a prompt take the next sample numbers: sample,
+sample + 1, ... Different prompts of a batch share their random numbers at each step, so their draws are correlated. For
+independent draws, give each prompt another seed or sample in a call of its own.
 """
 
 from functools import partial
@@ -19,27 +21,36 @@ from .model import check, gpt2_next
 from .sample import sample
 
 
-def stream(m, ids, max_new_tokens=200, temperature=1.0, top_k=0, top_p=1.0, seed=0, stop=(), compiled=False):
+def stream(m, ids, max_new_tokens=200, temperature=1.0, top_k=0, top_p=1.0, seed=0, stop=(), compiled=False, sample=0):
     """The new ids one by one, as soon as each is drawn
 
     stop has token ids, which end it and are left out, and texts, which end it when complete: their tokens are there.
+    sample is the number of the sample: each number gives other random numbers for the same seed.
     """
-    drawn = draws(m, [ids], Settings(max_new_tokens, temperature, top_k, top_p, seed), stop, compiled=compiled)
+    settings = Settings(max_new_tokens, temperature, top_k, top_p, seed, sample)
+    drawn = draws(m, [ids], settings, stop, compiled=compiled)
     return (draw.token for draw in drawn if draw.end != "id")
 
 
-def complete(m, ids, max_new_tokens=200, temperature=1.0, top_k=0, top_p=1.0, seed=0, stop=(), compiled=False):
+def complete(
+    m, ids, max_new_tokens=200, temperature=1.0, top_k=0, top_p=1.0, seed=0, stop=(), compiled=False, sample=0
+):
     """The new ids in one list, without the prompt's"""
-    return list(stream(m, ids, max_new_tokens, temperature, top_k, top_p, seed, stop, compiled))
+    return list(stream(m, ids, max_new_tokens, temperature, top_k, top_p, seed, stop, compiled, sample))
 
 
 def complete_batch(
-    m, prompts, max_new_tokens=200, temperature=1.0, top_k=0, top_p=1.0, seed=0, stop=(), compiled=False
+    m, prompts, max_new_tokens=200, temperature=1.0, top_k=0, top_p=1.0, seed=0, stop=(), compiled=False, sample=0
 ):
-    """The new ids of each prompt"""
+    """Return the new ids of each prompt
+
+    Different prompts share their random numbers, so their draws are correlated. The repetitions of a prompt don't: they
+    take the sample numbers sample, sample + 1, ...
+    """
+    settings = Settings(max_new_tokens, temperature, top_k, top_p, seed, sample)
     prompts = list(prompts)
     new: list[list[int]] = [[] for _ in prompts]
-    for draw in draws(m, prompts, Settings(max_new_tokens, temperature, top_k, top_p, seed), stop, compiled=compiled):
+    for draw in draws(m, prompts, settings, stop, compiled=compiled):
         if draw.end != "id":
             new[draw.prompt].append(draw.token)
     return new

@@ -35,15 +35,20 @@ def key(seed):
     return seed % 2**32, seed // 2**32 % 2**32
 
 
-def keys(seeds, device="cpu"):
-    return torch.tensor([key(seed) for seed in seeds], device=device)  # (B,2)
+def keys(seed, samples, device="cpu"):
+    """Return for each sample the key's two words and the sample's number, as a tensor (B,3)
+
+    They are no constants of a compiled function, so another seed or number compiles nothing.
+    """
+    return torch.tensor([(*key(seed), sample) for sample in samples], dtype=torch.int64, device=device)
 
 
 def uniform(keys, step, V):
-    """(B,V) float64: for each of the seeds' keys a number in (0, 1) for each token id"""
+    """Draw (B,V) float64: for each sample a number in (0, 1) for each token id"""
     block = torch.arange(math.ceil(V / 4), device=keys.device)
     zero = torch.zeros_like(block)
-    words = philox((block, zero + step, zero, zero), (keys[:, :1], keys[:, 1:]))  # (B,V/4,4)
+    k0, k1, sample = keys.unsqueeze(-1).unbind(1)  # (B,1) each
+    words = philox((block, zero + step, sample, zero), (k0, k1))  # (B,V/4,4)
     return (words.flatten(1)[:, :V].double() + 0.5) * 2.0**-32
 
 

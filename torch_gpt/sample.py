@@ -6,14 +6,14 @@ import torch.nn.functional as F
 from .noise import keys, uniform
 
 
-def sample(logits, temperature, top_k, top_p, seeds, step):
+def sample(logits, temperature, top_k, top_p, seed, numbers, step):
     """
-    logits (B,V), a seed for each -> B token ids; of equals the lower one
+    Draw a token of each sample: logits (B,V), B numbers of samples -> B token ids; of equals the lower one
 
     argmax(z + g) with Gumbel noise g = -log(-log u) is a draw from softmax z.
     """
     draw, *cuts = rule(temperature, top_k, top_p, logits.shape[-1])
-    return draw(logits, *cuts, keys(seeds, logits.device), step).tolist()
+    return draw(logits, *cuts, keys(seed, numbers, logits.device), step).tolist()
 
 
 def rule(temperature, top_k, top_p, V):

@@ -37,14 +37,15 @@ def main() -> int:
     if len(text) <= LONGEST:
         raise GPTError(f"the text has {len(text)} tokens, and so no run of {LONGEST + 1}: give what it was trained on.")
     number, words = longest_common(list(samples(m)), text)
-    print(f"the longest run has {len(words)} tokens, with --seed {number + 1}: {m.tokenizer.decode(words.tolist())!r}")
+    told = m.tokenizer.decode(words.tolist())
+    print(f"the longest run has {len(words)} tokens, with --seed 1 --sample {number}: {told!r}")
     return int(len(words) > LONGEST)
 
 
 def samples(m: Model) -> Iterator[np.ndarray]:
-    for first in tqdm(range(1, SAMPLES + 1, AT_ONCE), "samples", leave=False, disable=None if sys.stderr else True):
-        prompts = [[m.tokenizer.eot]] * AT_ONCE
-        told = decode.complete_batch(m, prompts, 200, temperature=0.8, top_p=0.95, seed=first, stop=[m.tokenizer.eot])
+    eot = m.tokenizer.eot
+    for first in tqdm(range(0, SAMPLES, AT_ONCE), "samples", leave=False, disable=None if sys.stderr else True):
+        told = decode.complete_batch(m, [[eot]] * AT_ONCE, 200, 0.8, 0, 0.95, seed=1, stop=[eot], sample=first)
         yield from (np.array(ids, np.int64) for ids in told)
 
 
