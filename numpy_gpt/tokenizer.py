@@ -69,12 +69,18 @@ class Tokenizer:
         return self.decode_bytes(ids).decode(errors="replace")
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        return b"".join(map(self.token, ids))
+        try:
+            each = iter(ids)
+        except TypeError:
+            each = None
+        if each is None or isinstance(ids, str | bytes):
+            raise GPTError(f"ids is {ids!r:.60}: it must be a list of token ids.")
+        return b"".join(map(self.token, each))
 
     def token(self, i: int) -> bytes:
         try:
             return self.tokens[operator.index(i)]
-        except (TypeError, KeyError):
+        except (TypeError, ValueError, RuntimeError, KeyError):  # PyTorch raises any of the first three
             raise GPTError(
                 f"the token id {i!r} is none of the vocabulary's: those are 0 to {self.n_vocab - 1}."
             ) from None

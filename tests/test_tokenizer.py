@@ -43,6 +43,26 @@ def theirs(data):
     )
 
 
+NO_IDS = [5, None, 1.5, "abc", b"abc", object()]
+NO_ID = [1.5, None, "a", [1], 10**9, -1]
+
+
+@pytest.mark.parametrize("wrong", NO_IDS)
+def test_decode_refuses_what_is_no_list_of_ids(wrong):
+    t = load("storyteller").tokenizer
+    for decode in (t.decode, t.decode_bytes):
+        with pytest.raises(GPTError, match=r"ids is .*: it must be a list of token ids"):
+            decode(wrong)
+
+
+@pytest.mark.parametrize("wrong", NO_ID)
+def test_decode_and_decoder_refuse_an_id_that_is_none_of_the_vocabulary(wrong):
+    t = load("storyteller").tokenizer
+    for decode in (t.token, t.decoder().feed, lambda i: t.decode([1, i]), lambda i: t.decode_bytes([i])):
+        with pytest.raises(GPTError, match="is none of the vocabulary's: those are 0 to 4095"):
+            decode(wrong)
+
+
 HARD = {
     "contractions": "it's IT'S don't we'll We'LL I'd they've you're 'tis 's's''s ' s",
     "runs of spaces": "a  b   c    d     \n\n\n e \t\t f \r\n\r\n  ",
