@@ -4,8 +4,9 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from .config import Config
 from .errors import GPTError
-from .params import grow, named
+from .params import GPT2, Model, grow, named
 
 
 def check_tokens(tokens, config, what="tokens"):
@@ -14,18 +15,25 @@ def check_tokens(tokens, config, what="tokens"):
         tokens = np.asarray(tokens)
     except ValueError:
         raise GPTError(f"{what} has rows of different lengths: make every sequence of a batch equally long.") from None
+    except (TypeError, RuntimeError) as e:  # of a tensor that is on a GPU, or that requires a gradient
+        raise GPTError(f"{what} can't be made a NumPy array ({e}): give token ids as whole numbers.") from None
     if tokens.ndim != 2:
         raise GPTError(f"{what} has the shape {tokens.shape}: it must be (B,T), a batch of sequences of token ids.")
     if not tokens.size:
         raise GPTError(f"{what} is empty, of shape {tokens.shape}: give at least one sequence of at least one token.")
-    if not np.issubdtype(tokens.dtype, np.integer):
-        raise GPTError(f"{what} has the dtype {tokens.dtype}: token ids must be whole numbers.")
+    check_ids(tokens, config, what)
     if tokens.shape[1] > config.n_ctx:
         raise GPTError(f"{what} has {tokens.shape[1]} positions and the model knows {config.n_ctx}: shorten it.")
-    for token in (tokens.min(), tokens.max()):
-        if not 0 <= token < config.n_vocab:
-            raise GPTError(f"{what} has the id {token}: the model's vocabulary is 0 to {config.n_vocab - 1}.")
     return tokens
+
+
+def check_ids(ids, config, what):
+    """Check an array, not empty, of token ids of any shape"""
+    if not np.issubdtype(ids.dtype, np.integer):
+        raise GPTError(f"{what} has the dtype {ids.dtype}: token ids must be whole numbers.")
+    for i in (ids.min(), ids.max()):
+        if not 0 <= i < config.n_vocab:
+            raise GPTError(f"{what} has the id {i}: the model's vocabulary is 0 to {config.n_vocab - 1}.")
 
 
 def check_batch(tokens, targets, config):
@@ -35,17 +43,42 @@ def check_batch(tokens, targets, config):
     return tokens, targets
 
 
-def check_model(m, dtypes=(np.float32, np.float64)):
+def check_tree(m, kind):
+    """Check that m is a Model, and that every parameter is of this kind: an array of NumPy's or a tensor"""
+    if not isinstance(m, Model):
+        raise GPTError(f"m is a {type(m).__name__}: it must be a Model, as init and load return it.")
+    if not isinstance(m.config, Config) or not isinstance(m.params, GPT2) or not isinstance(m.params.h, list | tuple):
+        raise GPTError("m lacks a Config or the tree of its parameters: make it with init or load.")
+    for name, a in named(m.params):
+        if isinstance(a, kind):
+            continue
+        if isinstance(a, np.ndarray):
+            raise GPTError("the model holds NumPy arrays: torch_gpt.from_numpy(m) makes one of tensors.")
+        if hasattr(a, "detach"):
+            raise GPTError(
+                "the model holds tensors: m._replace(params=torch_gpt.to_numpy(m.params)) makes one of NumPy arrays."
+            )
+        raise GPTError(f"parameter {name} is a {type(a).__name__}: it must be a {kind.__module__}.{kind.__name__}.")
+
+
+def check_model(m, dtypes=(np.float32, np.float64), kind=np.ndarray):
     """The parameters are those of the config, all of one dtype, and that one of the allowed"""
+    check_tree(m, kind)
     c, p = m.config, m.params
-    found = (*p.wte.shape, *p.wpe.shape, len(p.h), p.head is None, all(b.attn.c_attn.b is None for b in p.h))
+    names = dict(named(p)).keys()
+    biased = any(name.endswith(".attn.c_attn.b") for name in names)
+    wte, wpe = (getattr(a, "shape", ()) for a in (p.wte, p.wpe))
+    found = (*wte, *wpe, len(p.h), p.head is None, not biased)
     if found != (c.n_vocab, c.n_embd, c.n_ctx, c.n_embd, c.n_layer, c.tied, not c.qkv_bias):
         raise GPTError(f"the parameters are not those of {c}: make or load both together.")
     shapes: dict[str, tuple[int, ...]] = {}
     grow(c, lambda name, *shape: shapes.setdefault(name, shape))
-    missing = shapes.keys() - dict(named(p)).keys()
+    missing = shapes.keys() - names
     if missing:
         raise GPTError(f"parameter {min(missing)} is missing, and {c} has it.")
+    extra = names - shapes.keys()
+    if extra:
+        raise GPTError(f"parameter {min(extra)} is there, and {c} hasn't it.")
     for name, a in named(p):
         if tuple(a.shape) != shapes[name]:
             raise GPTError(f"parameter {name} has the shape {tuple(a.shape)}, and {shapes[name]} is that of {c}.")

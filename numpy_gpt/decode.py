@@ -15,7 +15,7 @@ from .batch import Backend
 from .checks import check_finite, check_model, no_overflow
 from .kv import new_kv
 from .model import gpt2_next
-from .request import Settings
+from .request import Settings, check_prompts
 from .sample import sample
 
 
@@ -40,7 +40,7 @@ def complete_batch(m, prompts, max_new_tokens=200, temperature=1.0, top_k=0, top
     Different prompts share their random numbers, so their draws are correlated. The repetitions of a prompt don't: they
     take the sample numbers sample, sample + 1, ...
     """
-    prompts = list(prompts)
+    prompts = check_prompts(prompts)
     new: list[list[int]] = [[] for _ in prompts]
     for draw in draws(m, prompts, Settings(max_new_tokens, temperature, top_k, top_p, seed, sample), stop):
         if draw.end != "id":

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .checks import check_tokens
+from .checks import check_ids
 from .config import Config
 from .errors import GPTError
 
@@ -61,21 +61,33 @@ def is_real(x: Any) -> bool:
 
 
 def check_prompt(ids: Any, config: Config) -> list[int]:
-    """What the model sees of it: the last n_ctx tokens"""
-    ids = ids.tolist() if hasattr(ids, "tolist") else ids
+    """Check all of a prompt's ids, and return the last n_ctx of them, which the model sees"""
+    try:
+        ids = ids.tolist() if hasattr(ids, "tolist") else ids
+        row = np.array(ids)
+    except (ValueError, TypeError, RuntimeError):  # ValueError: some are lists; the others: a tensor without numbers
+        row = np.empty((0, 0))
     if not isinstance(ids, list | tuple | range):
-        raise GPTError(f"ids is {ids!r}: it must be a list of token ids.")
-    if not ids:
+        raise GPTError(f"ids is {ids!r:.60}: it must be a list of token ids.")
+    if not len(ids):
         raise GPTError("ids is empty: give at least one token, such as the tokenizer's eot.")
-    if any(isinstance(i, list | tuple) for i in ids):
+    if row.ndim > 1:
         raise GPTError("ids has lists in it: it must be one list of token ids; complete_batch takes several.")
-    return check_tokens(np.array([ids[-config.n_ctx :]]), config, "ids")[0].tolist()
+    check_ids(row, config, "ids")
+    return row[-config.n_ctx :].tolist()
+
+
+def check_prompts(prompts: Any) -> list[Any]:
+    try:
+        return list(iter(prompts))
+    except TypeError:
+        raise GPTError(f"prompts is {prompts!r:.60}: it must be a list of prompts, each a list of ids.") from None
 
 
 def check_stop(stop: Any) -> tuple[set[int], list[bytes]]:
     """-> the ids and the texts, as bytes"""
     sentence = f"stop is {stop!r}: give a list of token ids and of texts that aren't empty."
-    if isinstance(stop, str | bytes) or not isinstance(stop, Iterable):
+    if isinstance(stop, str | bytes) or not isinstance(stop, Iterable) or getattr(stop, "ndim", 1) == 0:
         raise GPTError(sentence)
     stop = list(stop)
     if not all(is_index(s) or (isinstance(s, str) and s) for s in stop):

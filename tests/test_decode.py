@@ -187,6 +187,14 @@ def test_a_token_of_stop_is_left_out():
         ({"stop": ["end"]}, "stop has a text, and the model has no tokenizer"),
         ({"ids": []}, "ids is empty"),
         ({"ids": [61]}, "ids has the id 61"),
+        ({"ids": [61, *range(40)]}, "ids has the id 61"),
+        ({"ids": [-1, *range(40)]}, "ids has the id -1"),
+        ({"ids": np.array([61, *range(40)])}, "ids has the id 61"),
+        ({"ids": [1.5, *range(40)]}, "ids has the dtype float64"),
+        ({"ids": [None, *range(40)]}, "ids has the dtype object"),
+        ({"ids": [[1], *range(40)]}, "ids has lists in it"),
+        ({"ids": [np.array([1, 2]), 3]}, "ids has lists in it"),
+        ({"stop": np.array(3)}, r"stop is array\(3\): give a list"),
         ({"ids": [0.5]}, "ids has the dtype float64"),
         ({"ids": [[1]]}, "ids has lists in it"),
         ({"ids": {1, 2}}, r"ids is \{1, 2\}: it must be a list"),
@@ -210,6 +218,12 @@ def test_a_mistake_gets_a_sentence_before_anything_is_drawn(options, sentence):
     ids = options.pop("ids")
     with pytest.raises(GPTError, match=sentence):
         complete_batch(M, [A, ids], **options)
+
+
+@pytest.mark.parametrize("prompts", [None, 5, 1.5, np.array(3)])
+def test_complete_batch_refuses_prompts_that_are_no_list(prompts):
+    with pytest.raises(GPTError, match=r"prompts is .*: it must be a list of prompts"):
+        complete_batch(M, prompts, 3)
 
 
 def test_logits_that_are_not_finite_are_told():

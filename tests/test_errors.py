@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pools import with_threads
 
-from numpy_gpt import GPTError, forward, init, loss_and_grads
+from numpy_gpt import GPTError, Model, complete, complete_batch, forward, init, loss_and_grads, stream
 from numpy_gpt.checks import no_overflow
 from numpy_gpt.kv import new_kv
 from numpy_gpt.model import gpt2_next
@@ -25,6 +25,8 @@ BAD_TOKENS = {
     "floats": (np.zeros((2, 7)), "tokens has the dtype float64"),
     "booleans": (np.zeros((2, 7), bool), "tokens has the dtype bool"),
     "text": ([["a", "b"]], "tokens has the dtype <U1"),
+    "nothing": (None, r"tokens has the shape \(\)"),
+    "a number": (1.5, r"tokens has the shape \(\)"),
     "rows of different lengths": ([[1, 2], [3]], "tokens has rows of different lengths"),
 }
 
@@ -112,6 +114,40 @@ def test_overflow_in_a_matmul_is_left_to_the_check_of_its_result():
     x = np.full((3, 3), 1e30, np.float32)
     with no_overflow("the output", init(TINY).params):
         assert np.isinf(x @ x).all()
+
+
+P = random_model(TINY).params
+NO_MODELS = {
+    "None": (None, "m is a NoneType: it must be a Model"),
+    "a name": ("storyteller", "m is a str: it must be a Model"),
+    "a pair": ((TINY, P), "m is a tuple: it must be a Model"),
+    "no config": (Model("124M", P), "m lacks a Config or the tree of its parameters"),
+    "no parameters": (Model(TINY, None), "m lacks a Config or the tree of its parameters"),
+    "no blocks": (Model(TINY, P._replace(h=None)), "m lacks a Config or the tree of its parameters"),
+    "a list of numbers": (Model(TINY, P._replace(wpe=[[0.5]])), r"parameter wpe.0.0 is a float: .* numpy.ndarray"),
+    "a missing array": (Model(TINY, P._replace(wte=None)), "the parameters are not those of Config"),
+    "a missing norm": (Model(TINY, P._replace(ln_f=None)), "parameter ln_f.b is missing"),
+    "a missing block": (Model(TINY, P._replace(h=[P.h[0], None])), "parameter h.1.attn.c_attn.b is missing"),
+    "an array for a head": (
+        Model(replace(TINY, tied=False), P._replace(head=P.wte)),
+        "parameter head.w is missing",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", NO_MODELS)
+def test_every_public_function_refuses_what_is_no_model(what):
+    m, sentence = NO_MODELS[what]
+    calls = [
+        lambda: forward(m, GOOD),
+        lambda: loss_and_grads(m, GOOD, GOOD),
+        lambda: stream(m, [1]),
+        lambda: complete(m, [1]),
+        lambda: complete_batch(m, [[1]]),
+    ]
+    for call in calls:
+        with pytest.raises(GPTError, match=sentence):
+            call()
 
 
 WRONG = {

@@ -13,7 +13,7 @@ import torch
 from numpy_gpt import batch
 from numpy_gpt.batch import Backend
 from numpy_gpt.checks import check_finite
-from numpy_gpt.request import Settings
+from numpy_gpt.request import Settings, check_prompts
 
 from .compiled import Decoder
 from .kv import new_kv
@@ -48,7 +48,7 @@ def complete_batch(
     take the sample numbers sample, sample + 1, ...
     """
     settings = Settings(max_new_tokens, temperature, top_k, top_p, seed, sample)
-    prompts = list(prompts)
+    prompts = check_prompts(prompts)
     new: list[list[int]] = [[] for _ in prompts]
     for draw in draws(m, prompts, settings, stop, compiled=compiled):
         if draw.end != "id":

@@ -121,7 +121,7 @@ def gpt2_next(groups, p, config, kv):
 def forward(m, tokens):
     """tokens (B,T) ints -> logits (B,T,V)"""
     check(m)
-    tokens = check_tokens(on_cpu(tokens), m.config)
+    tokens = check_tokens(on_cpu(tokens, "tokens"), m.config)
     logits = gpt2(on_device(tokens, m), m.params, m.config)
     check_finite("the output", logits, m.params, torch.isfinite)
     return logits
@@ -131,7 +131,7 @@ def forward(m, tokens):
 def loss_and_grads(m, tokens, targets, noise=None, checkpointing=False):
     """tokens, targets (B,T) ints -> the mean cross-entropy, and its gradients as a tree like m.params"""
     check(m)
-    tokens, targets = check_batch(on_cpu(tokens), on_cpu(targets), m.config)
+    tokens, targets = check_batch(on_cpu(tokens, "tokens"), on_cpu(targets, "targets"), m.config)
     check_noise(noise, Noise)
     params = tree_map(lambda a: a.detach().requires_grad_(), m.params)
     logits = gpt2(on_device(tokens, m), params, m.config, noise, checkpointing)
@@ -145,9 +145,13 @@ def loss_and_grads(m, tokens, targets, noise=None, checkpointing=False):
 
 
 def check(m):
-    if not isinstance(m.params.wte, torch.Tensor):
-        raise GPTError("the model holds NumPy arrays: torch_gpt.from_numpy(m) makes one of tensors.")
-    check_model(m, DTYPES)
+    check_model(m, DTYPES, torch.Tensor)
+    device = m.params.wte.device
+    if device.type == "meta":
+        raise GPTError("the parameters are on meta, where there are no numbers: put them on cpu or cuda.")
+    for name, a in named(m.params):
+        if a.device != device:
+            raise GPTError(f"parameter {name} is on {a.device} and wte on {device}: put all on one device.")
     check_scores(m)
 
 
@@ -182,8 +186,11 @@ def check_gradients(grads, params):
             raise not_finite(f"the gradient of {name}", params, torch.isfinite)
 
 
-def on_cpu(tokens):
-    return tokens.detach().cpu().numpy() if isinstance(tokens, torch.Tensor) else tokens
+def on_cpu(tokens, what):
+    try:
+        return tokens.detach().cpu().numpy() if isinstance(tokens, torch.Tensor) else tokens
+    except (TypeError, RuntimeError) as e:  # of a dtype that NumPy lacks, or on meta
+        raise GPTError(f"{what} can't be made a NumPy array ({e}): give token ids as whole numbers.") from None
 
 
 def on_device(tokens, m):
