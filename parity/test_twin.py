@@ -14,6 +14,7 @@ from numpy_gpt.params import tree_map
 from .inputs import TINY, VARIANTS, random_batch, random_model
 
 GOOD = np.zeros((2, 7), int)
+TREE = random_model(TINY).params
 
 
 @pytest.fixture
@@ -64,6 +65,131 @@ def test_a_model_of_another_kind_is_refused(m):
         torch_gpt.loss_and_grads(m, GOOD, GOOD, numpy_gpt.Noise(0, 0))
     with pytest.raises(GPTError, match="dtype is 'bfloat16'"):
         torch_gpt.init(TINY, dtype="bfloat16")
+
+
+def test_numpy_gpt_refuses_a_model_of_tensors(m):
+    for call in (numpy_gpt.forward, numpy_gpt.complete_batch):
+        with pytest.raises(GPTError, match=r"the model holds tensors: m._replace\(params=torch_gpt.to_numpy"):
+            call(m, GOOD)
+
+
+def test_parameters_must_be_on_one_device_that_holds_numbers(m):
+    apart = m._replace(params=m.params._replace(wpe=m.params.wpe.to("meta")))
+    nowhere = m._replace(params=tree_map(lambda a: a.to("meta"), m.params))
+    for call in (torch_gpt.forward, torch_gpt.complete_batch):
+        with pytest.raises(GPTError, match=r"parameter wpe is on meta and wte on .*: put all on one device"):
+            call(apart, GOOD)
+        with pytest.raises(GPTError, match="the parameters are on meta, where there are no numbers"):
+            call(nowhere, GOOD)
+    with pytest.raises(GPTError, match="wte is on meta, where there are no numbers"):
+        torch_gpt.to_numpy(nowhere.params)
+
+
+@pytest.mark.parametrize("wrong", [torch.zeros(2, 7, device="meta"), torch.zeros(2, 7, dtype=torch.bfloat16)])
+def test_tokens_that_numpy_cannot_hold_are_refused(wrong, m):
+    for run in (lambda: torch_gpt.forward(m, wrong), lambda: torch_gpt.loss_and_grads(m, wrong, GOOD)):
+        with pytest.raises(GPTError, match="tokens can't be made a NumPy array"):
+            run()
+    with pytest.raises(GPTError, match="targets can't be made a NumPy array"):
+        torch_gpt.loss_and_grads(m, GOOD, wrong)
+    with pytest.raises(GPTError, match="tokens can't be made a NumPy array"):
+        numpy_gpt.forward(random_model(TINY), torch.zeros(2, 7, requires_grad=True))
+
+
+KINDS = {
+    "negative strides": lambda a: a[::-1].copy()[::-1],
+    "big-endian": lambda a: a.astype(a.dtype.newbyteorder(">")),
+    "read-only": lambda a: np.frombuffer(a.tobytes(), a.dtype).reshape(a.shape),
+    "in Fortran's order": np.asfortranarray,
+    "a part of a wider array": lambda a: np.repeat(a, 2, -1)[..., ::2],
+    "unaligned": lambda a: np.frombuffer(bytearray(b"x" + a.tobytes()), a.dtype, offset=1).reshape(a.shape),
+    "a field of records": lambda a: a.astype([("a", a.dtype), ("b", "u1")])["a"],
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", KINDS)
+def test_from_numpy_takes_arrays_of_any_layout(kind, dtype, device):
+    m = random_model(TINY, dtype=dtype)
+    odd = m._replace(params=tree_map(KINDS[kind], m.params))
+    before = [a.tobytes() for _, a in named(odd.params)]
+    twin = torch_gpt.from_numpy(odd, device)
+    logits, expected = (torch_gpt.forward(side, GOOD).cpu() for side in (twin, torch_gpt.from_numpy(m, device)))
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
+    for (name, a), (_, b) in zip(named(m.params), named(twin.params), strict=True):
+        np.testing.assert_array_equal(a, b.cpu(), err_msg=name)
+        b.zero_()  # whatever is shared may be written to
+    if kind in ("read-only", "big-endian"):
+        assert [a.tobytes() for _, a in named(odd.params)] == before
+
+
+def test_from_numpy_takes_a_tensor_without_numbers():
+    tree = random_model(TINY)
+    empty = tree._replace(params=tree.params._replace(wte=np.empty((0, 48), np.float32)))
+    assert torch_gpt.from_numpy(empty).params.wte.shape == (0, 48)
+
+
+@pytest.mark.parametrize(
+    ("params", "sentence"),
+    [
+        (TREE._replace(wte=TREE.wte.tolist()), "parameter wte.0.0 is a float"),
+        (TREE._replace(wte=TREE.wte.astype(object)), "the parameters can't be put on cpu: can't convert np.ndarray"),
+        (None, "m lacks a Config or the tree of its parameters"),
+    ],
+)
+def test_from_numpy_refuses_parameters_that_are_no_arrays(params, sentence):
+    with pytest.raises(GPTError, match=sentence):
+        torch_gpt.from_numpy(numpy_gpt.Model(TINY, params))
+
+
+DEVICES = {
+    "nonsense": "the device nonsense can't be used: Expected one of cpu, cuda",
+    "cuda:99": "the device cuda:99 can't be used: ",
+    "cuda:x": "the device cuda:x can't be used: Invalid device string",
+    "meta": "the device meta can't be used: Cannot copy out of meta tensor; no data!",
+    "hpu": "the device hpu can't be used: ",
+    "": "the device  can't be used: ",
+    None: "device is None: it must be a name, such as cpu or cuda:1",
+    1.5: "device is 1.5: it must be a name",
+    (): r"device is \(\): it must be a name",
+}
+
+
+@pytest.mark.parametrize("wrong", DEVICES)
+def test_a_device_that_cannot_be_used_is_refused(wrong):
+    calls = [
+        lambda: torch_gpt.init(TINY, device=wrong),
+        lambda: torch_gpt.load("nowhere", wrong),
+        lambda: torch_gpt.from_numpy(random_model(TINY), wrong),
+    ]
+    for call in calls:
+        with pytest.raises(GPTError, match=DEVICES[wrong]) as e:
+            call()
+        assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("wrong", ["float32", np.float32, torch.int64, 7, np.zeros(2), TREE])
+def test_a_dtype_that_is_none_of_pytorchs_floats_is_refused(wrong):
+    calls = [
+        lambda: torch_gpt.init(TINY, dtype=wrong),
+        lambda: torch_gpt.load("nowhere", dtype=wrong),
+        lambda: torch_gpt.from_numpy(random_model(TINY), dtype=wrong),
+    ]
+    for call in calls:
+        with pytest.raises(GPTError, match=r"dtype is .*: it must be one of torch.float32, torch.float64"):
+            call()
+
+
+@pytest.mark.parametrize("wrong", ["nonsense", torch.int8, torch.bfloat16, 7, torch.zeros(2)])
+def test_save_refuses_a_dtype_of_no_layout(wrong, m, tmp_path):
+    with pytest.raises(GPTError, match=r"dtype is .*: it must be one of NumPy's float16, float32, float64"):
+        torch_gpt.save(m, tmp_path / "model", dtype=wrong)
+    with pytest.raises(GPTError, match="the model holds NumPy arrays"):
+        torch_gpt.save(random_model(TINY), tmp_path / "model")
+    with pytest.raises(GPTError, match="m is a NoneType"):
+        torch_gpt.save(None, tmp_path / "model")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_parameter_that_is_not_finite_is_named(m):

@@ -133,6 +133,6 @@ def allowed_dtype(allowed: tuple[str, ...], dtype: Any) -> np.dtype:
     try:
         if np.dtype(dtype).name in allowed and np.dtype(dtype).isnative:
             return np.dtype(dtype)
-    except TypeError:  # no dtype at all, or one of PyTorch's
+    except (TypeError, ValueError):  # no dtype at all, or one of PyTorch's
         pass
     raise GPTError(f"dtype is {dtype!r}: it must be one of NumPy's {', '.join(allowed)}.")
