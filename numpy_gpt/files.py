@@ -237,7 +237,7 @@ def alone(directory: Path) -> Iterator[None]:
             yield
         except BaseException:
             if place.name not in before and names(directory) == before | {place.name}:
-                place.unlink()
+                place.unlink(missing_ok=True)
             raise
 
 
