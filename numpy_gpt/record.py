@@ -6,8 +6,14 @@
 
 Until the with-block ends, the functions that the model's module calls are wrapped. The name of a tensor follows from
 the place where it is seen: inside which function, at which op, in which call of it there. A backward is known by the
-`saved` that it is handed. Nothing is copied. The twin's module can be recorded as well; having no backward, it shows
-values alone.
+`saved` that it is handed. Nothing is copied.
+
+The twin's module can be recorded as well, but only its values: autograd calls no backward of ours. PyTorch keeps their
+gradients if it is asked to:
+
+    with record(torch_gpt.model, watch=torch.Tensor.retain_grad) as seen:
+        torch_gpt.loss_and_grads(m, tokens, targets)
+    seen["h.0.attn.qkv"], seen["h.0.attn.qkv"].grad
 """
 
 from collections import Counter
@@ -40,8 +46,8 @@ OPS = {"gpt2", "block"} | {op for _, op, _ in PLACES}
 @contextmanager
 def record(model, watch=lambda value: None):
     """model: the module; watch: called with each value as it is seen -> a dict that fills in the order of the run"""
-    recorder = Recorder(watch)
     functions = vars(model) if isinstance(model, ModuleType) else {}
+    recorder = Recorder(watch, {} if "gpt2_backward" in functions else ValuesAlone())
     ops = OPS - {"attention"} if "attention_in_tiles" in functions else OPS  # several threads take tiles
     originals = {name: f for name, f in functions.items() if name.removesuffix("_backward") in ops}
     if "gpt2" not in originals:
@@ -56,9 +62,22 @@ def record(model, watch=lambda value: None):
             setattr(model, name, f)
 
 
+class ValuesAlone(dict):
+    """The values of a run whose backward is autograd's"""
+
+    def __missing__(self, name):
+        if not str(name).startswith("grad."):
+            raise KeyError(name)
+        value = str(name).removeprefix("grad.act.")
+        raise GPTError(
+            f"{name} isn't recorded, since torch_gpt has no backward functions: call record(torch_gpt.model, "
+            f"watch=torch.Tensor.retain_grad) and read seen[{value!r}].grad."
+        )
+
+
 class Recorder:
-    def __init__(self, watch):
-        self.seen = {}
+    def __init__(self, watch, seen):
+        self.seen = seen
         self.watch = watch
         self.running = [("", "", Counter[str]())]  # of each function that runs: its name, its block's, its calls
         self.blocks = 0

@@ -10,6 +10,7 @@ import numpy_gpt
 import torch_gpt
 from numpy_gpt import GPTError, named
 from numpy_gpt.params import tree_map
+from numpy_gpt.record import record
 
 from .inputs import TINY, VARIANTS, random_batch, random_model
 
@@ -147,7 +148,7 @@ DEVICES = {
     "nonsense": "the device nonsense can't be used: Expected one of cpu, cuda",
     "cuda:99": "the device cuda:99 can't be used: ",
     "cuda:x": "the device cuda:x can't be used: Invalid device string",
-    "meta": "the device meta can't be used: Cannot copy out of meta tensor; no data!",
+    "meta": "the device meta can't be used: Cannot copy out of meta tensor; no data",
     "hpu": "the device hpu can't be used: ",
     "": "the device  can't be used: ",
     None: "device is None: it must be a name, such as cpu or cuda:1",
@@ -277,6 +278,23 @@ def test_the_start_is_the_references(variant, device):
     theirs = torch_gpt.init(VARIANTS[variant], seed=3, device=device)
     for (name, a), (_, b) in zip(named(ours.params), named(theirs.params), strict=True):
         np.testing.assert_array_equal(a, b.cpu(), err_msg=name)
+
+
+def test_record_of_the_twin_explains_how_gradients_are_read(m, device):
+    batch = random_batch(TINY, B=2, T=7)
+    with record(torch_gpt.model) as seen:
+        torch_gpt.loss_and_grads(m, *batch)
+    assert seen["h.1.attn.ctx"].shape == (2, 7, 48)
+    with pytest.raises(GPTError, match=r"watch=torch.Tensor.retain_grad\) and read seen\['h.1.attn.ctx'\].grad"):
+        seen["grad.act.h.1.attn.ctx"]
+    with pytest.raises(KeyError, match=r"h.9.attn.ctx"):
+        seen["h.9.attn.ctx"]
+    with record(torch_gpt.model, watch=torch.Tensor.retain_grad) as theirs:
+        torch_gpt.loss_and_grads(m, *batch)
+    with record(numpy_gpt.model) as ours:
+        numpy_gpt.loss_and_grads(random_model(TINY), *batch)
+    found, expected = theirs["h.1.attn.ctx"].grad.cpu(), ours["grad.act.h.1.attn.ctx"]
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6)
 
 
 def test_on_the_cpu_the_tensors_are_the_arrays():

@@ -69,7 +69,7 @@ def check_target(device, dtype=None):
 
 
 def first_line(e):
-    return str(e).partition("\n")[0].partition(". ")[0].removesuffix(".") + "."
+    return str(e).partition("\n")[0].partition(". ")[0].rstrip(".!:") + "."
 
 
 def to_numpy(tree):
