@@ -35,7 +35,7 @@ def main(
     leader: bool = True,
     processes: int = 1,
     words: Sequence[str] | None = None,
-    instead: Callable[[argparse.Namespace], int | None] = lambda args: None,
+    instead: Callable[[argparse.Namespace, argparse.ArgumentParser], int | None] = lambda *_: None,
 ) -> int:
     """What torch_gpt.train does in another way comes in as arguments; of several processes one leads
 
@@ -46,7 +46,7 @@ def main(
     parser = options.parser(name)
     add_arguments(parser)
     args = parse(parser, sys.argv[1:] if words is None else words)
-    status = instead(args)
+    status = instead(args, parser)
     if status is not None:
         return status
     if not args.out:

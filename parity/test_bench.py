@@ -1,6 +1,9 @@
 """Does `python -m parity bench` measure what it says, and tell it in a table and as JSON?"""
 
 import json
+import re
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -101,3 +104,11 @@ def test_the_floor_multiplies_with_every_matrix():
     names = {name for name, w in named(m.params) if w.ndim == 2} - {"wte", "wpe"}
     assert len(works.matrices(m)) == len(names) == 8
     assert sum(w.size for w in works.matrices(m)) == 2 * 12 * 24 * 24
+
+
+@pytest.mark.parametrize("nowhere", ["nonsense", "meta", "cuda:99"])
+def test_bench_refuses_a_device_that_cannot_be_used(nowhere):
+    args = [sys.executable, "-m", "parity", "bench", "--quick", "--device", nowhere]
+    done = subprocess.run(args, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(rf"parity: the device {nowhere} can't be used: .*\.\n", done.stderr), done.stderr

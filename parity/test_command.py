@@ -62,6 +62,9 @@ def test_it_computes_in_the_dtype_that_is_asked_for(dtype, device):
     ("flags", "status", "sentence"),
     [
         (["--device", "nosuch"], 1, "generate: the device nosuch can't be used: "),
+        (["--device", "meta"], 1, "generate: the device meta can't be used: Cannot copy out of meta tensor; no data."),
+        (["--device", "cuda:99"], 1, "generate: the device cuda:99 can't be used: "),
+        (["--device", "cuda:99", "--model", "nowhere"], 1, "generate: the device cuda:99 can't be used: "),
         (["--dtype", "int8"], 2, "invalid choice: 'int8'"),
         (["--top-p", "7"], 2, "top_p is 7.0"),
     ],

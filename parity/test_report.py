@@ -64,6 +64,8 @@ def test_a_tensor_that_differs_is_marked_and_the_first_is_named():
             "is 0.0 in float64, so there is nothing to compare: take more tokens or a wider model.",
         ),
         (["--device", "nowhere"], "parity: the device nowhere can't be used"),
+        (["--device", "meta"], "parity: the device meta can't be used"),
+        (["--device", "cuda:99"], "parity: the device cuda:99 can't be used"),
         (["--n-layer", "two"], "error: argument --n-layer: invalid int value"),
     ],
 )

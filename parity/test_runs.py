@@ -17,9 +17,10 @@ import torch
 
 from numpy_gpt import Config, adamw, init, named, state, trainer
 from numpy_gpt.data import random_batch as random_batch_of
-from numpy_gpt.options import Settings
+from numpy_gpt.options import Settings, parser
 from numpy_gpt.params import tree_map
-from torch_gpt.benchmark import flops_per_token
+from torch_gpt.benchmark import flops_per_token, settle
+from torch_gpt.train import add_arguments
 from torch_gpt.trainer import How, Trainer
 
 from .inputs import TINY, random_batch, random_model
@@ -297,6 +298,65 @@ def test_the_benchmark_counts_what_others_count(device):
     assert first.startswith("1,621,504 parameters, 2 x 16 tokens a step, float32, on ")
     ms, tokens_per_s = re.search(r"then (\S+) \(\S+\) ms a step: (\S+) tokens/s", second).groups()
     assert np.isclose(float(tokens_per_s.replace(",", "")), 32 / float(ms) * 1e3, rtol=0.05)
+
+
+TINY_STEP = ["--n-layer", "1", "--n-head", "2", "--n-embd", "8", "--context", "8", "--batch-size", "2", "--steps", "5"]
+UNUSED = {
+    "--tokenizer, --init-from": ["--tokenizer", "bytes", "--init-from", "storyteller"],
+    "--out, --data, --val-data": ["--out", "run", "--data", "text.txt", "--val-data", "text.txt"],
+    "--resume": ["--resume"],
+    "--min-lr, --warmup": ["--min-lr", "0", "--warmup", "0"],
+    "--eval-every, --eval-batches, --save-every, --sample-every": [
+        *("--eval-every", "1", "--eval-batches", "0", "--save-every", "1", "--sample-every", "0")
+    ],
+}
+
+
+@pytest.mark.parametrize("names", UNUSED)
+def test_benchmark_refuses_options_that_it_does_not_use(names):
+    args = [sys.executable, "-m", "torch_gpt.train", "--benchmark", *TINY_STEP, *UNUSED[names]]
+    done = subprocess.run(args, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "")
+    sentence = f"--benchmark times steps on random tokens and doesn't use {names}: leave it out.\n"
+    assert done.stderr.endswith(f"error: {sentence}")
+    assert not Path("run").exists()
+
+
+def test_benchmark_refuses_settings_that_training_refuses():
+    for flags, status, sentence in (
+        (["--n-head", "3"], 2, "n_embd 8 is not divisible by n_head 3"),
+        (["--dropout", "0.995"], 2, "dropout is 0.995: it must be a rate from 0 to 0.99"),
+        (["--dropout", "0.1", "--compile"], 1, "train: --compile can't draw NumPy's dropout masks"),
+    ):
+        args = [sys.executable, "-m", "torch_gpt.train", "--benchmark", *TINY_STEP, *flags]
+        done = subprocess.run(args, capture_output=True, text=True, timeout=120)
+        assert (done.returncode, done.stdout) == (status, "")
+        assert sentence in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_benchmark_applies_dropout(device):
+    first, _ = train("torch_gpt", "--benchmark", *TINY_STEP, "--dropout", "0.1", "--device", device).splitlines()
+    assert ", float32, dropout 0.1, on " in first
+    args = add_arguments(parser("")).parse_args([*TINY_STEP, "--benchmark", "--dropout", "0.1"])
+    settings, config = settle(args)
+    assert (settings.dropout, config.dropout) == (0.1, 0.1)
+
+
+@pytest.mark.parametrize("benchmark", [[], ["--benchmark"]], ids=["training", "benchmark"])
+@pytest.mark.parametrize("nowhere", ["nonsense", "meta", "cuda:99"])
+@pytest.mark.parametrize("launcher", [("-m",), TWO], ids=["one process", "two"])
+def test_a_device_that_cannot_be_used_is_named_by_one_process(launcher, nowhere, benchmark):
+    if nowhere == "cuda:99" and launcher == TWO and torch.cuda.is_available():
+        nowhere = "meta"  # two processes take the GPUs cuda:0 and cuda:1, whichever is named
+    flags = [*TINY_STEP, *(benchmark or ["--data", "text.txt", "--out", "run"])]
+    args = [sys.executable, *launcher, "torch_gpt.train", *flags, "--device", nowhere]
+    done = subprocess.run(args, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (1, "")
+    pattern = rf"^train: the device (?:{nowhere}|cuda:0) can't be used: .*\.$"
+    assert len(re.findall(pattern, done.stderr, re.MULTILINE)) == 1, done.stderr
+    assert "torch_gpt/" not in done.stderr  # no traceback of ours, beside torchrun's own
+    assert not Path("run").exists()
 
 
 def test_what_cannot_be_is_said():

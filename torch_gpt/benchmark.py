@@ -7,7 +7,7 @@ from itertools import count
 import numpy as np
 import torch
 
-from numpy_gpt import Config, init, memory, options
+from numpy_gpt import Config, GPTError, init, memory, options
 from numpy_gpt.adamw import moments
 from numpy_gpt.options import Settings
 
@@ -16,13 +16,29 @@ SHAPE = {"n_layer": 12, "n_head": 12, "n_embd": 768, "context": 1024}  # the 124
 WARMUP, ROUNDS = 3, 5
 
 
-def benchmark(args, make):
-    """As many steps as --steps says, in rounds whose steps nobody waits for one by one"""
-    memory.keep_freed()
+USED = (
+    *("n_layer", "n_head", "n_embd", "context", "batch_size", "accumulate", "steps", "lr", "beta1", "beta2", "eps"),
+    *("weight_decay", "clip", "dropout", "seed", "checkpointing"),
+    *("config", "device", "dtype", "compile", "shard", "benchmark"),
+)
+
+
+def settle(args):
+    """Return the settings and the shape that the options ask for; an option without any use raises GPTError"""
+    given = [name for name, value in vars(args).items() if value is not None and value is not False]
+    unused = [options.flag(name) for name in given if name not in USED]
+    if unused:
+        raise GPTError(f"--benchmark times steps on random tokens and doesn't use {', '.join(unused)}: leave it out.")
     cuda = args.device.startswith("cuda")
     defaults = SHAPE | {"batch_size": 32 if cuda else 1, "steps": 50 if cuda else 5, "lr": 1e-4}
     s = Settings(**defaults | options.checked(vars(args)))
-    m = init(Config(n_ctx=s.context, n_embd=s.n_embd, n_head=s.n_head, n_layer=s.n_layer), s.seed)
+    return s, Config(n_ctx=s.context, n_embd=s.n_embd, n_head=s.n_head, n_layer=s.n_layer, dropout=s.dropout)
+
+
+def benchmark(args, s, config, make):
+    """As many steps as --steps says, in rounds whose steps nobody waits for one by one"""
+    memory.keep_freed()
+    m = init(config, s.seed)
     trainer = make(args, m, moments(m.params), s)
     batches = random_batches(m.config.n_vocab, s)
     warmup, *seconds = rounds(trainer, s, batches)
@@ -57,6 +73,7 @@ def describe(config, s, args):
     ways = [
         args.dtype or "float32",
         *(way for way in ("compile", "shard", "checkpointing") if getattr(args, way, False)),
+        *([f"dropout {config.dropout}"] if config.dropout else []),
     ]
     times = f"{s.accumulate} x " if s.accumulate > 1 else ""
     tokens = f"{times}{s.batch_size} x {s.context} tokens a step"

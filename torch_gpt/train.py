@@ -3,18 +3,22 @@
 import argparse
 import os
 import sys
+import time
 
 import torch
 import torch.distributed as dist
 
 from numpy_gpt import train
 from numpy_gpt.command import run
+from numpy_gpt.errors import GPTError
 
-from .benchmark import benchmark
+from . import benchmark
 from .generate import DTYPES
+from .params import check_target
 from .trainer import How, Trainer, in_words
 
 NAME = "torch_gpt.train"
+PATIENCE = 30  # seconds
 EPILOG = "torchrun --nproc-per-node 8 -m torch_gpt.train ... shares every batch among 8: the same run, to rounding."
 
 
@@ -31,38 +35,55 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         default=False,
         help="every process keeps a share of the weights (FSDP2); no samples",
     )
-    what = "how fast is a step? by default of the 124M, T = 1024; needs no --data and no --out"
+    what = "time steps on random tokens, by default of the 124M with T = 1024; takes no --data and no --out"
     add("--benchmark", action="store_true", default=False, help=what)
     parser.epilog = f"{parser.epilog}\n\n{EPILOG}"
     return parser
 
 
 def make(args: argparse.Namespace, m, moments, settings) -> Trainer:
-    world, device = processes(), args.device
-    if world > 1:
-        if torch.device(device).type == "cuda":
-            device = f"cuda:{os.environ['LOCAL_RANK']}"
+    device = own_device(args.device)
+    if world() > 1:
+        if device.startswith("cuda"):
             torch.cuda.set_device(device)
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
     dtype = getattr(torch, args.dtype or str(m.params.wte.dtype))
-    how = How(device, dtype, args.compile, args.shard, rank(), world)
+    how = How(device, dtype, args.compile, args.shard, rank(), world())
     return Trainer(m, moments, settings, how)
 
 
-def processes() -> int:
-    return int(os.environ.get("WORLD_SIZE", 1))  # torchrun sets it, and RANK and LOCAL_RANK
+def own_device(asked: str) -> str:
+    """Return this process's device: of several processes each has a GPU of its own"""
+    return f"cuda:{os.environ['LOCAL_RANK']}" if world() > 1 and asked.startswith("cuda") else asked
+
+
+def world() -> int:
+    return int(os.environ.get("WORLD_SIZE", 1))  # set by torchrun, as are RANK and LOCAL_RANK
 
 
 def rank() -> int:
     return int(os.environ.get("RANK", 0))
 
 
-def benchmarked(args: argparse.Namespace) -> int | None:
-    return benchmark(args, make) if args.benchmark else None
+def benchmarked(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int | None:
+    """Check the device, and run the benchmark if the options ask for it"""
+    check_target(own_device(args.device))
+    if not args.benchmark:
+        return None
+    try:
+        settings, config = benchmark.settle(args)
+    except GPTError as e:
+        parser.error(str(e))
+    return benchmark.benchmark(args, settings, config, make)
 
 
 def main() -> int:
-    status = train.main(NAME, add_arguments, make, rank() == 0, processes(), instead=benchmarked)
+    try:
+        status = train.main(NAME, add_arguments, make, rank() == 0, world(), instead=benchmarked)
+    except GPTError:
+        if rank():  # if the leader has the same error, it prints it, and torchrun ends this process meanwhile
+            time.sleep(PATIENCE)
+        raise
     if dist.is_initialized():
         with in_words():
             dist.barrier()
