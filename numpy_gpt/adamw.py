@@ -13,8 +13,8 @@ import numpy as np
 
 from . import threads
 from .errors import GPTError
+from .number import is_real
 from .params import named, tree_map
-from .request import is_real
 
 SMALLEST = {"float64": 2.0**-1022, "float32": 2.0**-126, "bfloat16": 2.0**-126, "float16": 2.0**-14}  # normal numbers
 TILE = 1 << 18  # elements: p, g, m and v of a tile stay in the cache; smaller ones keep threads waiting for Python

@@ -17,6 +17,7 @@ import regex
 
 from .errors import GPTError
 from .files import make_directory, replacing
+from .number import is_index
 from .tokenizer import BYTES, EOT, OPENAI, PATTERN, SIGNS, Tokenizer
 
 Pair = tuple[int, int]
@@ -25,9 +26,9 @@ FIRST = len(BYTES)  # the id of the first merge
 
 def train(texts: Iterable[str], n_vocab: int) -> list[Pair]:
     """The merges of a vocabulary of that size, <|endoftext|> included; of equally frequent pairs the lower ids first"""
-    if isinstance(texts, str):
-        raise GPTError("texts is one str: give a list of texts, or whatever yields them one after the other.")
-    if not isinstance(n_vocab, int) or n_vocab <= FIRST:
+    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+        raise GPTError(f"texts is {texts!r:.40}: give a list of texts, or an iterator that yields them.")
+    if not is_index(n_vocab) or n_vocab <= FIRST:
         raise GPTError(f"n_vocab is {n_vocab!r}: it must be at least {FIRST + 1}, for the bytes and {EOT}.")
     words, counts = spell(count_words(texts))
     pairs, places = count_pairs(words, counts)
@@ -60,6 +61,8 @@ def count_words(texts: Iterable[str]) -> Counter[str]:
     word = regex.compile(PATTERN)
     words: Counter[str] = Counter()
     for text in texts:
+        if not isinstance(text, str):
+            raise GPTError(f"a text is {text!r:.40}: it must be a str.")
         for document in text.split(EOT):
             words.update(word.findall(document))
     return words

@@ -10,7 +10,7 @@ from typing import Any
 from .adamw import smallest_eps
 from .config import Config
 from .errors import CheckpointError, GPTError
-from .request import is_index, is_real
+from .number import is_index, is_real
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def parser(name: str) -> argparse.ArgumentParser:
     add("--eval-batches", int, "N", "batches for one, 0 for all of validation; the last has all of it")
     add("--save-every", int, "N", "steps between checkpoints")
     add("--sample-every", int, "N", "steps between samples of text; 0 for none")
-    add("--seed", int, "S", "of the weights, the windows and dropout")
+    add("--seed", int, "S", "of the weights, the windows and dropout: from 0 to 2**64 - 1")
     what = "a block saves its input alone, and runs once more"
     made.add_argument("--checkpointing", action=argparse.BooleanOptionalAction, help=what)
     return made
@@ -175,8 +175,11 @@ def checked(values: Mapping[str, Any]) -> dict[str, Any]:
     """Those that are of Settings, each possible by itself; files by paths that hold wherever the run is resumed"""
     values = {field.name: values[field.name] for field in fields(Settings) if field.name in values}
     for name, value in values.items():
-        if name in LEAST and (not is_index(value) or not LEAST[name] <= value < 2**31):
-            raise GPTError(f"{flag(name)} is {value!r:.40}: it must be a whole number from {LEAST[name]} to 2**31 - 1.")
+        bits = 64 if name == "seed" else 31
+        if name in LEAST and (not is_index(value) or not LEAST[name] <= value < 2**bits):
+            raise GPTError(
+                f"{flag(name)} is {value!r:.40}: it must be a whole number from {LEAST[name]} to 2**{bits} - 1."
+            )
         if name in BELOW and (not is_real(value) or not 0 <= value < BELOW[name]):
             most = "" if BELOW[name] == math.inf else f" and less than {BELOW[name]:g}"
             raise GPTError(f"{flag(name)} is {value!r}: it must be a finite number of at least 0{most}.")

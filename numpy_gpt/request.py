@@ -4,7 +4,6 @@ import math
 import operator
 from collections import defaultdict
 from collections.abc import Iterable
-from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from .checks import check_ids
 from .config import Config
 from .errors import GPTError
+from .number import is_index, is_real
 
 
 class Settings(NamedTuple):
@@ -44,20 +44,6 @@ def check_samples(first: int, count: int) -> None:
     if first + count > 2**32:
         last = f", so the last is {first + count - 1}" if count > 1 else ""
         raise GPTError(f"sample is {first}{last}: a sample's number must be smaller than 2**32.")
-
-
-def is_index(x: Any) -> bool:
-    try:
-        return operator.index(x) == x and not isinstance(x, bool)
-    except (TypeError, ValueError, RuntimeError):  # PyTorch raises any of the three
-        return False
-
-
-def is_real(x: Any) -> bool:
-    try:
-        return isinstance(x, Real) and not isinstance(x, bool) and float(x) == x
-    except OverflowError:  # 10**400
-        return False
 
 
 def check_prompt(ids: Any, config: Config) -> list[int]:

@@ -1,9 +1,11 @@
 """Are the merges those of BPE, the same every time, and do the two files hold them?"""
 
 import json
+import re
 from collections import Counter
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import regex
 
@@ -113,9 +115,20 @@ def test_a_size_that_is_none_gets_a_sentence(n_vocab):
         bpe.train(["some text"], n_vocab)
 
 
-def test_a_text_instead_of_texts_gets_a_sentence():
-    with pytest.raises(GPTError, match="texts is one str: give a list of texts"):
-        bpe.train("some text", 300)
+@pytest.mark.parametrize("texts", ["some text", b"some text", None, 5])
+def test_train_on_something_that_holds_no_texts_gets_a_sentence(texts):
+    with pytest.raises(GPTError, match=f"texts is {texts!r}: give a list of texts"):
+        bpe.train(texts, 300)
+
+
+@pytest.mark.parametrize("text", [b"some text", None, 5, ["some text"]])
+def test_train_on_a_text_that_is_no_str_gets_a_sentence(text):
+    with pytest.raises(GPTError, match=f"a text is {re.escape(repr(text))}: it must be a str"):
+        bpe.train(iter(["some text", text]), 300)
+
+
+def test_train_takes_a_numpy_integer_as_its_size():
+    assert bpe.train(["some text"], np.int64(260)) == bpe.train(["some text"], 260)
 
 
 def test_the_files_get_a_directory_or_a_sentence(tmp_path):
