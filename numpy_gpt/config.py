@@ -1,8 +1,12 @@
 """What a GPT-2 looks like, in the words of OpenAI's hparams.json, and the four released sizes."""
 
+import operator
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from .errors import GPTError
+from .number import is_index, is_real
 
 SIZES = ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer")
 
@@ -21,19 +25,27 @@ class Config:
     def __post_init__(self):
         for name in SIZES:
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            if not is_index(value) or value < 1:
                 raise GPTError(f"{name} is {value!r}: it must be a whole number of at least 1.")
+            self.keep(name, operator.index(value))
         if self.n_embd % self.n_head:
             raise GPTError(
                 f"n_embd {self.n_embd} is not divisible by n_head {self.n_head}: every head needs the same width."
             )
-        if not isinstance(self.dropout, int | float) or not 0 <= self.dropout <= 0.99:
+        if not is_real(self.dropout) or not 0 <= self.dropout <= 0.99:
             raise GPTError(f"dropout is {self.dropout!r}: it must be a rate from 0 to 0.99.")
         if self.dropout and not round(256 * self.dropout):
             raise GPTError(f"dropout is {self.dropout!r}: it counts in 256ths, so it must be 0 or at least 0.002.")
+        self.keep("dropout", float(self.dropout))
         for name in ("qkv_bias", "tied"):
-            if not isinstance(getattr(self, name), bool):
-                raise GPTError(f"{name} is {getattr(self, name)!r}: it must be True or False.")
+            value = getattr(self, name)
+            if not isinstance(value, bool | np.bool_):
+                raise GPTError(f"{name} is {value!r}: it must be True or False.")
+            self.keep(name, bool(value))
+
+    def keep(self, name, value):
+        """Store a value as Python's own type, which JSON can write"""
+        object.__setattr__(self, name, value)
 
     def num_parameters(self) -> int:
         V, N, C, L = self.n_vocab, self.n_ctx, self.n_embd, self.n_layer

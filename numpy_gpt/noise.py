@@ -6,9 +6,14 @@ depend on what was drawn before: a sequence has the same mask in any batch, and 
 """
 
 import math
-from typing import NamedTuple
+import operator
+from collections.abc import Iterable
+from typing import Any, NamedTuple, Self
 
 import numpy as np
+
+from .errors import GPTError
+from .number import is_index
 
 TILE = 1 << 14  # counters at a time: what a round works on stays in the L2 cache
 
@@ -54,29 +59,60 @@ def below(n, seed, step, numbers):
     return np.floor((words[:, 0] << 21 | words[:, 1] >> 11) * 2.0**-53 * n).astype(np.int64)
 
 
-class Noise(NamedTuple):
-    """The name of a stream of random bytes: one for every sequence, step and place in the model"""
+# Each part of a name is less than this. A word of the counter holds 1 + site: 0 is for sampling, 2^32 - 1 for windows.
+LIMITS = {"seed": 2**64, "step": 2**32, "sequence": 2**32, "site": 2**32 - 2}
 
+
+class Parts(NamedTuple):
     seed: int
     step: int
     sequence: int = 0  # the number of the batch's first sequence in the step
     site: int = 0  # 0: the embedding; in block i, 1 + 3i: probabilities, 2 + 3i: attention branch, 3 + 3i: MLP branch
+
+
+class Name(Parts):
+    """The name of a stream of random bytes: one for every sequence, step and place in the model"""
+
+    __slots__ = ()
+
+    def __new__(cls, seed, step, sequence=0, site=0):
+        parts = Parts(seed, step, sequence, site)
+        for name, value in parts._asdict().items():
+            if not is_index(value) or not 0 <= value < LIMITS[name]:
+                most = LIMITS[name] - 1
+                raise GPTError(f"{name} of Noise is {value!r:.40}: it must be a whole number from 0 to {most}.")
+        return super().__new__(cls, *map(operator.index, parts))
+
+    @classmethod
+    def _make(cls, iterable: Iterable[Any]) -> Self:  # type: ignore[override]
+        """Check here too: _replace calls it"""
+        return cls(*iterable)
+
+    def check_batch(self, B):
+        """Raise GPTError if the last sequence of a batch has no number"""
+        if self.sequence + B > LIMITS["sequence"]:
+            raise GPTError(
+                f"sequence of Noise is {self.sequence}: a batch of {B} goes beyond 2**32 sequences in a step."
+            )
+
+
+class Noise(Name):
+    __slots__ = ()
 
     def at(self, offset):
         return self._replace(site=self.site + offset)
 
     def bytes(self, shape):
         """(B, ...) uint8: row b is the stream of sequence + b, from its beginning"""
+        self.check_batch(shape[0])
         n = math.prod(shape[1:])
         blocks = math.ceil(n / 16)
-        seed, step, sequence, site = (int(part) for part in self)
         words = np.empty((shape[0], blocks, 4), "<u4")
         for b in range(shape[0]):
             for start in range(0, blocks, TILE):
                 index = np.arange(start, min(start + TILE, blocks), dtype=np.uint32)
-                # the last word is the purpose: 0 is left for sampling
-                counter = (index, step % 2**32, (sequence + b) % 2**32, (1 + site) % 2**32)
-                words[b, start : start + TILE] = philox(counter, key(seed))
+                counter = (index, self.step, self.sequence + b, 1 + self.site)  # in the last word sampling has 0
+                words[b, start : start + TILE] = philox(counter, key(self.seed))
         return words.view(np.uint8).reshape(shape[0], -1)[:, :n].reshape(shape)
 
 

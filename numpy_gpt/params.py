@@ -6,6 +6,7 @@ pass it over.
 """
 
 import math
+import operator
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from .config import Config
 from .errors import GPTError
+from .number import is_index
 
 
 class Linear(NamedTuple):
@@ -105,9 +107,9 @@ def init(config: Config, seed: int = 0) -> Model:
     """GPT-2's start: weights normal with std 0.02, the two projections into the residual stream by sqrt(2 L) smaller"""
     if not isinstance(config, Config):
         raise GPTError(f"config is {config!r}: it must be a Config, as RELEASED has for the released sizes.")
-    if not isinstance(seed, int) or seed < 0:
-        raise GPTError(f"seed is {seed!r}: it must be a whole number of at least 0.")
-    rng = np.random.default_rng(seed)
+    if not is_index(seed) or not 0 <= seed < 2**64:
+        raise GPTError(f"seed is {seed!r}: it must be a whole number from 0 to 2**64 - 1.")
+    rng = np.random.default_rng(operator.index(seed))
 
     def leaf(name, *shape):
         if name.endswith((".g", ".b")):

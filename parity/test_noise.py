@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 import numpy_gpt
 import torch_gpt
+from numpy_gpt import GPTError
 from numpy_gpt.noise import TILE
 
 word = st.integers(0, 2**32 - 1)
@@ -26,7 +27,7 @@ def test_a_single_counter_gives_the_known_answer(word, output, device):
 
 
 def test_every_bit_of_the_name_counts_alike_in_both(device):
-    name = (0x9_89ABCDEF_FEDCBA98, 0xF_7654321F, 0xD_A3B2C1D0, 0xB_89ABCDEF)
+    name = (0x89ABCDEF_FEDCBA98, 0xF7654321, 0xDA3B2C1D, 0xB89ABCDE)
     shape = (2, 16 * TILE + 40)
     ours, theirs = numpy_gpt.Noise(*name).bytes(shape), torch_gpt.Noise(*name).bytes(shape, device)
     np.testing.assert_array_equal(ours, theirs.cpu())
@@ -34,7 +35,7 @@ def test_every_bit_of_the_name_counts_alike_in_both(device):
 
 @settings(max_examples=50)
 @given(
-    seed=st.integers(-(2**63), 2**64 - 1),
+    seed=st.integers(0, 2**64 - 1),
     step=word,
     sequence=st.integers(0, 2**20),
     site=st.integers(0, 200),
@@ -45,3 +46,20 @@ def test_the_bytes_are_the_same(device, seed, step, sequence, site, shape):
     ours, theirs = numpy_gpt.Noise(*name).bytes(shape), torch_gpt.Noise(*name).bytes(shape, device)
     assert theirs.device.type == device.split(":")[0]
     np.testing.assert_array_equal(ours, theirs.cpu())
+
+
+@pytest.mark.parametrize("side", [numpy_gpt, torch_gpt])
+def test_a_name_that_is_none_is_refused(side):
+    for name in ((0.5, 1), ("a", 1), (0, 2**32), (0, 0, -1), (0, 0, 0, 2**32), (True, 0)):
+        with pytest.raises(GPTError, match=r"of Noise is .*: it must be a whole number from 0 to"):
+            side.Noise(*name)
+    with pytest.raises(GPTError, match=r"of Noise is .*: it must be a whole number from 0 to"):
+        side.Noise(0, 0, 0, 2**32 - 3).at(1)
+
+
+@pytest.mark.parametrize("side", [numpy_gpt, torch_gpt])
+def test_the_last_sequence_and_the_last_site_have_bytes_of_their_own(side):
+    last = side.Noise(0, 2**32 - 1, 2**32 - 1, 2**32 - 3)
+    assert last.bytes((1, 16)).tolist() != last._replace(site=0).bytes((1, 16)).tolist()
+    with pytest.raises(GPTError, match="sequence of Noise is 4294967295: a batch of 2 goes beyond"):
+        last.bytes((2, 16))

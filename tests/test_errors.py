@@ -195,7 +195,7 @@ def test_a_kv_that_is_full_is_left_as_it_was(more):
     assert [layer.length for layer in kv] == [11, 11]
 
 
-@pytest.mark.parametrize("seed", [-1, 1.5, None])
+@pytest.mark.parametrize("seed", [-1, 1.5, None, True, 2**64])
 def test_a_seed_that_is_none_is_refused(seed):
     with pytest.raises(GPTError, match=f"seed is {seed}"):
         init(TINY, seed)

@@ -1,9 +1,11 @@
 """Is the generator Philox4x32-10, and does a stream depend on nothing but its name?"""
 
+import pickle
+
 import numpy as np
 import pytest
 
-from numpy_gpt import Noise
+from numpy_gpt import GPTError, Noise
 from numpy_gpt.noise import TILE, philox
 
 ONES = 2**32 - 1
@@ -63,6 +65,39 @@ def test_numpys_integers_are_as_good_as_pythons():
         np.testing.assert_array_equal(Noise(kind(3), kind(4)).bytes((1, 16)), Noise(3, 4).bytes((1, 16)))
 
 
-def test_a_negative_or_huge_seed_is_taken_modulo_2_to_the_64():
-    assert (Noise(-1, 0).bytes((1, 16)) == Noise(2**64 - 1, 0).bytes((1, 16))).all()
-    assert (Noise(2**64 + 9, 0).bytes((1, 16)) == Noise(9, 0).bytes((1, 16))).all()
+NO_NAMES = [
+    ({"seed": 0.5}, "seed of Noise is 0.5: it must be a whole number from 0 to 18446744073709551615"),
+    ({"seed": "a"}, "seed of Noise is 'a'"),
+    ({"seed": None}, "seed of Noise is None"),
+    ({"seed": True}, "seed of Noise is True"),
+    ({"seed": -1}, "seed of Noise is -1"),
+    ({"seed": 2**64}, "seed of Noise is 18446744073709551616"),
+    ({"step": 2**32}, "step of Noise is 4294967296: it must be a whole number from 0 to 4294967295"),
+    ({"step": -1}, "step of Noise is -1"),
+    ({"sequence": 2**32}, "sequence of Noise is 4294967296"),
+    ({"sequence": 1.0}, "sequence of Noise is 1.0"),
+    ({"site": 2**32 - 2}, "site of Noise is 4294967294: it must be a whole number from 0 to 4294967293"),
+]
+
+
+@pytest.mark.parametrize(("part", "sentence"), NO_NAMES)
+def test_noise_with_a_part_that_is_no_such_number_is_refused(part, sentence):
+    with pytest.raises(GPTError, match=sentence):
+        Noise(**({"seed": 0, "step": 0} | part))
+    with pytest.raises(GPTError, match=sentence):
+        Noise(0, 0)._replace(**part)
+
+
+def test_noise_is_a_tuple_of_pythons_integers():
+    noise = Noise(np.uint64(2**64 - 1), np.int32(4), sequence=np.int64(5)).at(np.int8(2))
+    assert noise == Noise(2**64 - 1, 4, 5, 2) == (2**64 - 1, 4, 5, 2)
+    assert {type(part) for part in noise} == {int}
+    assert repr(noise) == "Noise(seed=18446744073709551615, step=4, sequence=5, site=2)"
+    assert pickle.loads(pickle.dumps(noise)) == noise
+
+
+def test_a_batch_beyond_the_last_sequence_is_refused():
+    noise = Noise(0, 0, sequence=2**32 - 2)
+    assert noise.bytes((2, 5)).shape == (2, 5)
+    with pytest.raises(GPTError, match="sequence of Noise is 4294967294: a batch of 3 goes beyond"):
+        noise.bytes((3, 5))

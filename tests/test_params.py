@@ -1,5 +1,8 @@
 """Does the tree have the names, the sizes and the start of GPT-2?"""
 
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 
@@ -89,9 +92,25 @@ def test_the_same_seed_gives_the_same_model_and_another_another():
         ({"dropout": 0.001}, "dropout is 0.001: it counts in 256ths"),
         ({"dropout": float("nan")}, "dropout is nan"),
         ({"dropout": "0.1"}, "dropout is '0.1'"),
+        ({"dropout": False}, "dropout is False"),
         ({"tied": 1}, "tied is 1"),
+        ({"n_ctx": np.float64(64)}, r"n_ctx is np.float64\(64.0\)"),
+        ({"n_layer": np.True_}, r"n_layer is np.True_"),
     ],
 )
 def test_a_config_that_makes_no_model_is_refused_in_a_sentence(mistake, sentence):
     with pytest.raises(GPTError, match=sentence):
         Config(**mistake)
+
+
+def test_config_of_numpy_numbers_is_that_of_pythons():
+    sizes = {"n_vocab": np.int64(61), "n_ctx": np.uint8(11), "n_embd": np.int32(48), "n_head": np.int16(3)}
+    config = Config(**sizes, n_layer=np.int64(2), dropout=np.float64(0.25), qkv_bias=np.True_, tied=np.bool_(False))
+    expected = Config(61, 11, 48, 3, 2, dropout=0.25, qkv_bias=True, tied=False)
+    assert config == expected
+    assert json.dumps(asdict(config)) == json.dumps(asdict(expected))
+
+
+def test_init_takes_a_numpy_integer_up_to_the_last_seed():
+    for seed in (np.uint64(2**64 - 1), np.int8(3)):
+        assert (init(TINY, seed).params.wte == init(TINY, int(seed)).params.wte).all()

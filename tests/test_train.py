@@ -28,6 +28,17 @@ def test_a_run_is_the_loop_that_readers_would_write(text):
     assert_close(m, expected)
 
 
+def test_train_takes_every_seed_that_generate_takes(text):
+    trained("--data", text, "--out", "run", *SHORT, "--seed", str(2**64 - 1))
+    trained("--resume", "--out", "run", "--steps", "7")
+    assert log("run")[-1]["step"] == 7
+
+
+def test_the_last_step_of_a_run_has_the_least_learning_rate(text):
+    trained("--data", text, "--out", "run", *SHORT, "--lr", "1e-2", "--min-lr", "1e-3")
+    assert log("run")[-1]["lr"] == 1e-3
+
+
 def test_what_a_run_leaves(text):
     out = trained("--data", text, "--out", "run", *SHORT)
     entries = log("run")

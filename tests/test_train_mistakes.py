@@ -108,6 +108,11 @@ MISTAKES = {
         2,
         "--eps is 1e-50: it must be",
     ),
+    "a seed": (
+        ["--data", "text.txt", "--out", "run", "--seed", str(2**64)],
+        2,
+        "--seed is 18446744073709551616: it must be a whole number from 0 to 2**64 - 1",
+    ),
     "rates": (["--data", "text.txt", "--out", "run", "--lr", "1e-4", "--min-lr", "1"], 2, "--min-lr is 1.0 and --lr"),
     "a tokenizer": (["--data", "text.txt", "--out", "run", "--tokenizer", "bpe:x"], 1, "say how many tokens"),
     "too many tokens": (["--data", "text.txt", "--out", "run", "--tokenizer", "bpe:9999"], 1, "no pairs left after"),

@@ -5,9 +5,10 @@ are right: shifted and masked, so are both halves.
 """
 
 import math
-from typing import NamedTuple
 
 import torch
+
+from numpy_gpt.noise import Name
 
 TILE = 1 << 14  # counters at a time: what a round works on stays in the L2 cache
 
@@ -52,29 +53,23 @@ def uniform(keys, step, V):
     return (words.flatten(1)[:, :V].double() + 0.5) * 2.0**-32
 
 
-class Noise(NamedTuple):
-    """The name of a stream of random bytes: one for every sequence, step and place in the model"""
-
-    seed: int
-    step: int
-    sequence: int = 0  # the number of the batch's first sequence in the step
-    site: int = 0  # 0: the embedding; in block i, 1 + 3i: probabilities, 2 + 3i: attention branch, 3 + 3i: MLP branch
+class Noise(Name):
+    __slots__ = ()
 
     def at(self, offset):
         return self._replace(site=self.site + offset)
 
     def bytes(self, shape, device="cpu"):
         """(B, ...) uint8: row b is the stream of sequence + b, from its beginning"""
+        self.check_batch(shape[0])
         n = math.prod(shape[1:])
         blocks = math.ceil(n / 16)
-        seed, step, sequence, site = (int(part) for part in self)
         out = torch.empty(shape[0], blocks, 4, 4, dtype=torch.uint8, device=device)
         for b in range(shape[0]):
             for start in range(0, blocks, TILE):
                 index = torch.arange(start, min(start + TILE, blocks), device=device)
-                # the last word is the purpose: 0 is left for sampling
-                counter = (index, step % 2**32, (sequence + b) % 2**32, (1 + site) % 2**32)
-                words = philox(counter, key(seed))
+                counter = (index, self.step, self.sequence + b, 1 + self.site)  # in the last word sampling has 0
+                words = philox(counter, key(self.seed))
                 for byte in range(4):
                     out[b, start : start + TILE, :, byte] = words >> 8 * byte & 255
         return out.reshape(shape[0], -1)[:, :n].reshape(shape)
