@@ -1,13 +1,14 @@
 """GPT-2 in NumPy, every forward and every backward by hand."""
 
-from . import threads  # noqa: F401  before NumPy is imported it has something to tell OpenBLAS
+from .fast import threads  # noqa: F401  before NumPy is imported it has something to tell OpenBLAS
 
 # isort: split
-from . import adamw, kv
-from .checkpoint import load, save
+from . import adamw
+from .checkpoint import save
+from .checkpoint.source import load
 from .config import RELEASED, Config
-from .decode import complete, complete_batch, stream
 from .errors import CheckpointError, GPTError
+from .generate import complete, complete_batch, kv, stream
 from .model import forward, loss_and_grads
 from .noise import Noise
 from .params import Model, init, named

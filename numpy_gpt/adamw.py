@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import threads
 from .errors import GPTError
+from .fast import threads
 from .number import is_real
 from .params import named, tree_map
 

@@ -7,19 +7,12 @@ from functools import partial
 
 import numpy as np
 
-from .checks import (
-    check_batch, check_finite, check_gradients, check_kv, check_model, check_noise, check_tokens, check_unused,
-    no_overflow,
-)
-from .ops import (
-    attention, attention_backward, cross_entropy, cross_entropy_backward, dropout, dropout_backward,
-    embedding, embedding_backward, gelu, gelu_backward, layernorm, layernorm_backward, linear, linear_backward,
-    unembedding, unembedding_backward,
-)
-from .kv import one_row
+from .checks import check_batch, check_finite, check_gradients, check_kv, check_model, check_noise, check_tokens, check_unused, no_overflow
+from .ops import attention, attention_backward, cross_entropy, cross_entropy_backward, dropout, dropout_backward, embedding, embedding_backward, gelu, gelu_backward, layernorm, layernorm_backward, linear, linear_backward, unembedding, unembedding_backward
+from .generate.kv import one_row
 from .noise import Drawn, Noise
 from .params import GPT2, MLP, Attn, Block, Head, LayerNorm, Linear
-from .threads import side_by_side
+from .fast.threads import side_by_side
 
 TILE = 64                                                                # queries
 

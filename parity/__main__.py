@@ -5,7 +5,7 @@ import importlib
 import sys
 
 from numpy_gpt import GPTError
-from numpy_gpt.command import run
+from numpy_gpt.system.cli import run
 
 COMMANDS = {
     "report": "the error of numpy_gpt and of torch_gpt against float64, tensor by tensor",

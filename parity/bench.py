@@ -13,7 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from numpy_gpt import Config, init, memory
+from numpy_gpt import Config, init
+from numpy_gpt.fast import memory
 
 from . import footprint
 from .scaling import scaling, sentence

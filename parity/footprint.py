@@ -19,14 +19,14 @@ T = 1024
 GENERATE = "import {package} as p; p.complete(p.load({path!r}), list(range(512)), 1, temperature=0)"
 TRAIN = """
 import numpy as np
-from numpy_gpt import RELEASED, adamw, init, memory, trainer
-from numpy_gpt.options import Settings
-if {package!r} == "torch_gpt":
-    from torch_gpt import trainer
+from numpy_gpt import RELEASED, adamw, init
+from numpy_gpt.fast import memory
+from numpy_gpt.train.options import Settings
+from {package}.train.step import Trainer
 memory.keep_freed()
 m = init(RELEASED[{size!r}])
 settings = Settings(batch_size=1, context={T}, checkpointing={checkpointing})
-side = trainer.Trainer(m, adamw.moments(m.params), settings)
+side = Trainer(m, adamw.moments(m.params), settings)
 tokens = np.random.default_rng(0).integers(0, m.config.n_vocab, (1, {T}))
 for t in (1, 2):
     side.step(t, 1e-4, [(0, tokens, tokens)])

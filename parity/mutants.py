@@ -17,7 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from numpy_gpt import adamw, kv, model, noise, ops, sample
+from numpy_gpt import adamw, model, noise, ops
+from numpy_gpt.generate import kv
+from numpy_gpt.generate import sampling as sample
 
 from . import trace
 from .equivalents import EQUIVALENT

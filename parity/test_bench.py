@@ -12,7 +12,7 @@ import torch
 
 import numpy_gpt
 from numpy_gpt import Config, named
-from numpy_gpt.threads import openblas
+from numpy_gpt.fast.threads import openblas
 
 from . import bench, scaling, works
 

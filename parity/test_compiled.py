@@ -9,9 +9,9 @@ from torch._dynamo.utils import counters
 
 import torch_gpt
 from numpy_gpt import GPTError
-from numpy_gpt.request import Settings
-from torch_gpt import compiled
-from torch_gpt.decode import draws
+from numpy_gpt.generate.options import Settings
+from torch_gpt.fast import compiled
+from torch_gpt.generate import draws
 
 from .inputs import TINY, VARIANTS, random_model
 

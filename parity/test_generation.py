@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import numpy_gpt
 import torch_gpt
 from numpy_gpt import GPTError
-from numpy_gpt.sample import sample
+from numpy_gpt.generate.sampling import sample
 
 from .inputs import TINY, VARIANTS, random_model
 
@@ -51,7 +51,7 @@ def test_the_same_logits_give_the_same_token(device, z, temperature, top_k, top_
     z = np.array([z, z[::-1]], np.float32)
     cuts, numbers = (temperature, top_k, top_p), [number, (number + 1) % 2**32]
     ours = [sample(row, *cuts, seed, i, step) for row, i in zip(z, numbers, strict=True)]
-    assert torch_gpt.decode.sample(torch.tensor(z, device=device), *cuts, seed, numbers, step) == ours
+    assert torch_gpt.generate.sample(torch.tensor(z, device=device), *cuts, seed, numbers, step) == ours
 
 
 CUTS = [(0, 0, 1), (1, 0, 1), (0.7, 0, 0.9), (0.7, 5, 1), (1.3, 300, 0.6), (1, 0, 0), (1, 2000, 0.9), (1, 1, 0.9)]
@@ -67,7 +67,7 @@ def test_many_logits_give_the_same_tokens(V, cuts, device):
     numbers = [int(number) for number in rng.integers(0, 2**32, 12)]
     for seed, step in ((0, 0), (2**63 + V, 1), (2**32, 2**31)):
         ours = [sample(row, *cuts, seed, i, step) for row, i in zip(z, numbers, strict=True)]
-        assert torch_gpt.decode.sample(torch.tensor(z, device=device), *cuts, seed, numbers, step) == ours
+        assert torch_gpt.generate.sample(torch.tensor(z, device=device), *cuts, seed, numbers, step) == ours
 
 
 @pytest.mark.parametrize("seed", [0, 2**32 - 1, 2**32, 2**63, 2**64 - 1])

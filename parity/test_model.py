@@ -123,8 +123,8 @@ def test_with_a_kv_both_give_the_logits_of_the_whole(pieces, tile, device):
     cuts = [np.cumsum(pieces), np.cumsum(pieces[::-1]), np.cumsum(pieces)]
     expected = [numpy_gpt.forward(m, text)[:, ends - 1] for text, ends in zip(texts, cuts, strict=True)]
     sizes = [{"B": 3}, {}, {"B": 2, "N": 11}]
-    our_kv = [numpy_gpt.kv.new_kv(m.config, np.float64, **size) for size in sizes]
-    their_kv = [torch_gpt.kv.new_kv(m.config, torch.float64, device, **size) for size in sizes]
+    our_kv = [numpy_gpt.generate.kv.new_kv(m.config, np.float64, **size) for size in sizes]
+    their_kv = [torch_gpt.generate.kv.new_kv(m.config, torch.float64, device, **size) for size in sizes]
     splits = [np.split(text, ends[:-1], axis=1) for text, ends in zip(texts, cuts, strict=True)]
     for i, groups in enumerate(zip(*splits, strict=True)):
         truth = {"logits": np.concatenate([logits[:, i] for logits in expected])}
@@ -141,7 +141,10 @@ def test_sequences_of_a_kv_are_taken_with_what_they_have_seen(device):
     twin = torch_gpt.from_numpy(m, device)
     text, _ = random_batch(TINY, B=3, T=9)
     order = [2, 0, 2, 1]
-    kvs = [numpy_gpt.kv.new_kv(TINY, np.float64, 3, 10), torch_gpt.kv.new_kv(TINY, torch.float64, device, 3, 10)]
+    kvs = [
+        numpy_gpt.generate.kv.new_kv(TINY, np.float64, 3, 10),
+        torch_gpt.generate.kv.new_kv(TINY, torch.float64, device, 3, 10),
+    ]
     truth = {"logits": numpy_gpt.forward(m, text)[order, -1]}
     for package, model, kv in ((numpy_gpt, m, kvs[0]), (torch_gpt, twin, kvs[1])):
         package.model.gpt2_next([text[:, :7]], model.params, TINY, [kv])

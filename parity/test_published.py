@@ -10,13 +10,14 @@ import pytest
 
 import numpy_gpt
 import torch_gpt
-from numpy_gpt import adamw, download
+from numpy_gpt import adamw
+from numpy_gpt.checkpoint import hub
 
 pytestmark = [pytest.mark.weights, pytest.mark.parametrize("package", [numpy_gpt, torch_gpt], ids=["numpy", "torch"])]
 
 
 def load(package, size, device):
-    place = download.find(size)
+    place = hub.find(size)
     if not place:
         pytest.skip(f"the {size} is neither in $GPT2_MODELS nor in the cache: python -m numpy_gpt.download {size}")
     return numpy_gpt.load(place) if package is numpy_gpt else torch_gpt.load(place, device)

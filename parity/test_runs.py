@@ -15,13 +15,15 @@ import numpy as np
 import pytest
 import torch
 
-from numpy_gpt import Config, adamw, init, named, state, trainer
-from numpy_gpt.data import random_batch as random_batch_of
-from numpy_gpt.options import Settings, parser
+from numpy_gpt import Config, adamw, init, named
 from numpy_gpt.params import tree_map
-from torch_gpt.benchmark import flops_per_token, settle
-from torch_gpt.train import add_arguments
-from torch_gpt.trainer import How, Trainer
+from numpy_gpt.text.token_cache import random_batch as random_batch_of
+from numpy_gpt.train import resume as state
+from numpy_gpt.train import step as trainer
+from numpy_gpt.train.options import Settings, parser
+from torch_gpt.fast.benchmark import flops_per_token, settle
+from torch_gpt.train.__main__ import add_arguments
+from torch_gpt.train.step import How, Trainer
 
 from .inputs import TINY, random_batch, random_model
 

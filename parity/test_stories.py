@@ -10,11 +10,11 @@ import torch
 
 import numpy_gpt
 import torch_gpt
-from numpy_gpt import batch
-from numpy_gpt.data import batches, tokenize
-from numpy_gpt.evaluate import perplexity
-from numpy_gpt.measure import lengths, measure
+from numpy_gpt.evaluate.__main__ import perplexity
+from numpy_gpt.evaluate.metrics import lengths, measure
+from numpy_gpt.generate import scheduler as batch
 from numpy_gpt.params import tree_map
+from numpy_gpt.text.token_cache import batches, tokenize
 
 from .margin import choice, margin
 

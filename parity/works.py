@@ -14,10 +14,11 @@ import torch
 
 import numpy_gpt
 import torch_gpt
-from numpy_gpt import Config, adamw, named, options
-from numpy_gpt.request import Settings
-from numpy_gpt.threads import cores, openblas, shared
-from numpy_gpt.trainer import Trainer
+from numpy_gpt import Config, adamw, named
+from numpy_gpt.fast.threads import cores, openblas, shared
+from numpy_gpt.generate.options import Settings
+from numpy_gpt.train import options
+from numpy_gpt.train.step import Trainer
 
 from .inputs import random_batch
 
@@ -104,7 +105,7 @@ def start(package):
 def decode(package, m, n, prompt, before, new, **options):
     """n equal prompts go on, greedily, by `before` tokens each that aren't timed, and by `new` ones that are"""
     ids = [i % m.config.n_vocab for i in range(prompt)]
-    tokens = iter(package.decode.draws(m, [ids] * n, GREEDY, (), **options))
+    tokens = iter(package.generate.draws(m, [ids] * n, GREEDY, (), **options))
     consume(tokens, n * before)
     return partial(consume, tokens, n * new)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from numpy_gpt.threads import Threads, openblas
+from numpy_gpt.fast.threads import Threads, openblas
 
 
 def with_threads(n):

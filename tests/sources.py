@@ -8,8 +8,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from numpy_gpt import RELEASED, download
-from numpy_gpt.download import DATA
+from numpy_gpt import RELEASED
+from numpy_gpt.checkpoint import hub
+from numpy_gpt.checkpoint.hub import DATA
+from numpy_gpt.download import fetch
 from parity.inputs import TINY
 
 VOCABULARY = {"encoder.json": b'{"!": 0}\n', "vocab.bpe": b"#version: 0.2\n"}
@@ -20,12 +22,12 @@ def set_up(monkeypatch, url, timeout=0.3):
     """The 124M is tiny, and the sources are one and two at that url"""
     monkeypatch.setitem(RELEASED, "124M", TINY)
     for file, content in VOCABULARY.items():
-        monkeypatch.setitem(download.SAME, file, (len(content), sha256(content).hexdigest()))
-    monkeypatch.delitem(download.INDEX_SHA256, "124M")
-    monkeypatch.setattr(download, "SOURCES", (f"{url}/one", f"{url}/two"))
-    monkeypatch.setattr(download, "TIMEOUT", (timeout, timeout))
-    monkeypatch.setattr(download, "PAUSE", 0.001)
-    monkeypatch.setattr(download, "PIECE", PIECE)
+        monkeypatch.setitem(hub.SAME, file, (len(content), sha256(content).hexdigest()))
+    monkeypatch.delitem(hub.INDEX_SHA256, "124M")
+    monkeypatch.setattr(hub, "SOURCES", (f"{url}/one", f"{url}/two"))
+    monkeypatch.setattr(fetch, "TIMEOUT", (timeout, timeout))
+    monkeypatch.setattr(fetch, "PAUSE", 0.001)
+    monkeypatch.setattr(fetch, "PIECE", PIECE)
     for variable in [variable for variable in os.environ if variable.lower().endswith("_proxy")]:
         monkeypatch.delenv(variable)
 

@@ -13,7 +13,8 @@ hypothesis = pytest.importorskip("hypothesis", reason="hypothesis isn't installe
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from numpy_gpt import GPTError, bpe, tokenizer  # noqa: E402
+from numpy_gpt import GPTError  # noqa: E402
+from numpy_gpt.text import bpe, tokenizer  # noqa: E402
 
 few = settings(max_examples=200, deadline=None, derandomize=True, database=None)
 

@@ -9,9 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from numpy_gpt import RELEASED, adamw, bpe, init, load, named, save, state
+from numpy_gpt import RELEASED, adamw, init, load, named, save
 from numpy_gpt.checkpoint import bundle, openai, verify
 from numpy_gpt.checkpoint.stored import Contents, Stored, expand
+from numpy_gpt.text import bpe
+from numpy_gpt.train import resume as state
 from parity.inputs import TINY, random_model
 
 DATA = "model.ckpt.data-00000-of-00001"

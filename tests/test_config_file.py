@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from training_runs import SHORT, train, trained
 
-from numpy_gpt import generate, options, state
-from numpy_gpt.command import parse
+from numpy_gpt.generate import __main__ as generate
+from numpy_gpt.system.cli import parse
+from numpy_gpt.train import options
+from numpy_gpt.train import resume as state
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from training_runs import SHORT, train, trained
 
-from numpy_gpt import load, save, state
+from numpy_gpt import load, save
 from numpy_gpt.checkpoint import safetensors
+from numpy_gpt.train import resume as state
 
 DATA = "model.ckpt.data-00000-of-00001"
 MORE = ["--steps", "9"]

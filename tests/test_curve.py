@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from numpy_gpt.curve import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, apart, svg, ticks
+from numpy_gpt.train.chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, apart, svg, ticks
 
 SVG = "{http://www.w3.org/2000/svg}"
 

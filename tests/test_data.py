@@ -10,10 +10,11 @@ hypothesis = pytest.importorskip("hypothesis", reason="hypothesis isn't installe
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from numpy_gpt import GPTError, bpe, checkpoint, load  # noqa: E402
-from numpy_gpt.data import batches, pieces, random_batch, rows, split, tokenize, windows  # noqa: E402
-from numpy_gpt.data import key as name_of  # noqa: E402
+from numpy_gpt import GPTError, checkpoint, load  # noqa: E402
 from numpy_gpt.noise import below, key, philox  # noqa: E402
+from numpy_gpt.text import bpe  # noqa: E402
+from numpy_gpt.text.token_cache import batches, pieces, random_batch, rows, split, tokenize, windows  # noqa: E402
+from numpy_gpt.text.token_cache import key as name_of  # noqa: E402
 
 EOT = "<|endoftext|>"
 WORDS = load("storyteller").tokenizer
@@ -53,7 +54,7 @@ def whole(texts, tokenizer):
 @given(st.lists(st.lists(SOME, max_size=30).map("".join), min_size=1, max_size=3), st.integers(1, 12))
 def test_text_in_pieces_has_the_tokens_of_the_whole(tmp_path_factory, texts, size):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("numpy_gpt.data.PIECE", size)
+        patch.setattr("numpy_gpt.text.token_cache.PIECE", size)
         found = rows(pieces(files(tmp_path_factory.mktemp("text"), *texts)), WORDS)
         assert [i for row in found for i in row] == whole(texts, WORDS)
 
@@ -62,7 +63,7 @@ def test_a_real_text(data, monkeypatch, tmp_path):
     """28 books, and the tales of one with marks between them"""
     tales = data / "stories" / "fairytaleqa_278.txt"
     books = [*(book for book in sorted((data / "stories").glob("*.txt")) if book != tales), tales]
-    monkeypatch.setattr("numpy_gpt.data.PIECE", 9999)
+    monkeypatch.setattr("numpy_gpt.text.token_cache.PIECE", 9999)
     ids = tokenize(books, WORDS)
     assert ids.dtype == np.uint16
     assert ids.tolist() == whole([book.read_bytes().decode() for book in books], WORDS)
@@ -80,7 +81,7 @@ def test_tokens_are_made_once_for_a_text_and_a_vocabulary(tmp_path, monkeypatch)
     one, copy, other = files(tmp_path, "one text", "one text", "another")
     ids = tokenize([one], WORDS)
     with monkeypatch.context() as patch:
-        patch.setattr("numpy_gpt.data.rows", None)  # whoever needs it fails
+        patch.setattr("numpy_gpt.text.token_cache.rows", None)  # whoever needs it fails
         assert (tokenize([copy], WORDS) == ids).all()
     made = sorted((tmp_path / "cache" / "numpy_gpt" / "tokens").glob("*.u16"))
     assert len(made) == 1
@@ -110,7 +111,7 @@ def test_a_text_that_changes_while_it_is_read_is_not_kept(tmp_path, monkeypatch)
         return rows(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr("numpy_gpt.data.rows", rows_and_a_change)
+        patch.setattr("numpy_gpt.text.token_cache.rows", rows_and_a_change)
         with pytest.raises(GPTError, match=r"0.txt changed while it was read: start again\."):
             tokenize([path], WORDS)
     path.write_text("hello one")
@@ -136,7 +137,7 @@ def test_many_tokens_take_four_bytes(tmp_path):
 
 
 def test_what_breaks_off_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("numpy_gpt.data.PIECE", 8)
+    monkeypatch.setattr("numpy_gpt.text.token_cache.PIECE", 8)
     good, bad = files(tmp_path, "a text of several pieces", b"and another one \xff")
     for paths in ([bad], [good, bad]):
         with pytest.raises(GPTError, match=r"1.txt is no UTF-8 text: byte 16 is 0xff\.$"):
@@ -149,7 +150,7 @@ def test_what_breaks_off_leaves_nothing(tmp_path, monkeypatch):
     ("text", "byte"), [(b"ab \xe2\x82", 3), (b"abcde \xf0\x9f\x98x", 6), (b"\xc3\xa9\xc3\xa9\x80", 4)]
 )
 def test_bytes_that_are_no_text_are_named(tmp_path, monkeypatch, text, byte, size):
-    monkeypatch.setattr("numpy_gpt.data.PIECE", size)
+    monkeypatch.setattr("numpy_gpt.text.token_cache.PIECE", size)
     with pytest.raises(GPTError, match=f"is no UTF-8 text: byte {byte} is {text[byte]:#04x}"):
         list(pieces(files(tmp_path, text)))
 
@@ -161,8 +162,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
 
 
 def test_memory_is_that_of_a_piece_and_not_of_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("numpy_gpt.data.PIECE", 1 << 14)
-    monkeypatch.setattr("numpy_gpt.data.cores", lambda: 2)
+    monkeypatch.setattr("numpy_gpt.text.token_cache.PIECE", 1 << 14)
+    monkeypatch.setattr("numpy_gpt.text.token_cache.cores", lambda: 2)
     peaks = []
     for times in (50, 200):
         (path,) = files(tmp_path, README.read_text() * times)

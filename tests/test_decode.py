@@ -6,8 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from numpy_gpt import Config, GPTError, batch, complete, complete_batch, decode, forward, load, stream
-from numpy_gpt.sample import sample
+from numpy_gpt import Config, GPTError, complete, complete_batch, forward, load, stream
+from numpy_gpt import generate as decode
+from numpy_gpt.generate import scheduler as batch
+from numpy_gpt.generate.sampling import sample
 from parity.inputs import TINY, VARIANTS, random_model
 
 M = random_model(TINY, dtype=np.float64)

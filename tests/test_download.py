@@ -33,16 +33,20 @@ from sources import (
     tells_no_length,
 )
 
-from numpy_gpt import RELEASED, CheckpointError, GPTError, adamw, download, load, save, state
-from numpy_gpt.checkpoint import bundle
-from numpy_gpt.download import DATA, INDEX
+from numpy_gpt import RELEASED, CheckpointError, GPTError, adamw, load, save
+from numpy_gpt.checkpoint import bundle, hub
+from numpy_gpt.checkpoint.hub import DATA, INDEX
+from numpy_gpt.download import fetch
+from numpy_gpt.download.fetch import download
+from numpy_gpt.train import resume as state
 from parity.inputs import TINY, random_model
 
 BROKEN = "model/h1/attn/c_attn/w"
 COMMAND = """
 import sys, pytest, sources
 sources.set_up(pytest.MonkeyPatch(), sys.argv.pop(), timeout=20)
-sys.exit(sources.download.run("download", sources.download.main))
+from numpy_gpt.download.__main__ import main, run
+sys.exit(run("download", main))
 """
 
 
@@ -54,7 +58,7 @@ def test_download_into_a_training_runs_directory_is_refused(tmp_path):
     )
     before = {path: path.read_bytes() for path in run.iterdir()}
     with pytest.raises(GPTError, match="is a training run's directory"):
-        download.download("124M", tmp_path)
+        download("124M", tmp_path)
     assert {path: path.read_bytes() for path in run.iterdir()} == before
 
 
@@ -122,20 +126,20 @@ def test_what_is_expected_is_what_was_published(data):
     published = json.loads((data / "gpt2_golden.json").read_text())["checkpoint_files"]
     compared = 0
     for size in ("124M", "355M"):
-        for file, nbytes in download.sizes(size).items():
+        for file, nbytes in hub.sizes(size).items():
             assert published[size]["size"].get(file, nbytes) == nbytes
-            digest = download.INDEX_SHA256[size] if file == INDEX else download.SAME.get(file, (0, None))[1]
+            digest = hub.INDEX_SHA256[size] if file == INDEX else hub.SAME.get(file, (0, None))[1]
             assert digest in (None, published[size]["sha256"].get(file, digest))
             compared += (file in published[size]["size"]) + (digest is not None)
     assert compared == 4 + 2 + 3 + 3
-    assert [download.sizes(size)[DATA] for size in RELEASED] == [497759232, 1419292672, 3096120320, 6230444800]
+    assert [hub.sizes(size)[DATA] for size in RELEASED] == [497759232, 1419292672, 3096120320, 6230444800]
 
 
 def test_four_files_come_and_are_a_model(server, files, model, tmp_path):
-    place = download.download("gpt2", tmp_path)
+    place = download("gpt2", tmp_path)
     assert place == tmp_path / "124M"
     assert contents(place) == files
-    assert server.requests == [Request("one", file, 0) for file in download.sizes("124M")]
+    assert server.requests == [Request("one", file, 0) for file in hub.sizes("124M")]
     np.testing.assert_array_equal(load(place).params.wte, model.params.wte)
 
 
@@ -143,16 +147,16 @@ def test_what_was_put_there_by_hand_is_used(server, files, tmp_path):
     (tmp_path / "124M").mkdir()
     for file, content in files.items():
         (tmp_path / "124M" / file).write_bytes(content)
-    assert download.download("124M", tmp_path) == tmp_path / "124M"
+    assert download("124M", tmp_path) == tmp_path / "124M"
     assert server.requests == []
 
 
 def test_what_was_put_there_and_is_broken_is_mended(server, files, broken_at, tmp_path):
-    place = download.download("124M", tmp_path)
+    place = download("124M", tmp_path)
     server.requests.clear()
     (place / DATA).write_bytes(flip(files[DATA], broken_at + 7))
     (place / "vocab.bpe").write_bytes(bytes(len(files["vocab.bpe"])))
-    assert contents(download.download("124M", tmp_path)) == files
+    assert contents(download("124M", tmp_path)) == files
     assert [(request.file, request.start) for request in server.requests] == [("vocab.bpe", 0), (DATA, broken_at)]
 
 
@@ -161,7 +165,7 @@ def test_what_a_link_points_to_is_never_written_to(server, files, tmp_path):
     (tmp_path / "mine").write_bytes(bytes(300_000))
     (tmp_path / "124M" / DATA).symlink_to(tmp_path / "mine")
     os.link(tmp_path / "mine", tmp_path / "124M" / INDEX)
-    assert contents(download.download("124M", tmp_path)) == files
+    assert contents(download("124M", tmp_path)) == files
     assert (tmp_path / "mine").read_bytes() == bytes(300_000)
 
 
@@ -173,24 +177,24 @@ def test_what_is_there_stays_until_there_is_something_better(server, files, tmp_
     for source in ("one", "two"):
         server.replies[source, DATA] = [answers(404) for _ in range(10)]
     with pytest.raises(CheckpointError, match=f"no source gives {DATA}"):
-        download.download("124M", tmp_path)
+        download("124M", tmp_path)
     assert (tmp_path / "124M" / DATA).read_bytes() == own
 
 
 def test_only_what_is_missing_is_asked_for(server, files, tmp_path):
-    place = download.download("124M", tmp_path)
+    place = download("124M", tmp_path)
     server.requests.clear()
     (place / "vocab.bpe").unlink()
-    assert contents(download.download("124M", tmp_path)) == files
+    assert contents(download("124M", tmp_path)) == files
     assert server.requests == [Request("one", "vocab.bpe", 0)]
 
 
 @pytest.mark.parametrize("file", [DATA, INDEX, "vocab.bpe"])
 def test_a_file_that_was_cut_off_is_completed(server, files, tmp_path, file):
-    place = download.download("124M", tmp_path)
+    place = download("124M", tmp_path)
     server.requests.clear()
     (place / file).write_bytes(files[file][:-1])
-    download.download("124M", tmp_path)
+    download("124M", tmp_path)
     assert server.requests == [Request("one", file, len(files[file]) - 1)]
     assert contents(place) == files
 
@@ -206,7 +210,7 @@ BREAKS = {
 @pytest.mark.parametrize("what", BREAKS)
 def test_the_next_source_goes_on_where_one_broke_off(server, files, tmp_path, what):
     server.replies["one", DATA] = [BREAKS[what]]
-    assert contents(download.download("124M", tmp_path)) == files
+    assert contents(download("124M", tmp_path)) == files
     first, (source, start) = server.asked()
     assert (first, source) == (("one", 0), "two")
     sent = len(files[DATA]) - 5000 if "lacks" in what else 100_000
@@ -216,8 +220,8 @@ def test_the_next_source_goes_on_where_one_broke_off(server, files, tmp_path, wh
 def test_a_source_that_gives_little_at_a_time_is_enough(server, files, tmp_path):
     server.replies["one", DATA] = [sends(20_000) for _ in range(20)]
     server.replies["two", DATA] = [answers(503) for _ in range(20)]
-    assert contents(download.download("124M", tmp_path)) == files
-    assert len(server.asked()) > 3 * download.PATIENCE
+    assert contents(download("124M", tmp_path)) == files
+    assert len(server.asked()) > 3 * fetch.PATIENCE
 
 
 REFUSALS = {
@@ -234,7 +238,7 @@ REFUSALS = {
 def test_a_part_outlives_a_source_that_cannot_go_on_with_it(server, files, tmp_path, what):
     server.replies["one", DATA] = [sends(100_000), answers(404)]
     server.replies["two", DATA] = [REFUSALS[what]]
-    assert contents(download.download("124M", tmp_path)) == files
+    assert contents(download("124M", tmp_path)) == files
     starts = [start for _, start in server.asked()]
     assert starts[1] >= 100_000 - PIECE
     assert starts[1:] == [starts[1]] * 3  # two, one, two: nothing was lost or added
@@ -243,14 +247,14 @@ def test_a_part_outlives_a_source_that_cannot_go_on_with_it(server, files, tmp_p
 @pytest.mark.parametrize("status", [404, 503])
 def test_the_page_of_an_error_is_not_taken_for_the_file(server, files, tmp_path, status):
     server.replies["one", DATA] = [answers(status)]
-    assert contents(download.download("124M", tmp_path)) == files
+    assert contents(download("124M", tmp_path)) == files
     assert server.asked() == [("one", 0), ("two", 0)]
 
 
 @pytest.mark.parametrize("lie", [-100_000, 5000])
 def test_a_first_answer_of_another_length_is_another_file(server, files, tmp_path, lie):
     server.replies["one", DATA] = [sends(length=lie)]
-    assert contents(download.download("124M", tmp_path)) == files
+    assert contents(download("124M", tmp_path)) == files
     assert server.asked() == [("one", 0), ("two", 0)]
 
 
@@ -258,13 +262,13 @@ def test_a_source_without_ranges_is_read_past_what_is_there(server, files, tmp_p
     server.replies["one", DATA] = [sends(100_000)]
     server.replies["two", DATA] = [knows_no_ranges]
     server.files["two"][DATA] = bytes(50_000) + files[DATA][50_000:]  # those bytes are on disk already
-    assert contents(download.download("124M", tmp_path)) == files
+    assert contents(download("124M", tmp_path)) == files
     assert len(server.asked()) == 2
 
 
 def test_nothing_is_written_beyond_the_end(server, files, tmp_path):
     server.replies["one", DATA] = [does_not_stop]
-    assert contents(download.download("124M", tmp_path)) == files
+    assert contents(download("124M", tmp_path)) == files
     assert server.asked() == [("one", 0)]
 
 
@@ -273,21 +277,21 @@ def test_a_part_that_is_complete_needs_no_request(server, files, tmp_path, more)
     """killed before the file got its name, or by a program that wrote on"""
     (tmp_path / "124M").mkdir()
     (tmp_path / "124M" / f"{DATA}.part").write_bytes(files[DATA] + more)
-    assert contents(download.download("124M", tmp_path)) == files
+    assert contents(download("124M", tmp_path)) == files
     assert server.asked() == []
 
 
 def test_a_redirect_is_followed(server, files, tmp_path):
     server.replies["one", DATA] = [sends(100_000), redirects]
     server.replies["two", DATA] = [answers(404)]
-    assert contents(download.download("124M", tmp_path)) == files
+    assert contents(download("124M", tmp_path)) == files
     assert [source for source, _ in server.asked()] == ["one", "two", "one", "two"]
     assert server.asked()[-1][1] >= 100_000 - PIECE
 
 
 def test_a_flipped_bit_is_mended_from_its_tensor_on(server, files, broken_at, tmp_path, capsys):
     server.files["one"][DATA] = flip(files[DATA], broken_at + 7)
-    assert contents(download.download("124M", tmp_path)) == files
+    assert contents(download("124M", tmp_path)) == files
     assert server.asked() == [("one", 0), ("two", broken_at)]
     assert f"the tensor {BROKEN} of {DATA} doesn't have its checksum" in capsys.readouterr().err
 
@@ -295,7 +299,7 @@ def test_a_flipped_bit_is_mended_from_its_tensor_on(server, files, broken_at, tm
 def test_two_broken_sources_make_a_whole(server, files, broken_at, tmp_path):
     server.files["one"][DATA] = flip(files[DATA], broken_at)
     server.files["two"][DATA] = flip(files[DATA], broken_at - 1)
-    assert contents(download.download("124M", tmp_path)) == files
+    assert contents(download("124M", tmp_path)) == files
     assert server.asked() == [("one", 0), ("two", broken_at)]
 
 
@@ -303,7 +307,7 @@ def test_weights_that_are_broken_everywhere_never_have_the_name(server, files, b
     for source in ("one", "two"):
         server.files[source][DATA] = flip(files[DATA], broken_at)
     with pytest.raises(CheckpointError, match=f"{DATA} of the 124M .*the tensor {BROKEN} .* by hand"):
-        download.download("124M", tmp_path)
+        download("124M", tmp_path)
     place = tmp_path / "124M"
     assert not (place / DATA).exists()
     assert (place / f"{DATA}.part").read_bytes() == files[DATA][:broken_at]
@@ -337,28 +341,28 @@ def test_a_file_that_only_has_the_size_is_fetched_from_the_next_source(server, f
     content = impostor(files, tmp_path)
     assert len(content) == len(files[file])
     server.files["one"][file] = content
-    assert contents(download.download("124M", tmp_path)) == files
+    assert contents(download("124M", tmp_path)) == files
     assert server.asked(file) == [("one", 0), ("two", 0)]
     server.files["two"][file] = content
     with pytest.raises(CheckpointError, match=f"no source gives {file} of the 124M .*{file} is not the released one"):
-        download.download("124M", tmp_path / "again")
+        download("124M", tmp_path / "again")
     assert not (tmp_path / "again" / "124M" / file).exists()
 
 
 def test_an_index_with_another_checksum_is_refused_where_one_was_published(server, files, tmp_path, monkeypatch):
-    monkeypatch.setitem(download.INDEX_SHA256, "124M", sha256(files[INDEX]).hexdigest())
+    monkeypatch.setitem(hub.INDEX_SHA256, "124M", sha256(files[INDEX]).hexdigest())
     path = tmp_path / INDEX
     path.write_bytes(files[INDEX])
     entries = bundle.read_index(path)
     server.files["one"][INDEX] = bundle.write_index(entries | {BROKEN: entries[BROKEN]._replace(crc=1)})
-    assert contents(download.download("124M", tmp_path)) == files
+    assert contents(download("124M", tmp_path)) == files
     assert server.asked(INDEX) == [("one", 0), ("two", 0)]
 
 
 def test_a_broken_index_that_was_put_there_is_replaced_before_it_proves_anything(server, files, tmp_path):
     (tmp_path / "124M").mkdir()
     (tmp_path / "124M" / INDEX).write_bytes(flip(files[INDEX], 100))
-    assert contents(download.download("124M", tmp_path)) == files
+    assert contents(download("124M", tmp_path)) == files
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -372,7 +376,7 @@ def test_any_five_mishaps_are_survived(server, files, broken_at, tmp_path, seed)
         lambda handler, body, start: knows_no_ranges(handler, bytes(len(body)), start),
     ]
     server.replies = {("one", DATA): rng.choices(mishaps, k=3), ("two", DATA): rng.choices(mishaps, k=2)}
-    assert contents(download.download("124M", tmp_path)) == files
+    assert contents(download("124M", tmp_path)) == files
 
 
 def test_a_killed_download_goes_on_where_it_was(server, files, tmp_path):
@@ -383,7 +387,7 @@ def test_a_killed_download_goes_on_where_it_was(server, files, tmp_path):
     process.kill()
     process.communicate()
     assert not (tmp_path / "124M" / DATA).exists()
-    assert contents(download.download("124M", tmp_path)) == files
+    assert contents(download("124M", tmp_path)) == files
     assert server.asked() == [("one", 0), ("one", 100_000)]
     assert server.asked(INDEX) == [("one", 0)]
 
@@ -411,13 +415,13 @@ def test_of_two_at_once_one_waits_and_every_byte_comes_once(server, files, tmp_p
         out, err = process.communicate(timeout=20)
         assert (process.returncode, out, err) == (0, f"{tmp_path / '124M'}\n", "")
     assert contents(tmp_path / "124M") == files
-    assert server.requests == [Request("one", file, 0) for file in download.sizes("124M")]
+    assert server.requests == [Request("one", file, 0) for file in hub.sizes("124M")]
 
 
 def test_no_room_is_told_before_the_first_byte(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(download.shutil, "disk_usage", lambda _: SimpleNamespace(free=240_000))
+    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda _: SimpleNamespace(free=240_000))
     with pytest.raises(GPTError, match=f"too little room for {DATA}: 384 bytes more are needed"):
-        download.download("124M", tmp_path)
+        download("124M", tmp_path)
     assert server.asked() == []
 
 
@@ -429,14 +433,14 @@ def test_a_disk_that_is_full_gets_a_sentence_and_the_part_is_kept(server, files,
     assert err.count("\n") == 1
     assert (tmp_path / "124M" / f"{DATA}.part").read_bytes() == files[DATA][: 100 * 1024]
     assert not (tmp_path / "124M" / DATA).exists()
-    download.download("124M", tmp_path)
+    download("124M", tmp_path)
     assert server.asked() == [("one", 0), ("one", 100 * 1024)]
 
 
 def test_a_directory_that_cannot_be_is_told(server, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(GPTError, match="file/124M can't be written to: Not a directory"):
-        download.download("124M", tmp_path / "file")
+        download("124M", tmp_path / "file")
 
 
 @pytest.fixture
@@ -462,36 +466,36 @@ def test_without_a_network_each_source_is_tried_once(tmp_path, monkeypatch, serv
 
     def receive(url, part, nbytes):
         tried.append(url)
-        raise download.SourceError(download.UNREACHABLE)
+        raise fetch.SourceError(fetch.UNREACHABLE)
 
-    monkeypatch.setattr(download, "receive", receive)
+    monkeypatch.setattr(fetch, "receive", receive)
     with pytest.raises(CheckpointError, match="can't be reached"):
-        download.download("124M", tmp_path)
+        download("124M", tmp_path)
     assert tried == [f"{server.url}/{source}/124M/encoder.json" for source in ("one", "two")]
 
 
 def test_a_source_that_does_not_answer_is_given_up(server, files, tmp_path):
     started = time.monotonic()
     server.replies["one", DATA] = [lambda *request: server.go.wait(20)]
-    assert contents(download.download("124M", tmp_path)) == files
+    assert contents(download("124M", tmp_path)) == files
     assert server.asked() == [("one", 0), ("two", 0)]
     assert time.monotonic() - started < 10
 
 
 def test_a_proxy_in_the_environment_is_used(server, files, tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "SOURCES", ("http://released.invalid/one",))
+    monkeypatch.setattr(hub, "SOURCES", ("http://released.invalid/one",))
     with pytest.raises(CheckpointError, match="can't be reached"):
-        download.download("124M", tmp_path)
+        download("124M", tmp_path)
     monkeypatch.setenv("HTTP_PROXY", server.url)
-    assert contents(download.download("124M", tmp_path)) == files
+    assert contents(download("124M", tmp_path)) == files
     assert len(server.requests) == 4
 
 
 def test_certificates_that_are_missing_get_a_sentence(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "SOURCES", (server.url.replace("http", "https"),))
+    monkeypatch.setattr(hub, "SOURCES", (server.url.replace("http", "https"),))
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "nowhere"))
     with pytest.raises(CheckpointError, match="can't be reached"):
-        download.download("124M", tmp_path)
+        download("124M", tmp_path)
 
 
 def test_a_terminal_sees_the_progress_of_every_file(server, tmp_path):
@@ -505,7 +509,7 @@ def test_a_terminal_sees_the_progress_of_every_file(server, tmp_path):
             shown += some
     os.close(terminal)
     assert process.communicate(timeout=20)[0] == f"{tmp_path / '124M'}\n"
-    for file in download.sizes("124M"):
+    for file in hub.sizes("124M"):
         assert f"{file}: 100%".encode() in shown
 
 
@@ -513,7 +517,7 @@ def test_load_fetches_a_model_that_is_nowhere(server, model, tmp_path, monkeypat
     monkeypatch.setenv("GPT2_MODELS", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     np.testing.assert_array_equal(load("gpt2").params.wpe, model.params.wpe)
-    assert download.find("gpt2") == tmp_path / "124M"
+    assert hub.find("gpt2") == tmp_path / "124M"
     server.requests.clear()
     load("124M")
     assert server.requests == []

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from numpy_gpt import RELEASED, CheckpointError, GPTError, download, load, save
-from numpy_gpt.download import DATA
+from numpy_gpt import RELEASED, CheckpointError, GPTError, load, save
+from numpy_gpt.checkpoint import hub
+from numpy_gpt.checkpoint.hub import DATA
+from numpy_gpt.download.fetch import download
 from parity.inputs import TINY, random_model
 
 
@@ -21,7 +23,7 @@ def test_a_model_is_found_in_both_roots_under_both_names(tmp_path, monkeypatch, 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("GPT2_MODELS", raising=False)
     cache, models = tmp_path / "cache" / "numpy_gpt", tmp_path / "models"
-    assert download.roots() == [cache]
+    assert hub.roots() == [cache]
     found = None
     for root in (cache, models):
         monkeypatch.setenv("GPT2_MODELS", str(models))
@@ -29,18 +31,18 @@ def test_a_model_is_found_in_both_roots_under_both_names(tmp_path, monkeypatch, 
         directory.mkdir(parents=True)
         for name, lacking in ((f"{DATA}.part", 0), (DATA, 1)):
             (directory / name).write_bytes(bytes(4 * TINY.num_parameters() - lacking))
-            assert download.find("gpt2") == found
+            assert hub.find("gpt2") == found
         (directory / DATA).write_bytes(bytes(4 * TINY.num_parameters()))
         found = directory
-        assert download.find("gpt2") == download.find("124M") == found
-    assert download.roots() == [models, cache]
+        assert hub.find("gpt2") == hub.find("124M") == found
+    assert hub.roots() == [models, cache]
 
 
 def test_a_model_in_hugging_faces_layout_is_found_too(tmp_path, monkeypatch):
     monkeypatch.setenv("GPT2_MODELS", str(tmp_path))
     (tmp_path / "gpt2-xl").mkdir()
     (tmp_path / "gpt2-xl" / "model.safetensors").write_bytes(b"x")
-    assert download.find("1558M") == tmp_path / "gpt2-xl"
+    assert hub.find("1558M") == tmp_path / "gpt2-xl"
 
 
 CACHES = {
@@ -57,14 +59,14 @@ def test_the_cache_is_where_the_system_has_it(platform, variable, tmp_path, monk
         monkeypatch.delenv(other, raising=False)
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setenv(variable, str(tmp_path))
-    assert download.roots() == [tmp_path / CACHES[platform, variable] / "numpy_gpt"]
+    assert hub.roots() == [tmp_path / CACHES[platform, variable] / "numpy_gpt"]
 
 
 def test_a_name_that_is_none_is_told_with_those_that_are(tmp_path):
     with pytest.raises(
         GPTError, match="gpt3 is no released model: those are 124M, 355M, 774M, 1558M, gpt2, gpt2-medium"
     ):
-        download.download("gpt3", tmp_path)
+        download("gpt3", tmp_path)
     line = [sys.executable, "-m", "numpy_gpt.download", "GPT2"]
     run = subprocess.run(line, capture_output=True, text=True)
     assert run.returncode == 2
@@ -72,9 +74,8 @@ def test_a_name_that_is_none_is_told_with_those_that_are(tmp_path):
 
 
 def test_finding_a_model_imports_nothing_that_fetches():
-    code = (
-        "import sys, numpy_gpt.download; numpy_gpt.download.find('124M'); print({'requests', 'tqdm'} & {*sys.modules})"
-    )
+    find = "from numpy_gpt.checkpoint import hub; hub.find('124M')"
+    code = f"{find}; import sys; print({{'requests', 'tqdm'}} & {{*sys.modules}})"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.stdout == "set()\n"
 
@@ -98,7 +99,7 @@ def test_a_checkpoint_of_that_name_in_the_working_directory_comes_first(tmp_path
 def test_other_files_of_a_models_name_do_not_shadow_it(shadow, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GPT2_MODELS", str(tmp_path / "models"))
-    save(random_model(TINY), "models/gpt2", "huggingface")  # where download.find looks for the 124M
+    save(random_model(TINY), "models/gpt2", "huggingface")  # where hub.find looks for the 124M
     for name in ("storyteller", "124M", "gpt2"):
         Path(name).mkdir() if shadow == "directory" else Path(name).write_text("notes")
     assert load("storyteller").tokenizer is not None

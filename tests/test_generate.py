@@ -15,9 +15,12 @@ import time
 import numpy as np
 import pytest
 
-from numpy_gpt import GPTError, checkpoint, complete, decode, load, memory, save
-from numpy_gpt.command import run
-from numpy_gpt.generate import main
+from numpy_gpt import GPTError, complete, load, save
+from numpy_gpt import generate as decode
+from numpy_gpt.checkpoint.source import find
+from numpy_gpt.fast import memory
+from numpy_gpt.generate.__main__ import main
+from numpy_gpt.system.cli import run
 from parity.inputs import TINY, random_model
 
 COMMAND = [sys.executable, "-m", "numpy_gpt.generate"]
@@ -180,7 +183,7 @@ def test_a_mistake_gets_a_sentence(args, status, sentence, tmp_path):
     if "bare.safetensors" in args:
         save(random_model(TINY), tmp_path / "bare.safetensors")
     if "other" in args:
-        save(random_model(TINY)._replace(tokenizer=checkpoint.load("storyteller").tokenizer), tmp_path / "other")
+        save(random_model(TINY)._replace(tokenizer=load("storyteller").tokenizer), tmp_path / "other")
     found = generate("Once", *args, cwd=tmp_path)
     assert found[:2] == (status, "")
     assert sentence in found[2].splitlines()[-1]
@@ -203,7 +206,7 @@ def test_a_file_that_is_not_there_gets_a_sentence(tmp_path):
 def endless(tmp_path_factory):
     """A storyteller that can't end, since <|endoftext|> is no token of its"""
     path = tmp_path_factory.mktemp("endless") / "model"
-    shutil.copytree(checkpoint.find("storyteller"), path)
+    shutil.copytree(find("storyteller"), path)
     tokens = json.loads((path / "encoder.json").read_text())
     assert tokens.pop("<|endoftext|>") == len(tokens)
     (path / "encoder.json").write_text(json.dumps(tokens))
@@ -363,7 +366,7 @@ def test_freed_memory_is_kept_in_the_command(monkeypatch):
     code = """
 import resource
 import numpy as np
-from numpy_gpt import memory
+from numpy_gpt.fast import memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     np.ones(1 << 21, np.float32)

@@ -5,7 +5,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from numpy_gpt import Config, Noise, adamw, forward, init, loss_and_grads, named, threads
+from numpy_gpt import Config, Noise, adamw, forward, init, loss_and_grads, named
+from numpy_gpt.fast import threads
 from numpy_gpt.model import TILE
 
 FLOAT = 4  # bytes

@@ -8,7 +8,7 @@ import pytest
 from directional import TOLERANCE, directional_error
 
 from numpy_gpt import Config, GPTError, Noise, adamw, forward, init, loss_and_grads, model, named
-from numpy_gpt.kv import new_kv
+from numpy_gpt.generate.kv import new_kv
 from numpy_gpt.model import gpt2, gpt2_next
 from numpy_gpt.params import tree_map
 from parity.inputs import TINY, VARIANTS, random_batch, random_model

@@ -8,12 +8,14 @@ import tomllib
 
 import pytest
 
-from numpy_gpt import checkpoint, load, train
-from numpy_gpt.checkpoint import verify
-from numpy_gpt.evaluate import perplexity
+from numpy_gpt import load
+from numpy_gpt.checkpoint import read, verify
+from numpy_gpt.checkpoint.source import find
+from numpy_gpt.evaluate.__main__ import perplexity
 from numpy_gpt.storyteller import make, recite, stories
+from numpy_gpt.train import __main__ as train
 
-FOLDER = checkpoint.find("storyteller")
+FOLDER = find("storyteller")
 PAGE = (FOLDER / "MODEL.md").read_text()
 M = load("storyteller")
 
@@ -32,7 +34,7 @@ def test_its_size_and_its_settings():
 
 
 def test_it_is_intact():
-    contents = checkpoint.read(FOLDER)
+    contents = read(FOLDER)
     verify.check_intact(FOLDER, contents.tensors, verify.check(contents.tensors))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pools import of_numpy, with_threads
 
-from numpy_gpt.threads import Threads, openblas, side_by_side
+from numpy_gpt.fast.threads import Threads, openblas, side_by_side
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a library may be linked so that it can't be asked")
@@ -99,7 +99,7 @@ def test_side_by_side_each_product_keeps_to_a_core(monkeypatch):
     """The last first; what comes back is in order"""
     blas, order, alone = of_numpy(), [], with_threads(1)
     before = blas.get()
-    monkeypatch.setattr("numpy_gpt.threads.shared", lambda: alone)
+    monkeypatch.setattr("numpy_gpt.fast.threads.shared", lambda: alone)
     assert side_by_side(lambda i: (order.append(i), i, blas.get())[1:], range(3)) == [(0, 1), (1, 1), (2, 1)]
     assert order == [2, 1, 0]
     assert blas.get() == before
@@ -123,7 +123,7 @@ def test_openblas_soon_lets_go_of_a_core_that_it_does_not_need(start):
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system doesn't let a process choose its cores")
 def test_without_openblas_there_are_as_many_as_cores_may_be_used(monkeypatch):
-    monkeypatch.setattr("numpy_gpt.threads.openblas", lambda: None)
+    monkeypatch.setattr("numpy_gpt.fast.threads.openblas", lambda: None)
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})
     try:

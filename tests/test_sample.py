@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from numpy_gpt.generate.sampling import best, likeliest, sample, survivors
 from numpy_gpt.noise import philox, uniform
-from numpy_gpt.sample import best, likeliest, sample, survivors
 
 Z = np.array([0.5, 2.0, -1.0, 1.0, 2.0, 0.0], np.float32)
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from numpy_gpt import CheckpointError, GPTError, bpe, load, save, tokenizer
+from numpy_gpt import CheckpointError, GPTError, load, save
+from numpy_gpt.text import bpe, tokenizer
 from parity.inputs import TINY, random_model
 
 MODEL = random_model(replace(TINY, n_vocab=270))

@@ -7,8 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from numpy_gpt import Config, GPTError, bpe, init, load, save
+from numpy_gpt import Config, GPTError, init, load, save
 from numpy_gpt.checkpoint import huggingface
+from numpy_gpt.text import bpe
 from parity.inputs import TINY, random_model
 
 PLACES = ["directory", "model.safetensors", "m.bin"]
@@ -146,7 +147,8 @@ def test_killed_at_any_moment_the_old_or_the_new_checkpoint_is_there(place, form
 SAVE = """
 import os, random, sys, threading
 from collections import Counter
-from numpy_gpt import Config, init, load, save, tokenizer
+from numpy_gpt import Config, init, load, save
+from numpy_gpt.text import tokenizer
 
 _, seed, place, format, *vocabularies = sys.argv
 models = [init(Config(262, 5 + n_head, 6, n_head, 1), seed=n_head) for n_head in (3, 6)]  # of two sizes

@@ -7,9 +7,9 @@ import pytest
 from pools import of_numpy, with_threads
 
 from numpy_gpt import adamw, named
-from numpy_gpt.options import Settings
 from numpy_gpt.params import tree_map
-from numpy_gpt.trainer import Trainer
+from numpy_gpt.train.options import Settings
+from numpy_gpt.train.step import Trainer
 from parity.inputs import TINY, random_batch, random_model
 
 SETTINGS = Settings(batch_size=6, context=7, lr=1e-2, min_lr=1e-3, warmup=0, clip=0.5)
@@ -55,7 +55,7 @@ def test_every_thread_has_its_share():
 def test_a_model_that_is_large_for_its_batch_is_not_shared(monkeypatch):
     """The second tree of gradients would cost more than is won"""
     m, n = random_model(TINY), min(8, of_numpy().get())
-    monkeypatch.setattr("numpy_gpt.trainer.WORTH", m.config.num_parameters() / 7.5)
+    monkeypatch.setattr("numpy_gpt.train.step.WORTH", m.config.num_parameters() / 7.5)
     for batch_size, expected in ((7, 1), (8, n)):
         made = Trainer(m, adamw.moments(m.params), replace(SETTINGS, batch_size=batch_size, context=1))
         assert made.n == expected

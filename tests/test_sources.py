@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from training_runs import COMMAND, SHORT, assert_same, train, trained
 
-from numpy_gpt import state
+from numpy_gpt.train import resume as state
 
 EVALUATE = [sys.executable, "-m", "numpy_gpt.evaluate", "perplexity"]
 

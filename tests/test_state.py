@@ -8,9 +8,10 @@ import shutil
 import numpy as np
 import pytest
 
-from numpy_gpt import CheckpointError, GPTError, adamw, load, named, save, state
+from numpy_gpt import CheckpointError, GPTError, adamw, load, named, save
 from numpy_gpt.checkpoint import openai
-from numpy_gpt.files import alone
+from numpy_gpt.system.files import alone
+from numpy_gpt.train import resume as state
 from parity.inputs import TINY, random_model
 
 ABOUT = {"settings": {"lr": 0.001}, "text": ["a", "b"]}
@@ -97,7 +98,7 @@ def test_a_full_disk_leaves_the_old_state(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("numpy_gpt.state.safetensors.write", full)
+    monkeypatch.setattr("numpy_gpt.train.resume.safetensors.write", full)
     with pytest.raises(GPTError, match=r"moments.safetensors can't be written: No space left on device; what was"):
         state.save(tmp_path, random_state(3, 8))
     assert_same(state.load(tmp_path), old)

@@ -10,11 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from numpy_gpt import GPTError, load, memory, state, train
-from numpy_gpt.data import key
+from numpy_gpt import GPTError, load
+from numpy_gpt.fast import memory
 from numpy_gpt.params import tree_map
 from numpy_gpt.storyteller import make, recite, stories
 from numpy_gpt.storyteller.recite import longest_common
+from numpy_gpt.text.token_cache import key
+from numpy_gpt.train import __main__ as train
+from numpy_gpt.train import resume as state
 
 BOOK = """THE RED BOOK
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from numpy_gpt import load
-from numpy_gpt.text import Text
+from numpy_gpt.generate.stopping import Text
 
 M = load("storyteller")
 

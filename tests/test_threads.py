@@ -16,8 +16,8 @@ import pytest
 from pools import of_numpy, with_threads
 
 from numpy_gpt import GPTError, adamw, named
+from numpy_gpt.fast.threads import Threads, only, shared, side_by_side
 from numpy_gpt.params import tree_map
-from numpy_gpt.threads import Threads, only, shared, side_by_side
 from parity.inputs import TINY, random_model
 
 
@@ -82,7 +82,7 @@ def test_where_no_thread_can_be_started_there_is_no_help(monkeypatch):
 def test_they_work_when_the_main_thread_has_ended():
     code = """
 import threading, time
-from numpy_gpt.threads import Threads
+from numpy_gpt.fast.threads import Threads
 threads = Threads()
 threads.n = 3
 threading.Thread(target=lambda: (time.sleep(0.3), print(*threads.map(str, range(5)), flush=True))).start()
@@ -96,7 +96,7 @@ def test_an_interrupt_at_any_moment_does_no_harm():
     code = """
 import faulthandler, random, signal
 from contextlib import nullcontext
-from numpy_gpt.threads import Threads
+from numpy_gpt.fast.threads import Threads
 signal.signal(signal.SIGALRM, signal.default_int_handler)
 faulthandler.dump_traceback_later(30, exit=True)
 threads = Threads()
@@ -122,7 +122,7 @@ def test_the_process_ends_when_its_threads_are_done():
 import atexit, signal, threading, time
 done = []
 atexit.register(lambda: print(done))
-from numpy_gpt.threads import shared
+from numpy_gpt.fast.threads import shared
 signal.signal(signal.SIGALRM, signal.default_int_handler)
 shared().n, both = 2, threading.Barrier(2)
 def f(k):
@@ -171,7 +171,7 @@ def test_two_who_ask_at_once_share_the_same(monkeypatch):
             super().__init__()
 
     helped = with_threads(2)
-    monkeypatch.setattr("numpy_gpt.threads.Threads", Slow)
+    monkeypatch.setattr("numpy_gpt.fast.threads.Threads", Slow)
     only.cache_clear()
     try:
         both = helped.map(lambda _: (asked.wait(timeout=10), shared())[1], range(2))
@@ -185,7 +185,7 @@ def test_two_who_ask_at_once_share_the_same(monkeypatch):
 def test_a_fork_has_threads_of_its_own():
     code = """
 import os, signal
-from numpy_gpt.threads import shared
+from numpy_gpt.fast.threads import shared
 shared().n = 2
 shared().map(str, range(9))
 if os.fork() == 0:
@@ -205,7 +205,7 @@ def test_a_fork_in_the_midst_of_shared_work_has_all_of_openblas():
         pytest.skip("OpenBLAS uses one thread here")
     code = """
 import os, threading
-from numpy_gpt.threads import openblas, shared
+from numpy_gpt.fast.threads import openblas, shared
 before, inside, end = openblas().get(), threading.Event(), threading.Event()
 def other():
     with shared().instead_of_blas():
@@ -240,7 +240,7 @@ def test_adamw_computes_the_same_bits_on_any_number_of_threads(n, monkeypatch):
     monkeypatch.setattr(adamw, "TILE", 100)
     found = []
     for threads in (with_threads(1), with_threads(n)):
-        monkeypatch.setattr("numpy_gpt.threads.shared", lambda threads=threads: threads)
+        monkeypatch.setattr("numpy_gpt.fast.threads.shared", lambda threads=threads: threads)
         params, moments = tree_map(np.copy, m.params), adamw.moments(m.params)
         for t in range(1, 4):
             adamw.step(params, grads, moments, t, 1e-2)
@@ -257,7 +257,7 @@ def test_what_nobody_helped_with_is_not_kept(monkeypatch):
             seen.append(tracemalloc.get_traced_memory()[0])
 
     threads, seen = with_threads(2), []
-    monkeypatch.setattr("numpy_gpt.threads.shared", lambda: threads)
+    monkeypatch.setattr("numpy_gpt.fast.threads.shared", lambda: threads)
     tracemalloc.start()
     with threads.instead_of_blas():
         threads.map(work, range(2))

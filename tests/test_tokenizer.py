@@ -14,7 +14,8 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from tiktoken.load import data_gym_to_mergeable_bpe_ranks  # noqa: E402
 
-from numpy_gpt import CheckpointError, GPTError, bpe, init, load, save, tokenizer  # noqa: E402
+from numpy_gpt import CheckpointError, GPTError, init, load, save  # noqa: E402
+from numpy_gpt.text import bpe, tokenizer  # noqa: E402
 from parity.inputs import TINY  # noqa: E402
 
 many = settings(max_examples=500, deadline=None, derandomize=True, database=None)
@@ -167,7 +168,7 @@ def test_nothing_is_looked_into_before_it_is_used_and_nothing_cached(data, tmp_p
     script = f"""
 import sys
 from pathlib import Path
-from numpy_gpt import tokenizer
+from numpy_gpt.text import tokenizer
 t = tokenizer.load(Path({str(data / "tokenizer")!r}))
 opened = []
 sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)

@@ -16,8 +16,8 @@ from training_runs import BYTES, COMMAND, SHORT, SMALL, assert_close, assert_sam
 
 from numpy_gpt import forward, init, load
 from numpy_gpt.checkpoint import openai
-from numpy_gpt.data import batches, split, tokenize
 from numpy_gpt.ops import cross_entropy
+from numpy_gpt.text.token_cache import batches, split, tokenize
 
 
 def test_a_run_is_the_loop_that_readers_would_write(text):

@@ -26,8 +26,9 @@ from training_runs import (
     untimed,
 )
 
-from numpy_gpt import init, load, named, state
-from numpy_gpt.data import split, tokenize
+from numpy_gpt import init, load, named
+from numpy_gpt.text.token_cache import split, tokenize
+from numpy_gpt.train import resume as state
 
 BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from numpy_gpt import Config, Noise, adamw, init, loss_and_grads, named, state
-from numpy_gpt.data import random_batch
+from numpy_gpt import Config, Noise, adamw, init, loss_and_grads, named
+from numpy_gpt.text.token_cache import random_batch
+from numpy_gpt.train import resume as state
 
 COMMAND = [sys.executable, "-m", "numpy_gpt.train"]
 SMALL = ["--n-layer", "1", "--n-head", "2", "--n-embd", "16", "--context", "8", "--batch-size", "3"]

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from numpy_gpt.checks import check_batch, check_finite, check_kv, check_model, check_noise, check_tokens, not_finite
 from numpy_gpt.errors import GPTError
-from numpy_gpt.kv import one_row
+from numpy_gpt.generate.kv import one_row
 from numpy_gpt.params import named, tree_map
 
 from .noise import Noise

@@ -15,7 +15,6 @@ from . import huggingface, llmc, openai
 from .destination import check_directory_name, outside_training_runs, tokenizer_to_write
 from .stored import Contents, floats
 
-STORYTELLER = Path(__file__).parent.parent / "storyteller"  # ships with the package
 SUFFIXES = {".safetensors": "huggingface", ".bin": "llmc-v3"}
 WRITERS: dict[str, Callable[..., None]] = {
     "openai": openai.write,
@@ -25,16 +24,6 @@ WRITERS: dict[str, Callable[..., None]] = {
 }
 
 
-def load(source: str | Path, dtype: Any = None, n_head: int | None = None) -> Model:
-    """
-    A directory, a .safetensors or .bin file, a released model's name, or "storyteller" -> the model, its arrays mapped.
-
-    The arrays may be written to, and the file stays as it is. Half-precision weights become float32; dtype asks for
-    float32 or float64. n_head is for files that don't say it.
-    """
-    return to_model(read(find(source), n_head), dtype)
-
-
 def to_model(contents: Contents, dtype: Any = None) -> Model:
     stored = contents.tensors
     if dtype is None:
@@ -42,29 +31,6 @@ def to_model(contents: Contents, dtype: Any = None) -> Model:
     dtype = allowed_dtype(("float32", "float64"), dtype)
     params = grow(contents.config, lambda name, *_: floats(stored[name], dtype))
     return Model(contents.config, params, contents.tokenizer)
-
-
-def find(source: str | os.PathLike) -> Path:
-    """Return the path of a checkpoint; a released model is downloaded if it is on no disk
-
-    A model's name, such as storyteller or 124M, means that model unless the working directory has a checkpoint of that
-    name. Other files and directories of that name need ./ before it.
-    """
-    from .. import download  # here, since it imports this package
-
-    if not isinstance(source, str | os.PathLike):
-        raise GPTError(f"source is {source!r}: it must be a path, or the name of a released model.")
-    source = os.fspath(source)
-    is_name = source == STORYTELLER.name or source in download.NAMES
-    if layout(Path(source)) or (os.path.exists(source) and not is_name):  # False for names that can't be
-        return Path(source)
-    if source == STORYTELLER.name:
-        return STORYTELLER
-    if is_name:
-        return download.find(source) or download.download(source)
-    raise CheckpointError(
-        f"{source} is no file or directory here, nor a model's name: storyteller, {', '.join(download.NAMES)}."
-    )
 
 
 def read(path: Path, n_head: int | None = None) -> Contents:

@@ -7,10 +7,11 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from ..checks import check_tokenizer
-from ..command import run, tell
 from ..errors import CheckpointError, GPTError
-from . import SUFFIXES, WRITERS, find, openai, read, safetensors, save, to_model, verify
+from ..system.cli import run, tell
+from . import SUFFIXES, WRITERS, openai, read, safetensors, save, to_model, verify
 from .destination import vocabulary_beside
+from .source import find
 from .stored import Contents
 
 EXAMPLES = """examples:

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from ..errors import CheckpointError
-from ..files import map_file, read_bytes
+from ..system.files import map_file, read_bytes
 from . import table
 from .crc32c import crc32c, mask
 from .stored import Stored, numpy_dtype, packed, view

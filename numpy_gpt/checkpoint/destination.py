@@ -8,9 +8,9 @@ from typing import Any
 
 from ..config import Config
 from ..errors import GPTError
-from ..files import LOCK, alone, replacing
-from ..tokenizer import HUGGING_FACE, OPENAI
-from ..tokenizer import load as load_tokenizer
+from ..system.files import LOCK, alone, replacing
+from ..text.tokenizer import HUGGING_FACE, OPENAI
+from ..text.tokenizer import load as load_tokenizer
 from . import openai
 
 FILE_SUFFIXES = {".safetensors", ".bin"}

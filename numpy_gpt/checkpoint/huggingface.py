@@ -13,9 +13,9 @@ import numpy as np
 
 from ..config import SIZES, Config
 from ..errors import CheckpointError, GPTError
-from ..files import filling, locked, make_directory, parse_json, put_in_place, read_json, read_settled, replacing
-from ..tokenizer import HUGGING_FACE, OPENAI
-from ..tokenizer import load as load_tokenizer
+from ..system.files import filling, locked, make_directory, parse_json, put_in_place, read_json, read_settled, replacing
+from ..text.tokenizer import HUGGING_FACE, OPENAI
+from ..text.tokenizer import load as load_tokenizer
 from . import safetensors
 from .stored import Contents, Stored, config_from, expand, fit, hparams
 

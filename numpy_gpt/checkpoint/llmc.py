@@ -8,8 +8,8 @@ import numpy as np
 
 from ..config import Config
 from ..errors import CheckpointError, GPTError
-from ..files import locked, map_file, replacing
-from ..tokenizer import load as load_tokenizer
+from ..system.files import locked, map_file, replacing
+from ..text.tokenizer import load as load_tokenizer
 from .stored import Contents, Stored, expand, numpy_dtype, packed, view
 
 TABLE = """

@@ -13,9 +13,9 @@ import numpy as np
 
 from ..config import Config
 from ..errors import CheckpointError
-from ..files import filling, locked, put_in_place, read_bytes, read_json, read_settled, replacing
-from ..tokenizer import OPENAI
-from ..tokenizer import load as load_tokenizer
+from ..system.files import filling, locked, put_in_place, read_bytes, read_json, read_settled, replacing
+from ..text.tokenizer import OPENAI
+from ..text.tokenizer import load as load_tokenizer
 from . import bundle
 from .bundle import Entry
 from .stored import Contents, config_from, expand, fit, hparams

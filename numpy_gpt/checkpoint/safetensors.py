@@ -15,8 +15,8 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from ..errors import CheckpointError
-from ..files import map_file, parse_json
-from ..threads import shared
+from ..fast.threads import shared
+from ..system.files import map_file, parse_json
 from .crc32c import crc32c, mask
 from .stored import Stored, numpy_dtype, packed, view
 

@@ -11,7 +11,7 @@ import numpy as np
 from ..config import SIZES, Config
 from ..errors import CheckpointError, GPTError
 from ..params import grow, named
-from ..tokenizer import Tokenizer
+from ..text.tokenizer import Tokenizer
 
 
 class Stored(NamedTuple):

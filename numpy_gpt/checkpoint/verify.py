@@ -8,7 +8,7 @@ import numpy as np
 
 from ..config import RELEASED
 from ..errors import CheckpointError
-from ..threads import shared
+from ..fast.threads import shared
 from .crc32c import crc32c, mask
 from .openai import TABLE
 from .stored import Contents, Stored, expand, floats

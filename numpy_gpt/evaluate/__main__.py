@@ -7,14 +7,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from . import checkpoint, data, memory
-from .checks import check_tokenizer
-from .command import parse, run
-from .errors import GPTError
-from .measure import lengths, measure, short, told
-from .model import forward
-from .ops import cross_entropy
-from .params import Model
+from ..checkpoint.source import load
+from ..checks import check_tokenizer
+from ..errors import GPTError
+from ..fast import memory
+from ..model import forward
+from ..ops import cross_entropy
+from ..params import Model
+from ..system.cli import parse, run
+from ..text import token_cache as data
+from .metrics import lengths, measure, short, told
 
 TOKENS = 2048  # at a time: their logits take half a gigabyte in the 124M
 EPILOG = """examples:
@@ -40,7 +42,7 @@ def main() -> None:
     parser.add_argument("--model", default="storyteller", metavar="M", help="a name or a path (default: storyteller)")
     parser.add_argument("--json", action="store_true", help="an object: loss, perplexity, bits_per_byte, tokens, model")
     args = parse(parser, sys.argv[1:])
-    m = checkpoint.load(args.model)
+    m = load(args.model)
     check_tokenizer(m.tokenizer, m.config, args.model)
     measured = perplexity(m, args.file)
     if args.json:

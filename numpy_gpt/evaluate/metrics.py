@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .tokenizer import Tokenizer
+from ..text.tokenizer import Tokenizer
 
 
 def measure(loss: Callable[[Any, Any], float], batches: Iterable[tuple[Any, Any]], nbytes: np.ndarray) -> dict:

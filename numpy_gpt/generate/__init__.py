@@ -10,13 +10,13 @@ from functools import partial
 
 import numpy as np
 
-from . import batch
-from .batch import Backend
-from .checks import check_finite, check_model, no_overflow
+from ..checks import check_finite, check_model, no_overflow
+from ..model import gpt2_next
+from . import scheduler as batch
 from .kv import new_kv
-from .model import gpt2_next
-from .request import Settings, check_prompts
-from .sample import sample
+from .options import Settings, check_prompts
+from .sampling import sample
+from .scheduler import Backend
 
 
 def stream(m, ids, max_new_tokens=200, temperature=1.0, top_k=0, top_p=1.0, seed=0, stop=(), sample=0):

@@ -8,15 +8,18 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint, command, decode, memory
-from .batch import Draw
-from .checks import check_tokenizer
-from .command import run, tell
-from .errors import GPTError
-from .params import Model
-from .request import Settings, check_samples, check_settings, check_stop
-from .samples import Sample, Show
-from .tokenizer import EOT, Tokenizer
+from .. import generate as decode
+from ..checkpoint import source
+from ..checks import check_tokenizer
+from ..errors import GPTError
+from ..fast import memory
+from ..params import Model
+from ..system import cli as command
+from ..system.cli import run, tell
+from ..text.tokenizer import EOT, Tokenizer
+from .options import Settings, check_samples, check_settings, check_stop
+from .output import Sample, Show
+from .scheduler import Draw
 
 EPILOG = """examples:
   python -m {0} "Once upon a time"
@@ -37,7 +40,7 @@ MOST_SAMPLES = 4096  # as one batch: each has keys and values in memory
 def main(
     name: str = "numpy_gpt.generate",
     add_arguments: Callable[[argparse.ArgumentParser], Any] = lambda parser: None,
-    load: Callable[[argparse.Namespace], Model] = lambda args: checkpoint.load(args.model),
+    load: Callable[[argparse.Namespace], Model] = lambda args: source.load(args.model),
     draws: Callable[..., Iterable[Draw]] = lambda args, *rest: decode.draws(*rest),
 ) -> None:
     """What torch_gpt.generate does in another way comes in as arguments"""

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .checks import check_ids
-from .config import Config
-from .errors import GPTError
-from .number import is_index, is_real
+from ..checks import check_ids
+from ..config import Config
+from ..errors import GPTError
+from ..number import is_index, is_real
 
 
 class Settings(NamedTuple):

@@ -7,11 +7,11 @@ import sys
 import time
 from typing import Any
 
-from .batch import Draw
-from .command import tell, uninterrupted
-from .sample import likeliest
-from .text import Text
-from .tokenizer import Tokenizer
+from ..system.cli import tell, uninterrupted
+from ..text.tokenizer import Tokenizer
+from .sampling import likeliest
+from .scheduler import Draw
+from .stopping import Text
 
 REASONS = {"id": "eot", "text": "stop", "length": "length"}  # the only id that ends a sample is eot
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .noise import uniform
+from ..noise import uniform
 
 
 def sample(logits, temperature, top_k, top_p, seed, number, step):

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .config import Config
-from .request import Ends, Settings, check_prompt, check_samples, check_settings
+from ..config import Config
+from .options import Ends, Settings, check_prompt, check_samples, check_settings
 
 CHUNK = 512  # rows of a prompt that are read at once: more would take more memory and no less time
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from .tokenizer import Tokenizer
+from ..text.tokenizer import Tokenizer
 
 
 class Text:

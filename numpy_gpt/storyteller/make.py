@@ -12,12 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from .. import checkpoint, train
-from ..command import run
+from ..checkpoint import save
+from ..checkpoint.source import load
 from ..errors import GPTError
-from ..files import make_directory, replacing
-from ..sources import opened
-from ..tokenizer import EOT
+from ..system.cli import run
+from ..system.files import make_directory, replacing
+from ..text.sources import opened
+from ..text.tokenizer import EOT
+from ..train import __main__ as train
 from . import stories
 
 NAME = "numpy_gpt.storyteller.make"
@@ -56,9 +58,9 @@ def main() -> int:
     words = ["--config", SETTINGS, "--data", *WEIGHT * texts.tiny, text / "books.txt", "--val-data", texts.valid]
     status = train.main(NAME, words=[*map(str, words), "--out", str(folder), *(["--resume"] if begun else [])])
     if status == 0:
-        m = checkpoint.load(folder)
+        m = load(folder)
         made = m._replace(config=replace(m.config, dropout=0.0))  # that was for the training
-        checkpoint.save(made, model, dtype="float16")
+        save(made, model, dtype="float16")
         print(f"{model}: the model")
     return status
 

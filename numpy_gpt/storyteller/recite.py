@@ -10,10 +10,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from tqdm import tqdm
 
-from .. import checkpoint, data, decode, memory
-from ..command import run
+from .. import generate as decode
+from ..checkpoint.source import load
 from ..errors import GPTError
+from ..fast import memory
 from ..params import Model
+from ..system.cli import run
+from ..text import token_cache as data
 
 SAMPLES, AT_ONCE = 1000, 100
 LONGEST = 49  # tokens that a sample may have in a row as the text has them
@@ -30,7 +33,7 @@ def main() -> int:
     parser.add_argument("files", nargs="+", metavar="FILE", help="what the model was trained on")
     parser.add_argument("--model", default="storyteller", metavar="M", help="a name or a path (default: storyteller)")
     args = parser.parse_args()
-    m = checkpoint.load(args.model)
+    m = load(args.model)
     if m.tokenizer is None or m.tokenizer.eot is None:
         raise GPTError(f"{args.model} has no tokenizer with <|endoftext|> to begin stories with.")
     text = data.tokenize(args.files, m.tokenizer)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from itertools import takewhile
 from pathlib import Path
 
-from ..tokenizer import EOT
+from ..text.tokenizer import EOT
 
 CLEAN = "fairytaleqa_278.txt"  # no book: parted by <|endoftext|>, and told without titles
 CONTENTS = re.compile(r"^_?(?:table of )?contents[.:]?_?$", re.IGNORECASE | re.MULTILINE)

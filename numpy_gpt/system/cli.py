@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
+from ..errors import CheckpointError, GPTError
 from . import config_file
-from .errors import CheckpointError, GPTError
 
 
 def run(name: str, main: Callable[[], int | None], failed: int = 1) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .errors import GPTError
+from ..errors import GPTError
 
 KINDS = {int: "an integer", float: "a number", str: "a string"}
 

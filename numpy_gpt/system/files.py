@@ -5,6 +5,7 @@ import mmap
 import os
 import shutil
 import stat
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .errors import CheckpointError, GPTError
+from ..errors import CheckpointError, GPTError
 
 try:
     import fcntl
@@ -74,6 +75,15 @@ def opened(path: Path) -> BinaryIO:
 def size_of(f: BinaryIO) -> int:
     """Of what was opened: by now its name may be another file's"""
     return os.fstat(f.fileno()).st_size
+
+
+def cache() -> Path:
+    """The user's, as the system has it"""
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 @contextmanager

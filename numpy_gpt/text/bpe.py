@@ -15,9 +15,9 @@ from pathlib import Path
 
 import regex
 
-from .errors import GPTError
-from .files import make_directory, replacing
-from .number import is_index
+from ..errors import GPTError
+from ..number import is_index
+from ..system.files import make_directory, replacing
 from .tokenizer import BYTES, EOT, OPENAI, PATTERN, SIGNS, Tokenizer
 
 Pair = tuple[int, int]

@@ -10,9 +10,8 @@ from io import BufferedRandom, BufferedReader
 from pathlib import Path
 from typing import NamedTuple
 
-from .download import cache
-from .errors import GPTError
-from .files import make_directory
+from ..errors import GPTError
+from ..system.files import cache, make_directory
 
 BLOCK = 1 << 20  # bytes that are read from a pipe at a time
 DESCRIPTORS = "/dev/fd/"

@@ -17,12 +17,12 @@ from typing import NamedTuple
 import numpy as np
 import regex
 
-from .command import tell
-from .errors import GPTError
-from .files import locked, replacing
-from .noise import below
+from ..errors import GPTError
+from ..fast.threads import cores
+from ..noise import below
+from ..system.cli import tell
+from ..system.files import locked, replacing
 from .sources import File, bar, opened, size, spooled, token_directory
-from .threads import cores
 from .tokenizer import EOT, Tokenizer
 
 PIECE = 1 << 20  # bytes that are read and tokenised at a time

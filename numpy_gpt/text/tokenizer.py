@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from .errors import CheckpointError, GPTError
-from .files import parse_json, read_bytes
+from ..errors import CheckpointError, GPTError
+from ..system.files import parse_json, read_bytes
 
 OPENAI = ("encoder.json", "vocab.bpe")
 HUGGING_FACE = ("vocab.json", "merges.txt")  # its names for the same contents

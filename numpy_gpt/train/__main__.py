@@ -11,21 +11,27 @@ from typing import Any
 
 import numpy as np
 
-from . import adamw, bpe, checkpoint, data, memory, options, sources, state, tokenizer
-from .checkpoint import openai, verify
-from .checkpoint.destination import check_directory_name
-from .checks import check_tokenizer
-from .command import parse, run, tell
-from .config import Config
-from .errors import CheckpointError, GPTError
-from .files import LOCK, claimed
-from .journal import CURVE, LOG
+from .. import adamw, checkpoint
+from ..checkpoint import openai, verify
+from ..checkpoint.destination import check_directory_name
+from ..checkpoint.source import find as find_checkpoint
+from ..checks import check_tokenizer
+from ..config import Config
+from ..errors import CheckpointError, GPTError
+from ..fast import memory
+from ..params import Model, init, tree_map
+from ..system.cli import parse, run, tell
+from ..system.files import LOCK, claimed
+from ..text import bpe, sources, tokenizer
+from ..text import token_cache as data
+from ..text.tokenizer import Tokenizer
+from . import options
+from . import resume as state
+from .log import CURVE, LOG
+from .loop import Run
 from .options import Settings
-from .params import Model, init, tree_map
-from .state import State
-from .tokenizer import Tokenizer
-from .trainer import Trainer
-from .training import Run
+from .resume import State
+from .step import Trainer
 
 
 def main(
@@ -160,7 +166,7 @@ def find(out: Path, resume: bool) -> State | None:
 
 def begin(s: Settings) -> State:
     if s.init_from:
-        path = checkpoint.find(s.init_from)
+        path = find_checkpoint(s.init_from)
         contents = checkpoint.read(path)
         check_tokenizer(contents.tokenizer, contents.config, s.init_from)
         verify.check_checksums(path, contents.tensors)
@@ -183,7 +189,7 @@ def vocabulary(source: str, files: Sequence[str]) -> Tokenizer:
         with data.progress(files, "vocabulary") as bar:
             texts = (text for text in data.pieces(files, bar.update) if text is not None)
             return bpe.tokenizer(bpe.train(texts, int(size)))
-    path = checkpoint.find(source)
+    path = find_checkpoint(source)
     found = (tokenizer.load(path) if os.path.isdir(path) else None) or checkpoint.read(path).tokenizer
     if found is None:
         raise GPTError(f"{source} has no tokenizer: choose another, or bytes, or bpe:1024.")

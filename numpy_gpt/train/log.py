@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .command import tell
-from .curve import svg
-from .errors import GPTError
-from .files import replacing
-from .measure import short, told
+from ..errors import GPTError
+from ..evaluate.metrics import short, told
+from ..system.cli import tell
+from ..system.files import replacing
+from .chart import svg
 
 LOG, CURVE = "log.jsonl", "loss.svg"
 SHOWN = ("step", "train_loss", "val_loss")  # in the curve

@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from . import adamw, data, state
-from .adamw import Moments
-from .command import Stop, silence, tell, tell_unwritten
-from .errors import GPTError
-from .journal import Journal
-from .measure import lengths, measure, short
+from .. import adamw
+from ..adamw import Moments
+from ..errors import GPTError
+from ..evaluate.metrics import lengths, measure, short
+from ..params import Model, named
+from ..system.cli import Stop, silence, tell, tell_unwritten
+from ..text import token_cache as data
+from . import resume as state
+from .log import Journal
 from .options import Settings
-from .params import Model, named
 
 SAMPLE: dict[str, Any] = {"max_new_tokens": 200, "temperature": 0.8, "top_p": 0.95}
 

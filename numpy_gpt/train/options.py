@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from .adamw import smallest_eps
-from .config import Config
-from .errors import CheckpointError, GPTError
-from .number import is_index, is_real
+from ..adamw import smallest_eps
+from ..config import Config
+from ..errors import CheckpointError, GPTError
+from ..number import is_index, is_real
 
 
 @dataclass(frozen=True)

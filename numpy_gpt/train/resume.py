@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .adamw import Moments
-from .checkpoint import openai, safetensors, verify
-from .checkpoint.stored import floats
-from .checks import check_model
-from .config import Config
-from .errors import CheckpointError, GPTError
-from .files import read_json
-from .params import Model, grow, named
+from ..adamw import Moments
+from ..checkpoint import openai, safetensors, verify
+from ..checkpoint.stored import floats
+from ..checks import check_model
+from ..config import Config
+from ..errors import CheckpointError, GPTError
+from ..params import Model, grow, named
+from ..system.files import read_json
 
 STANDING, MOMENTS = openai.TRAINING
 AGAIN = "restore the directory from a copy, or begin a new run"

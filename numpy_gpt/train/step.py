@@ -10,12 +10,13 @@ from itertools import pairwise
 
 import numpy as np
 
-from . import adamw, decode
-from .model import forward, loss_and_grads
-from .noise import Noise
-from .ops import cross_entropy
-from .params import tree_map
-from .threads import shared
+from .. import adamw
+from .. import generate as decode
+from ..fast.threads import shared
+from ..model import forward, loss_and_grads
+from ..noise import Noise
+from ..ops import cross_entropy
+from ..params import tree_map
 
 WORTH = 10**5  # parameters for a token, above which it would cost more to add the gradients than is won
 

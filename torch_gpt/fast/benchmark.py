@@ -7,9 +7,11 @@ from itertools import count
 import numpy as np
 import torch
 
-from numpy_gpt import Config, GPTError, init, memory, options
+from numpy_gpt import Config, GPTError, init
 from numpy_gpt.adamw import moments
-from numpy_gpt.options import Settings
+from numpy_gpt.fast import memory
+from numpy_gpt.train import options
+from numpy_gpt.train.options import Settings
 
 PEAK = {"A100": 312e12, "H100 80GB": 989e12, "H200": 989e12}  # dense products in bfloat16 a second, as NVIDIA says
 SHAPE = {"n_layer": 12, "n_head": 12, "n_embd": 768, "context": 1024}  # the 124M, where nothing else is asked for

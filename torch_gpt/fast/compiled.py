@@ -17,14 +17,14 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from numpy_gpt.checks import check_finite
 from numpy_gpt.errors import GPTError
-from numpy_gpt.kv import one_row
+from numpy_gpt.generate.kv import one_row
 from numpy_gpt.params import named
 
-from .kv import new_kv
-from .model import block, gpt2_next
-from .noise import keys
-from .ops import embedding, layernorm, unembedding
-from .sample import rule
+from ..generate.kv import new_kv
+from ..generate.sampling import rule
+from ..model import block, gpt2_next
+from ..noise import keys
+from ..ops import embedding, layernorm, unembedding
 
 FREE = WeakTensorKeyDictionary()  # a model's wte -> its last steps that no call uses: they go when the model goes
 COMPILED_SHAPES = 256  # of one function; PyTorch's default is 8, after which it raises

@@ -12,8 +12,8 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 from numpy_gpt.params import named, tree_map
 
-from .model import block, gpt2
-from .ops import cross_entropy
+from ..model import block, gpt2
+from ..ops import cross_entropy
 
 
 class Leaves(nn.Module):

@@ -10,15 +10,15 @@ from functools import partial
 
 import torch
 
-from numpy_gpt import batch
-from numpy_gpt.batch import Backend
 from numpy_gpt.checks import check_finite
-from numpy_gpt.request import Settings, check_prompts
+from numpy_gpt.generate import scheduler as batch
+from numpy_gpt.generate.options import Settings, check_prompts
+from numpy_gpt.generate.scheduler import Backend
 
-from .compiled import Decoder
+from ..fast.compiled import Decoder
+from ..model import check, gpt2_next
 from .kv import new_kv
-from .model import check, gpt2_next
-from .sample import sample
+from .sampling import sample
 
 
 def stream(m, ids, max_new_tokens=200, temperature=1.0, top_k=0, top_p=1.0, seed=0, stop=(), compiled=False, sample=0):

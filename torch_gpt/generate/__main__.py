@@ -5,11 +5,11 @@ import sys
 
 import torch
 
-from numpy_gpt import generate
-from numpy_gpt.command import run
+from numpy_gpt.generate import __main__ as generate
+from numpy_gpt.system.cli import run
 
-from . import decode
-from .params import load
+from .. import generate as decode
+from ..params import load
 
 DTYPES = ("float32", "float64", "bfloat16")
 

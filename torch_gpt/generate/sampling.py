@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from .noise import keys, uniform
+from ..noise import keys, uniform
 
 
 def sample(logits, temperature, top_k, top_p, seed, numbers, step):

@@ -8,14 +8,14 @@ import time
 import torch
 import torch.distributed as dist
 
-from numpy_gpt import train
-from numpy_gpt.command import run
 from numpy_gpt.errors import GPTError
+from numpy_gpt.system.cli import run
+from numpy_gpt.train import __main__ as train
 
-from . import benchmark
-from .generate import DTYPES
-from .params import check_target
-from .trainer import How, Trainer, in_words
+from ..fast import benchmark
+from ..generate.__main__ import DTYPES
+from ..params import check_target
+from .step import How, Trainer, in_words
 
 NAME = "torch_gpt.train"
 PATIENCE = 30  # seconds

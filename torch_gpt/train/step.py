@@ -21,11 +21,12 @@ from numpy_gpt.checks import check_finite
 from numpy_gpt.errors import GPTError
 from numpy_gpt.params import Head, tree_map
 
-from . import adamw, decode
-from .fused import Fused
-from .modules import GPT, shard
-from .noise import Noise
-from .params import from_numpy
+from .. import adamw
+from .. import generate as decode
+from ..fast.fused import Fused
+from ..fast.modules import GPT, shard
+from ..noise import Noise
+from ..params import from_numpy
 
 MULTIPLE = 128  # of the vocabulary's size: matrix units like that
 

@@ -1,0 +1,1 @@
+"""What only PyTorch has: compiled, fused and sharded code, and its benchmark."""
