@@ -9,7 +9,7 @@ from .checkpoint.source import load
 from .config import RELEASED, Config
 from .errors import CheckpointError, GPTError
 from .generate import complete, complete_batch, kv, stream
-from .model import forward, loss_and_grads
+from .language_model import forward, loss_and_grads
 from .noise import Noise
 from .params import Model, init, named
 

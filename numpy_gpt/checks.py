@@ -104,11 +104,6 @@ def check_tokenizer(tokenizer, config, source, error=GPTError):
         )
 
 
-def check_unused(blocks):
-    if not blocks:
-        raise GPTError("what gpt2 saved has served a backward, and serves one: run gpt2 again.")
-
-
 def check_noise(noise, kind):
     if not isinstance(noise, kind | None):
         raise GPTError(

@@ -1,20 +1,17 @@
 """GPT-2 from its operations: attn, mlp, block, gpt2. Each backward is its forward read from the bottom up.
 
-In block x is the residual stream, a the attention branch, m the MLP branch; elsewhere x comes in and y goes out.
+x comes in and y goes out. In a block, a is the attention branch and m the MLP branch of the residual stream.
 """
-
-from functools import partial
 
 import numpy as np
 
-from .checks import check_batch, check_finite, check_gradients, check_kv, check_model, check_noise, check_tokens, check_unused, no_overflow
-from .ops import attention, attention_backward, cross_entropy, cross_entropy_backward, dropout, dropout_backward, embedding, embedding_backward, gelu, gelu_backward, layernorm, layernorm_backward, linear, linear_backward, unembedding, unembedding_backward
-from .generate.kv import one_row
-from .noise import Drawn, Noise
+from .errors import GPTError
+from .fast.attention import attention, attention_backward
+from .ops import (
+    dropout, dropout_backward, embedding, embedding_backward, gelu, gelu_backward, layernorm, layernorm_backward,
+    linear, linear_backward, unembedding, unembedding_backward,
+)
 from .params import GPT2, MLP, Attn, Block, Head, LayerNorm, Linear
-from .fast.threads import side_by_side
-
-TILE = 64                                                                # queries
 
 
 def split_heads(x, H):                                                   # (B,T,C) -> (B,H,T,D)
@@ -33,200 +30,120 @@ def split_qkv(qkv, H):                                                   # (B,T,
 
 
 def attn(x, p, config, kv=None, noise=None):
-    """Every position asks (q), offers itself (k) and has something to say (v)"""
-    H = config.n_head
+    """Attend to this position and those before it
+
+    kv has the keys and values of positions that are not in x, and adds those of x.
+    """
     qkv, s_c_attn = linear(x, *p.c_attn)                                 # (B,T,3C)
     if kv is None:
-        q, k, v = split_qkv(qkv, H)                                      # (B,H,T,D)
-        y, s_attention = attention_in_tiles(q, k, v, config.dropout, noise)
-        y = merge_heads(y)                                               # (B,T,C)
+        q, k, v = split_qkv(qkv, config.n_head)                          # (B,H,T,D)
+        heads, s_attention = attention(q, k, v, config.dropout, noise)   # (B,H,T,D)
+        ctx = merge_heads(heads)                                         # (B,T,C)
     else:
-        y, s_attention = attend_to_past(qkv, H, kv), None
-    y, s_c_proj = linear(y, *p.c_proj)                                   # (B,T,C)
-    y, s_dropout = dropout(y, config.dropout, noise and noise.at(1))
-    return y, (s_c_attn, s_attention, s_c_proj, s_dropout, H)
-
-
-def attend_to_past(qkv, H, kv):
-    """qkv (1,R,3C), the new positions of every group in one row; kv: of each its KV and its rows -> y (1,R,C)"""
-    ys = []
-    for past, rows in kv:
-        q, k, v = split_qkv(qkv[:, rows].reshape(len(past.k), -1, qkv.shape[-1]), H)     # (B,H,T,D)
-        k, v = past.append(k, v)                                         # (B,H,S,D)
-        y = np.concatenate(each_tile(lambda *qkv, noise: attention(*qkv)[0], q, k, v), 2)     # (B,H,T,D)
-        ys.append(merge_heads(y).reshape(1, -1, qkv.shape[-1] // 3))
-    return np.concatenate(ys, 1)
-
-
-def each_tile(f, q, k, v, noise=None):
-    """f of TILE queries at a time, which need no key after their last, and whose scores stay in the cache"""
-    T, S = q.shape[2], k.shape[2]
-    drawn = None if noise is None else noise.bytes((*q.shape[:3], S))    # one stream for all queries
-
-    def tile(t):
-        queries, keys = slice(t, t + TILE), slice(S - T + t + TILE)
-        noise = None if drawn is None else Drawn(drawn[:, :, queries, keys])
-        return f(q[:, :, queries], k[:, :, keys], v[:, :, keys], noise=noise)
-
-    return side_by_side(tile, range(0, T, TILE))
-
-
-def attention_in_tiles(q, k, v, rate=0.0, noise=None):
-    """As attention, TILE queries at a time"""
-    ys, tiles = zip(*each_tile(partial(attention, rate=rate), q, k, v, noise if rate else None), strict=True)
-    return np.concatenate(ys, 2), (tiles, k, v)
-
-
-def attention_in_tiles_backward(dy, saved):
-    """Queries of many tiles see a key: what comes back to it from them is added"""
-    tiles, k, v = saved
-    d_tiles = side_by_side(
-        lambda i: attention_backward(dy[:, :, i * TILE : (i + 1) * TILE], tiles[i]), range(len(tiles))
-    )
-    dk, dv = np.zeros_like(k), np.zeros_like(v)
-    for _, dk_seen, dv_seen in d_tiles:
-        dk[:, :, : dk_seen.shape[2]] += dk_seen
-        dv[:, :, : dv_seen.shape[2]] += dv_seen
-    return np.concatenate([dq for dq, _, _ in d_tiles], 2), dk, dv
+        ctx, s_attention = kv.attend(qkv), None                          # (B,T,C)  decoding saves nothing
+    out, s_c_proj = linear(ctx, *p.c_proj)                               # (B,T,C)
+    y, s_dropout = dropout(out, config.dropout, noise and noise.at(1))   # (B,T,C)
+    return y, (s_c_attn, s_attention, s_c_proj, s_dropout, config.n_head)
 
 
 def attn_backward(dy, saved):
-    """Splitting heads and merging them only moves numbers: each is the other's backward"""
+    """Splitting and merging heads only move numbers: each is the other's backward"""
     s_c_attn, s_attention, s_c_proj, s_dropout, H = saved
-    (dy,) = dropout_backward(dy, s_dropout)                              # (B,T,C)
-    dy, *d_c_proj = linear_backward(dy, s_c_proj)                        # (B,T,C)
-    dq, dk, dv = attention_in_tiles_backward(split_heads(dy, H), s_attention)     # (B,H,T,D)
+    (dout,) = dropout_backward(dy, s_dropout)                            # (B,T,C)
+    dctx, *d_c_proj = linear_backward(dout, s_c_proj)                    # (B,T,C)
+    dq, dk, dv = attention_backward(split_heads(dctx, H), s_attention)   # (B,H,T,D)
     dqkv = merge_heads(np.concatenate([dq, dk, dv], 1))                  # (B,T,3C)
     dx, *d_c_attn = linear_backward(dqkv, s_c_attn)                      # (B,T,C)
     return dx, Attn(Linear(*d_c_attn), Linear(*d_c_proj))
 
 
 def mlp(x, p, config, noise=None):
-    """Four times as wide, bent, and back: what every position does by itself"""
-    y, s_c_fc = linear(x, *p.c_fc)                                       # (B,T,4C)
-    y, s_gelu = gelu(y)                                                  # (B,T,4C)
-    y, s_c_proj = linear(y, *p.c_proj)                                   # (B,T,C)
-    y, s_dropout = dropout(y, config.dropout, noise and noise.at(2))
+    """Widen four times, apply GELU, narrow again: each position by itself"""
+    fc, s_c_fc = linear(x, *p.c_fc)                                      # (B,T,4C)
+    act, s_gelu = gelu(fc)                                               # (B,T,4C)
+    out, s_c_proj = linear(act, *p.c_proj)                               # (B,T,C)
+    y, s_dropout = dropout(out, config.dropout, noise and noise.at(2))   # (B,T,C)
     return y, (s_c_fc, s_gelu, s_c_proj, s_dropout)
 
 
 def mlp_backward(dy, saved):
-    """From the bottom up: narrow, bent, four times as wide"""
     s_c_fc, s_gelu, s_c_proj, s_dropout = saved
-    (dy,) = dropout_backward(dy, s_dropout)                              # (B,T,C)
-    dy, *d_c_proj = linear_backward(dy, s_c_proj)                        # (B,T,4C)
-    (dy,) = gelu_backward(dy, s_gelu)                                    # (B,T,4C)
-    dx, *d_c_fc = linear_backward(dy, s_c_fc)                            # (B,T,C)
+    (dout,) = dropout_backward(dy, s_dropout)                            # (B,T,C)
+    dact, *d_c_proj = linear_backward(dout, s_c_proj)                    # (B,T,4C)
+    (dfc,) = gelu_backward(dact, s_gelu)                                 # (B,T,4C)
+    dx, *d_c_fc = linear_backward(dfc, s_c_fc)                           # (B,T,C)
     return dx, MLP(Linear(*d_c_fc), Linear(*d_c_proj))
 
 
 def block(x, p, config, kv=None, noise=None):
-    """x + attn(ln_1 x), then x + mlp(ln_2 x)"""
-    a, s_ln_1 = layernorm(x, *p.ln_1)
-    a, s_attn = attn(a, p.attn, config, kv, noise)
-    x = x + a
-    m, s_ln_2 = layernorm(x, *p.ln_2)
-    m, s_mlp = mlp(m, p.mlp, config, noise)
-    x = x + m
-    return x, (s_ln_1, s_attn, s_ln_2, s_mlp)
+    """mid = x + attn(ln_1 x)                     y = mid + mlp(ln_2 mid)"""
+    n_1, s_ln_1 = layernorm(x, *p.ln_1)                                  # (B,T,C)
+    a, s_attn = attn(n_1, p.attn, config, kv, noise)                     # (B,T,C)
+    mid = x + a                                                          # (B,T,C)
+    n_2, s_ln_2 = layernorm(mid, *p.ln_2)                                # (B,T,C)
+    m, s_mlp = mlp(n_2, p.mlp, config, noise)                            # (B,T,C)
+    y = mid + m                                                          # (B,T,C)
+    return y, (s_ln_1, s_attn, s_ln_2, s_mlp)
 
 
-def block_backward(dx, saved):
-    """x feeds a branch and the sum, so what comes back from both is added"""
+def block_backward(dy, saved):
+    """x and mid each feed a branch and a sum: the two gradients are added"""
     s_ln_1, s_attn, s_ln_2, s_mlp = saved
-    dm, d_mlp = mlp_backward(dx, s_mlp)
-    dm, *d_ln_2 = layernorm_backward(dm, s_ln_2)
-    dx = dx + dm
-    da, d_attn = attn_backward(dx, s_attn)
-    da, *d_ln_1 = layernorm_backward(da, s_ln_1)
-    dx = dx + da
+    dn_2, d_mlp = mlp_backward(dy, s_mlp)                                # (B,T,C)
+    dmid, *d_ln_2 = layernorm_backward(dn_2, s_ln_2)                     # (B,T,C)
+    dmid += dy
+    dn_1, d_attn = attn_backward(dmid, s_attn)                           # (B,T,C)
+    dx, *d_ln_1 = layernorm_backward(dn_1, s_ln_1)                       # (B,T,C)
+    dx += dmid
     return dx, Block(LayerNorm(*d_ln_1), d_attn, LayerNorm(*d_ln_2), d_mlp)
 
 
-def checkpointed_block(x, p, config, kv=None, noise=None):
-    """A block that saves its input alone ..."""
+def recomputed_block(x, p, config, kv=None, noise=None):
+    """A block that saves only its input ..."""
     y, _ = block(x, p, config, kv, noise)
     return y, (x, p, config, noise)
 
 
-def checkpointed_block_backward(dx, saved):
-    """... and runs again to have what its backward reads: one forward more, for a fraction of the memory"""
+def recomputed_block_backward(dy, saved):
+    """... and runs again for its backward: one more forward, for a fraction of the memory"""
     x, p, config, noise = saved
-    return block_backward(dx, block(x, p, config, None, noise)[1])
+    return block_backward(dy, block(x, p, config, None, noise)[1])
 
 
-def gpt2(tokens, p, config, noise=None, checkpointing=False):
-    """tokens (B,T) ints -> logits (B,T,V)"""
-    run = checkpointed_block if checkpointing else block
-    x, s_embedding = embedding(tokens, p.wte, p.wpe)                     # (B,T,C)
-    x, s_dropout = dropout(x, config.dropout, noise)
+def gpt2(tokens, p, config, noise=None, checkpointing=False, save=True):
+    """tokens (B,T) ints -> logits (B,T,V)
+
+    With checkpointing, blocks recompute what their backward reads. With save=False they save nothing.
+    """
+    run = recomputed_block if checkpointing else block
+    emb, s_embedding = embedding(tokens, p.wte, p.wpe)                   # (B,T,C)
+    x, s_dropout = dropout(emb, config.dropout, noise)                   # (B,T,C)
     s_h = []
     for i, p_i in enumerate(p.h):
         x, s_i = run(x, p_i, config, None, noise and noise.at(1 + 3 * i))
-        s_h.append(s_i)
-    x, s_ln_f = layernorm(x, *p.ln_f)
+        s_h.append(s_i if save else None)
+        del s_i                                                          # a second name would keep what isn't saved
+    n, s_ln_f = layernorm(x, *p.ln_f)                                    # (B,T,C)
     tied = p.head is None
-    logits, s_head = unembedding(x, p.wte if tied else p.head.w)         # (B,T,V)
+    logits, s_head = unembedding(n, p.wte if tied else p.head.w)         # (B,T,V)
     return logits, (s_embedding, s_dropout, s_h, s_ln_f, s_head, tied, checkpointing)
 
 
 def gpt2_backward(dlogits, saved):
-    """A tied wte is the head's w as well: the embedding's gradient is added to dw
+    """A tied wte is also the head's w: the embedding's gradient is added to dw
 
-    What a block saved goes when its gradients come, for the sake of memory: saved serves once.
+    The one backward that changes saved: it removes what each block saved as soon as the block's gradients are known,
+    to free memory. It can run once for each forward.
     """
     s_embedding, s_dropout, s_h, s_ln_f, s_head, tied, checkpointing = saved
-    check_unused(s_h)
-    dx, dw = unembedding_backward(dlogits, s_head)                       # (B,T,C), (V,C)
-    dx, *d_ln_f = layernorm_backward(dx, s_ln_f)                         # (B,T,C)
+    if not s_h:
+        raise GPTError("gpt2_backward has used up what gpt2 saved: run gpt2 again.")
+    dn, dw = unembedding_backward(dlogits, s_head)                       # (B,T,C), (V,C)
+    dx, *d_ln_f = layernorm_backward(dn, s_ln_f)                         # (B,T,C)
     d_h: list[Block] = []
     while s_h:
-        dx, d_i = (checkpointed_block_backward if checkpointing else block_backward)(dx, s_h.pop())
+        dx, d_i = (recomputed_block_backward if checkpointing else block_backward)(dx, s_h.pop())
         d_h.insert(0, d_i)
-    (dx,) = dropout_backward(dx, s_dropout)                              # (B,T,C)
-    dwte, dwpe = embedding_backward(dx, s_embedding, out=dw if tied else None)
+    (demb,) = dropout_backward(dx, s_dropout)                            # (B,T,C)
+    dwte, dwpe = embedding_backward(demb, s_embedding, out=dw if tied else None)
     return GPT2(dwte, dwpe, d_h, LayerNorm(*d_ln_f), None if tied else Head(dw))
-
-
-def gpt2_next(groups, p, config, kv):
-    """groups of new tokens, each (B,T) ints and with its own kv -> logits (ΣB,V) after the last token of each sequence
-
-    All of them stand in one row, R = Σ B T, and share the products with the weights. Nothing is saved.
-    """
-    check_kv(kv, groups, p)
-    tokens, positions, rows, last = one_row(groups, [past[0].length for past in kv])
-    x, _ = embedding(tokens, p.wte, p.wpe, positions)                    # (1,R,C)
-    for p_i, *kv_i in zip(p.h, *kv, strict=True):
-        x = block(x, p_i, config, list(zip(kv_i, rows, strict=True)))[0]      # a name for saved would keep it
-    x, _ = layernorm(x[:, last], *p.ln_f)                                # (1,ΣB,C)
-    logits, _ = unembedding(x, p.wte if p.head is None else p.head.w)    # (1,ΣB,V)
-    return logits[0]
-
-
-def forward(m, tokens):
-    """tokens (B,T) ints -> logits (B,T,V)"""
-    check_model(m)
-    tokens = check_tokens(tokens, m.config)
-    with no_overflow("the output", m.params):
-        logits, _ = gpt2(tokens, m.params, m.config, checkpointing=True)   # without a backward: keep little
-    check_finite("the output", logits, m.params)
-    return logits
-
-
-def loss_and_grads(m, tokens, targets, noise=None, checkpointing=False):
-    """tokens, targets (B,T) ints -> the mean cross-entropy, and its gradients as a tree like m.params"""
-    check_model(m)
-    tokens, targets = check_batch(tokens, targets, m.config)
-    check_noise(noise, Noise)
-    with no_overflow("the output", m.params):
-        logits, s_gpt2 = gpt2(tokens, m.params, m.config, noise, checkpointing)
-    check_finite("the output", logits, m.params)
-    with no_overflow("the loss", m.params):
-        loss, s_cross_entropy = cross_entropy(logits, targets)
-    check_finite("the loss", loss, m.params)
-    with no_overflow("the gradient", m.params):
-        (dlogits,) = cross_entropy_backward(1.0, s_cross_entropy)
-        del logits, s_cross_entropy                                      # each as large as dlogits
-        grads = gpt2_backward(dlogits, s_gpt2)
-    check_gradients(grads, m.params)
-    return loss, grads

@@ -114,12 +114,3 @@ class Noise(Name):
                 counter = (index, self.step, self.sequence + b, 1 + self.site)  # in the last word sampling has 0
                 words[b, start : start + TILE] = philox(counter, key(self.seed))
         return words.view(np.uint8).reshape(shape[0], -1)[:, :n].reshape(shape)
-
-
-class Drawn(NamedTuple):
-    """A part of a stream, for the part of an array that it belongs to"""
-
-    part: np.ndarray
-
-    def bytes(self, _):
-        return self.part

@@ -19,6 +19,7 @@ gradients if it is asked to:
 from collections import Counter
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from types import ModuleType
 
 from .errors import GPTError
@@ -28,8 +29,7 @@ PLACES = {
     ("gpt2", "embedding", 0): ((), "emb"),
     ("block", "layernorm", 0): ((), "ln_1.out"),
     ("attn", "linear", 0): ((), "attn.qkv"),
-    ("attn", "attention_in_tiles", 0): (("attn.q", "attn.k", "attn.v"), None),
-    ("attn", "attention", 0): (("attn.q", "attn.k", "attn.v"), None),  # the twin's
+    ("attn", "attention", 0): (("attn.q", "attn.k", "attn.v"), None),
     ("attn", "linear", 1): (("attn.ctx",), None),
     ("block", "attn", 0): ((), "attn.out"),
     ("block", "layernorm", 1): (("resid_mid",), "ln_2.out"),
@@ -46,20 +46,23 @@ OPS = {"gpt2", "block"} | {op for _, op, _ in PLACES}
 @contextmanager
 def record(model, watch=lambda value: None):
     """model: the module; watch: called with each value as it is seen -> a dict that fills in the order of the run"""
-    functions = vars(model) if isinstance(model, ModuleType) else {}
-    recorder = Recorder(watch, {} if "gpt2_backward" in functions else ValuesAlone())
-    ops = OPS - {"attention"} if "attention_in_tiles" in functions else OPS  # several threads take tiles
-    originals = {name: f for name, f in functions.items() if name.removesuffix("_backward") in ops}
-    if "gpt2" not in originals:
+    if not isinstance(model, ModuleType) or not hasattr(model, "gpt2"):
         raise GPTError("record needs the module whose functions it shall watch: numpy_gpt.model or torch_gpt.model.")
-    for name, f in originals.items():
+    recorder = Recorder(watch, {} if hasattr(model, "gpt2_backward") else ValuesAlone())
+    modules = model, import_module(f"{model.__package__}.language_model")  # which has the loss
+    originals = [(module, name, f) for module in modules for name, f in vars(module).items() if op_of(name) in OPS]
+    for module, name, f in originals:
         wrapped = recorder.backward if name.endswith("_backward") else recorder.forward
-        setattr(model, name, partial(wrapped, name.removesuffix("_backward"), f))
+        setattr(module, name, partial(wrapped, op_of(name), f))
     try:
         yield recorder.seen
     finally:
-        for name, f in originals.items():
-            setattr(model, name, f)
+        for module, name, f in originals:
+            setattr(module, name, f)
+
+
+def op_of(name):
+    return name.removesuffix("_backward")
 
 
 class ValuesAlone(dict):

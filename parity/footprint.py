@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 
 from numpy_gpt import RELEASED, Config, init, save
-from numpy_gpt.model import TILE
+from numpy_gpt.fast.attention import QUERIES
 
 T = 1024
 GENERATE = "import {package} as p; p.complete(p.load({path!r}), list(range(512)), 1, temperature=0)"
@@ -58,7 +58,7 @@ def row(size: str, config: Config) -> Iterator[str]:
 def predicted(config: Config, checkpointing: bool) -> int:
     """In bytes: weights and two moments; what the blocks save, logits, and what the loss makes of them, or gradients"""
     C, H, L = config.n_embd, config.n_head, config.n_layer
-    block = 20 * C + H * (T + TILE) // 2
+    block = 20 * C + H * (T + QUERIES) // 2
     saved = L * C + block if checkpointing else L * block
     P = config.num_parameters()
     return 4 * (3 * P + max(P, T * (saved + 4 * config.n_vocab)))

@@ -18,21 +18,23 @@ from pathlib import Path
 import pytest
 
 from numpy_gpt import adamw, model, noise, ops
-from numpy_gpt.generate import kv
+from numpy_gpt.fast import attention
+from numpy_gpt.generate import kv, step
 from numpy_gpt.generate import sampling as sample
 
 from . import trace
 from .equivalents import EQUIVALENT
 from .mutate import mutants
 
+MODULES = [ops, attention, model, step]
 FUNCTIONS = [
-    *(f for f in vars(ops).values() if getattr(f, "__module__", "") == ops.__name__),
-    *(f for f in vars(model).values() if getattr(f, "__module__", "") == model.__name__),
+    *(f for module in MODULES for f in vars(module).values() if getattr(f, "__module__", "") == module.__name__),
     kv.KV.__init__,
     kv.KV.append,
+    kv.KV.attend,
     kv.KV.take,
+    kv.Groups.attend,
     kv.new_kv,
-    kv.one_row,
     sample.sample,
     sample.survivors,
     sample.best,

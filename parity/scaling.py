@@ -28,7 +28,7 @@ def scaling(m: Model, rounds: int) -> dict:
 def clocked(m: Model, T: int) -> tuple[float, float, float]:
     """-> seconds in all, in attention, in the rest"""
     batch, inside = random_batch(m.config, 1, T), [0.0]
-    names = ("attention_in_tiles", "attention_in_tiles_backward")
+    names = ("attention", "attention_backward")
     originals = {name: getattr(model, name) for name in names}
     time.sleep(SETTLE)
     try:

@@ -93,10 +93,10 @@ def test_a_square_is_found_where_there_is_one():
 
 def test_attention_and_the_rest_are_the_whole():
     m = numpy_gpt.init(SMALL)
-    before = numpy_gpt.model.attention_in_tiles
+    before = numpy_gpt.model.attention
     whole, attention, rest = scaling.clocked(m, 200)
     assert 0 < attention < whole == attention + rest
-    assert numpy_gpt.model.attention_in_tiles is before
+    assert numpy_gpt.model.attention is before
 
 
 def test_the_floor_multiplies_with_every_matrix():

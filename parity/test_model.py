@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 import numpy_gpt
 import torch_gpt
 from numpy_gpt import Config, GPTError, named
-from numpy_gpt.model import TILE, gpt2, gpt2_backward
+from numpy_gpt.fast.attention import QUERIES
+from numpy_gpt.model import gpt2, gpt2_backward
 from numpy_gpt.ops import cross_entropy, cross_entropy_backward
 from numpy_gpt.params import tree_map
 
@@ -65,13 +66,13 @@ def test_the_whole_context(device):
 
 
 def test_a_window_of_several_tiles(device):
-    T = 2 * TILE + 3
+    T = 2 * QUERIES + 3
     rows = compare_steps(replace(TINY, n_ctx=T), B=2, T=T, device=device)
     assert disagreements(rows) == []
 
 
 def test_dropout_in_a_window_of_several_tiles(device):
-    T = 2 * TILE + 3
+    T = 2 * QUERIES + 3
     config = replace(TINY, n_ctx=T, dropout=0.2)
     m, batch = random_model(config, dtype=np.float64), random_batch(config, B=2, T=T)
     loss, ours = numpy_gpt.loss_and_grads(m, *batch, numpy_gpt.Noise(5, 3))
@@ -129,9 +130,9 @@ def test_with_a_kv_both_give_the_logits_of_the_whole(pieces, tile, device):
     for i, groups in enumerate(zip(*splits, strict=True)):
         truth = {"logits": np.concatenate([logits[:, i] for logits in expected])}
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(numpy_gpt.model, "TILE", tile)
-            ours = numpy_gpt.model.gpt2_next(groups, m.params, m.config, our_kv)
-        theirs = torch_gpt.to_numpy(torch_gpt.model.gpt2_next(groups, twin.params, m.config, their_kv))
+            patch.setattr(numpy_gpt.fast.attention, "QUERIES", tile)
+            ours = numpy_gpt.generate.step.gpt2_next(groups, m.params, m.config, our_kv)
+        theirs = torch_gpt.to_numpy(torch_gpt.generate.step.gpt2_next(groups, twin.params, m.config, their_kv))
         for side in (ours, theirs):
             assert error("logits", {"logits": side}, truth) <= FLOAT64
 
@@ -147,10 +148,10 @@ def test_sequences_of_a_kv_are_taken_with_what_they_have_seen(device):
     ]
     truth = {"logits": numpy_gpt.forward(m, text)[order, -1]}
     for package, model, kv in ((numpy_gpt, m, kvs[0]), (torch_gpt, twin, kvs[1])):
-        package.model.gpt2_next([text[:, :7]], model.params, TINY, [kv])
+        package.generate.step.gpt2_next([text[:, :7]], model.params, TINY, [kv])
         taken = [layer.take(order) for layer in kv]
-        package.model.gpt2_next([text[order, 7:8]], model.params, TINY, [taken])
-        logits = package.model.gpt2_next([text[order, 8:]], model.params, TINY, [taken])
+        package.generate.step.gpt2_next([text[order, 7:8]], model.params, TINY, [taken])
+        logits = package.generate.step.gpt2_next([text[order, 8:]], model.params, TINY, [taken])
         found = logits if package is numpy_gpt else torch_gpt.to_numpy(logits)
         assert error("logits", {"logits": found}, truth) <= FLOAT64
         assert [layer.k.shape[2] for layer in taken] == [10] * TINY.n_layer

@@ -213,9 +213,9 @@ def test_a_loss_that_overflows_is_told(device):
 def test_a_kv_that_is_full_is_left_as_it_was(m, device):
     kv = torch_gpt.generate.kv.new_kv(TINY, B=2, device=device)
     tokens = np.zeros((2, 11), int)
-    torch_gpt.model.gpt2_next([tokens], m.params, TINY, [kv])
+    torch_gpt.generate.step.gpt2_next([tokens], m.params, TINY, [kv])
     with pytest.raises(GPTError, match="the kv has room for 11 positions, holds 11 and can't take 1 more"):
-        torch_gpt.model.gpt2_next([tokens[:, :1]], m.params, TINY, [kv])
+        torch_gpt.generate.step.gpt2_next([tokens[:, :1]], m.params, TINY, [kv])
     assert [layer.length for layer in kv] == [11, 11]
 
 

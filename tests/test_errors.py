@@ -10,7 +10,7 @@ from pools import with_threads
 from numpy_gpt import GPTError, Model, complete, complete_batch, forward, init, loss_and_grads, stream
 from numpy_gpt.checks import no_overflow
 from numpy_gpt.generate.kv import new_kv
-from numpy_gpt.model import gpt2_next
+from numpy_gpt.generate.step import gpt2_next
 from numpy_gpt.params import tree_map
 from parity.inputs import TINY, VARIANTS, random_batch, random_model
 

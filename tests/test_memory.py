@@ -7,7 +7,7 @@ import pytest
 
 from numpy_gpt import Config, Noise, adamw, forward, init, loss_and_grads, named
 from numpy_gpt.fast import threads
-from numpy_gpt.model import TILE
+from numpy_gpt.fast.attention import QUERIES
 
 FLOAT = 4  # bytes
 C, H, V = 96, 6, 61
@@ -63,7 +63,7 @@ def test_with_dropout_what_is_left_of_them_and_the_masks_as_well(one_thread):
 
 def probabilities(T):
     """Of a sequence in a layer, saved by tiles"""
-    return H * sum(min(TILE, T - t) * min(t + TILE, T) for t in range(0, T, TILE))
+    return H * sum(min(QUERIES, T - t) * min(t + QUERIES, T) for t in range(0, T, QUERIES))
 
 
 @pytest.mark.parametrize(("B", "T"), [(2, 32), (3, 64), (1, 160)])

@@ -8,8 +8,10 @@ import pytest
 from directional import TOLERANCE, directional_error
 
 from numpy_gpt import Config, GPTError, Noise, adamw, forward, init, loss_and_grads, model, named
+from numpy_gpt.fast import attention as fast_attention
 from numpy_gpt.generate.kv import new_kv
-from numpy_gpt.model import gpt2, gpt2_next
+from numpy_gpt.generate.step import gpt2_next
+from numpy_gpt.model import gpt2
 from numpy_gpt.params import tree_map
 from parity.inputs import TINY, VARIANTS, random_batch, random_model
 
@@ -63,7 +65,7 @@ def test_one_batch_is_learned_by_heart():
 @pytest.mark.parametrize("tile", [1, 4, 64])
 @pytest.mark.parametrize("pieces", [[11], [1] * 11, [4, 1, 1, 3, 2]])
 def test_a_kv_changes_nothing(pieces, tile, monkeypatch):
-    monkeypatch.setattr(model, "TILE", tile)
+    monkeypatch.setattr(fast_attention, "QUERIES", tile)
     m = random_model(TINY, dtype=np.float64)
     tokens, _ = random_batch(TINY, B=2, T=11)
     kv = new_kv(TINY, np.float64, B=2)
@@ -101,7 +103,7 @@ def test_tiles_of_any_size_give_the_same_gradients(tile, dropout, monkeypatch):
     noise = Noise(seed=1, step=2)
     loss, grads = loss_and_grads(m, *batch, noise)
     assert (loss == loss_and_grads(m, *batch)[0]) == (dropout == 0)
-    monkeypatch.setattr(model, "TILE", tile)
+    monkeypatch.setattr(fast_attention, "QUERIES", tile)
     again, in_tiles = loss_and_grads(m, *batch, noise)
     assert loss == pytest.approx(again, rel=1e-14)
     for (name, g), (_, t) in zip(named(grads), named(in_tiles), strict=True):

@@ -4,7 +4,7 @@ from numpy_gpt import RELEASED, CheckpointError, Config, GPTError, Model, named
 
 from . import adamw
 from .generate import complete, complete_batch, kv, stream
-from .model import forward, loss_and_grads
+from .language_model import forward, loss_and_grads
 from .noise import Noise
 from .params import from_numpy, init, load, save, to_numpy
 

@@ -11,7 +11,7 @@ from ..checkpoint.source import load
 from ..checks import check_tokenizer
 from ..errors import GPTError
 from ..fast import memory
-from ..model import forward
+from ..language_model import forward
 from ..ops import cross_entropy
 from ..params import Model
 from ..system.cli import parse, run

@@ -11,12 +11,12 @@ from functools import partial
 import numpy as np
 
 from ..checks import check_finite, check_model, no_overflow
-from ..model import gpt2_next
 from . import scheduler as batch
 from .kv import new_kv
 from .options import Settings, check_prompts
 from .sampling import sample
 from .scheduler import Backend
+from .step import gpt2_next
 
 
 def stream(m, ids, max_new_tokens=200, temperature=1.0, top_k=0, top_p=1.0, seed=0, stop=(), sample=0):

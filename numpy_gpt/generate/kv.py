@@ -3,7 +3,12 @@
 One KV is for a group of sequences of one length, so that nothing is padded; a batch of prompts has one for each length.
 """
 
+from typing import NamedTuple
+
 import numpy as np
+
+from ..fast.attention import attend
+from ..model import merge_heads, split_qkv
 
 
 class KV:
@@ -19,6 +24,12 @@ class KV:
         self.v[:, :, start : self.length] = v
         return self.k[:, :, : self.length], self.v[:, :, : self.length]
 
+    def attend(self, qkv):
+        """Return what attention gives for new positions: qkv (B,T,3C) -> (B,T,C)"""
+        q, k, v = split_qkv(qkv, self.k.shape[1])  # (B,H,T,D)
+        k, v = self.append(k, v)  # (B,H,S,D)
+        return merge_heads(attend(q, k, v))
+
     def take(self, sequences):
         """Copies of these sequences, in this order: one that is done is left out, one may be there twice"""
         _, H, N, D = self.k.shape
@@ -33,16 +44,16 @@ def new_kv(config, dtype=np.float32, B=1, N=None):
     return [KV(B, config.n_head, N or config.n_ctx, D, dtype) for _ in range(config.n_layer)]
 
 
-def one_row(groups, starts):
-    """
-    groups of new tokens, each (B,T), and the position of each one's first -> tokens (1,R), positions (R,), for each
-    group the slice of its rows, and of all the rows those that are the last of a sequence
-    """
-    positions, rows, last, R = [], [], [], 0
-    for (B, T), start in zip((tokens.shape for tokens in groups), starts, strict=True):
-        positions.append(np.tile(np.arange(start, start + T), B))
-        rows.append(slice(R, R + B * T))
-        last.append(np.arange(R + T - 1, R + B * T, T))
-        R += B * T
-    tokens = np.concatenate([tokens.ravel() for tokens in groups])
-    return tokens[None], np.concatenate(positions), rows, np.concatenate(last)
+class Groups(NamedTuple):
+    """The kvs of several groups in one layer, whose new positions stand in one row"""
+
+    kvs: list[KV]
+    rows: list[slice]  # of each group in the row
+
+    def attend(self, qkv):
+        """qkv (1,R,3C) -> (1,R,C)"""
+        ctx = []
+        for kv, rows in zip(self.kvs, self.rows, strict=True):
+            new = qkv[:, rows].reshape(len(kv.k), -1, qkv.shape[-1])  # (B,T,3C)
+            ctx.append(kv.attend(new).reshape(1, -1, qkv.shape[-1] // 3))
+        return np.concatenate(ctx, 1)

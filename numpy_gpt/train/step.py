@@ -13,7 +13,7 @@ import numpy as np
 from .. import adamw
 from .. import generate as decode
 from ..fast.threads import shared
-from ..model import forward, loss_and_grads
+from ..language_model import forward, loss_and_grads
 from ..noise import Noise
 from ..ops import cross_entropy
 from ..params import tree_map

@@ -17,14 +17,15 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from numpy_gpt.checks import check_finite
 from numpy_gpt.errors import GPTError
-from numpy_gpt.generate.kv import one_row
+from numpy_gpt.generate.step import one_row
 from numpy_gpt.params import named
 
 from ..generate.kv import new_kv
 from ..generate.sampling import rule
-from ..model import block, gpt2_next
+from ..generate.step import gpt2_next
+from ..model import block, merge_heads, split_qkv
 from ..noise import keys
-from ..ops import embedding, layernorm, unembedding
+from ..ops import attention, embedding, layernorm, unembedding
 
 FREE = WeakTensorKeyDictionary()  # a model's wte -> its last steps that no call uses: they go when the model goes
 COMPILED_SHAPES = 256  # of one function; PyTorch's default is 8, after which it raises
@@ -125,12 +126,13 @@ class FixedKV(NamedTuple):
     positions: torch.Tensor
     mask: torch.Tensor  # (B,1,1,N)
 
-    def append(self, k, v):
-        """k, v (B,H,1,D) of one new token each -> (B,H,N,D), which the mask is for"""
+    def attend(self, qkv):
+        """qkv (1,B,3C) of one new token each -> (1,B,C)"""
+        q, k, v = split_qkv(qkv.reshape(len(self.k), 1, -1), self.k.shape[1])  # (B,H,1,D)
         sequences = torch.arange(len(k), device=k.device)
         self.k[sequences, :, self.positions] = k[:, :, 0]
         self.v[sequences, :, self.positions] = v[:, :, 0]
-        return self.k, self.v
+        return merge_heads(attention(q, self.k, self.v, mask=self.mask)).reshape(1, len(k), -1)
 
 
 def next_logits(p, config, kv, positions, tokens):
@@ -139,7 +141,7 @@ def next_logits(p, config, kv, positions, tokens):
     mask = (past <= positions[:, None])[:, None, None]  # (R,1,1,N)
     x = embedding(tokens[None], p.wte, p.wpe, positions)  # (1,R,C)
     for p_i, kv_i in zip(p.h, kv, strict=True):
-        x = block(x, p_i, config, [(FixedKV(kv_i.k, kv_i.v, positions, mask), slice(None))])
+        x = block(x, p_i, config, FixedKV(kv_i.k, kv_i.v, positions, mask))
     x = layernorm(x, *p.ln_f)
     return unembedding(x, p.wte if p.head is None else p.head.w)[0]
 

@@ -16,9 +16,10 @@ from numpy_gpt.generate.options import Settings, check_prompts
 from numpy_gpt.generate.scheduler import Backend
 
 from ..fast.compiled import Decoder
-from ..model import check, gpt2_next
+from ..language_model import check
 from .kv import new_kv
 from .sampling import sample
+from .step import gpt2_next
 
 
 def stream(m, ids, max_new_tokens=200, temperature=1.0, top_k=0, top_p=1.0, seed=0, stop=(), compiled=False, sample=0):

@@ -3,12 +3,15 @@
 One KV is for a group of sequences of one length, so that nothing is padded; a batch of prompts has one for each length.
 """
 
+from typing import NamedTuple
+
 import torch
+
+from ..model import merge_heads, split_qkv
+from ..ops import attention
 
 
 class KV:
-    mask = None  # the causal one; compiled.py's kv has another
-
     def __init__(self, B, H, N, D, dtype=torch.float32, device="cpu"):
         self.k = torch.empty((B, H, N, D), dtype=dtype, device=device)
         self.v = torch.empty((B, H, N, D), dtype=dtype, device=device)
@@ -20,6 +23,12 @@ class KV:
         self.k[:, :, start : self.length] = k
         self.v[:, :, start : self.length] = v
         return self.k[:, :, : self.length], self.v[:, :, : self.length]
+
+    def attend(self, qkv):
+        """Return what attention gives for new positions: qkv (B,T,3C) -> (B,T,C)"""
+        q, k, v = split_qkv(qkv, self.k.shape[1])  # (B,H,T,D)
+        k, v = self.append(k, v)  # (B,H,S,D)
+        return merge_heads(attention(q, k, v))
 
     def move(self, k, v):
         """From now on in these (B,H,N,D), with all that is there"""
@@ -39,3 +48,18 @@ def new_kv(config, dtype=torch.float32, device="cpu", B=1, N=None):
     """One KV a layer, with room for N positions, or the whole context"""
     D = config.n_embd // config.n_head
     return [KV(B, config.n_head, N or config.n_ctx, D, dtype, device) for _ in range(config.n_layer)]
+
+
+class Groups(NamedTuple):
+    """The kvs of several groups in one layer, whose new positions stand in one row"""
+
+    kvs: list[KV]
+    rows: list[slice]  # of each group in the row
+
+    def attend(self, qkv):
+        """qkv (1,R,3C) -> (1,R,C)"""
+        ctx = []
+        for kv, rows in zip(self.kvs, self.rows, strict=True):
+            new = qkv[:, rows].reshape(len(kv.k), -1, qkv.shape[-1])  # (B,T,3C)
+            ctx.append(kv.attend(new).reshape(1, -1, qkv.shape[-1] // 3))
+        return torch.cat(ctx, 1)

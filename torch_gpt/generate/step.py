@@ -1,0 +1,27 @@
+"""One step of decoding: new tokens of several groups to the logits after each sequence."""
+
+import torch
+
+from numpy_gpt.checks import check_kv
+from numpy_gpt.generate.step import one_row
+
+from ..model import block
+from ..ops import embedding, layernorm, unembedding
+from .kv import Groups
+
+
+@torch.no_grad()
+def gpt2_next(groups, p, config, kv):
+    """groups of new tokens, each (B,T) ints and with its own kv -> logits (ΣB,V) after the last token of each sequence
+
+    All of them stand in one row, R = Σ B T, and share the products with the weights.
+    """
+    check_kv(kv, groups, p)
+    tokens, positions, rows, last = one_row(groups, [past[0].length for past in kv])
+    tokens, positions = (torch.from_numpy(a).to(p.wte.device) for a in (tokens, positions))
+    x = embedding(tokens, p.wte, p.wpe, positions)  # (1,R,C)
+    for p_i, *kv_i in zip(p.h, *kv, strict=True):
+        x = block(x, p_i, config, Groups(kv_i, rows))
+    n = layernorm(x[:, last], *p.ln_f)  # (1,ΣB,C)
+    logits = unembedding(n, p.wte if p.head is None else p.head.w)  # (1,ΣB,V)
+    return logits[0]
