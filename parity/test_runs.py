@@ -17,7 +17,7 @@ import torch
 
 from numpy_gpt import Config, adamw, init, named
 from numpy_gpt.params import tree_map
-from numpy_gpt.text.token_cache import random_batch as random_batch_of
+from numpy_gpt.text.windows import random_batch as random_batch_of
 from numpy_gpt.train import resume as state
 from numpy_gpt.train import step as trainer
 from numpy_gpt.train.options import Settings, parser

@@ -14,7 +14,8 @@ from numpy_gpt.evaluate.__main__ import perplexity
 from numpy_gpt.evaluate.metrics import lengths, measure
 from numpy_gpt.generate import scheduler as batch
 from numpy_gpt.params import tree_map
-from numpy_gpt.text.token_cache import batches, tokenize
+from numpy_gpt.text.token_cache import tokenize
+from numpy_gpt.text.windows import batches
 
 from .margin import choice, margin
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st  # noqa: E402
 from numpy_gpt import GPTError, checkpoint, load  # noqa: E402
 from numpy_gpt.noise import below, key, philox  # noqa: E402
 from numpy_gpt.text import bpe  # noqa: E402
-from numpy_gpt.text.token_cache import batches, pieces, random_batch, rows, split, tokenize, windows  # noqa: E402
 from numpy_gpt.text.token_cache import key as name_of  # noqa: E402
+from numpy_gpt.text.token_cache import pieces, rows, tokenize  # noqa: E402
+from numpy_gpt.text.windows import batches, random_batch, split, windows  # noqa: E402
 
 EOT = "<|endoftext|>"
 WORDS = load("storyteller").tokenizer

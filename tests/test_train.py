@@ -17,7 +17,8 @@ from training_runs import BYTES, COMMAND, SHORT, SMALL, assert_close, assert_sam
 from numpy_gpt import forward, init, load
 from numpy_gpt.checkpoint import openai
 from numpy_gpt.ops import cross_entropy
-from numpy_gpt.text.token_cache import batches, split, tokenize
+from numpy_gpt.text.token_cache import tokenize
+from numpy_gpt.text.windows import batches, split
 
 
 def test_a_run_is_the_loop_that_readers_would_write(text):

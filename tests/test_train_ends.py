@@ -27,7 +27,8 @@ from training_runs import (
 )
 
 from numpy_gpt import init, load, named
-from numpy_gpt.text.token_cache import split, tokenize
+from numpy_gpt.text.token_cache import tokenize
+from numpy_gpt.text.windows import split
 from numpy_gpt.train import resume as state
 
 BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from numpy_gpt import Config, Noise, adamw, init, loss_and_grads, named
-from numpy_gpt.text.token_cache import random_batch
+from numpy_gpt.text.windows import random_batch
 from numpy_gpt.train import resume as state
 
 COMMAND = [sys.executable, "-m", "numpy_gpt.train"]

@@ -16,6 +16,7 @@ from ..ops import cross_entropy
 from ..params import Model
 from ..system.cli import parse, run
 from ..text import token_cache as data
+from ..text import windows
 from .metrics import lengths, measure, short, told
 
 TOKENS = 2048  # at a time: their logits take half a gigabyte in the 124M
@@ -59,7 +60,7 @@ def perplexity(m: Model, file: str) -> dict[str, Any]:
     T = m.config.n_ctx
     B = max(1, TOKENS // T)
     quiet = None if sys.stderr else True  # None: where it is no terminal
-    batches = tqdm(data.batches(tokens, T, B), "batches", -(-len(tokens) // (T * B)), leave=False, disable=quiet)
+    batches = tqdm(windows.batches(tokens, T, B), "batches", -(-len(tokens) // (T * B)), leave=False, disable=quiet)
     nbytes = lengths(m.tokenizer, m.config.n_vocab)
     return measure(lambda x, y: float(cross_entropy(forward(m, x), y)[0]), batches, nbytes)
 

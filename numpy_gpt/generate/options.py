@@ -2,7 +2,6 @@
 
 import math
 import operator
-from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -85,23 +84,3 @@ def check_stop(stop: Any) -> tuple[set[int], list[bytes]]:
         return {operator.index(s) for s in stop if not isinstance(s, str)}, [text.encode() for text in texts]
     except UnicodeEncodeError:
         raise GPTError(f"stop is {stop!r}: a text has a character that UTF-8 can't write.") from None
-
-
-class Ends:
-    """Knows the ids and texts of stop; a text may begin in one token and end in another"""
-
-    def __init__(self, stop: Any, tokenizer: Any):
-        self.ids, self.texts = check_stop(stop)
-        if self.texts and tokenizer is None:
-            raise GPTError("stop has a text, and the model has no tokenizer to see it with: give token ids.")
-        self.tokenizer = tokenizer
-        self.tails: defaultdict[int, bytes] = defaultdict(bytes)  # a prompt's last new bytes, as many as a text has
-
-    def after(self, prompt: int, token: int) -> str | None:
-        if token in self.ids:
-            return "id"
-        if not self.texts:
-            return None
-        tail = self.tails[prompt] + self.tokenizer.token(token)
-        self.tails[prompt] = tail[-max(map(len, self.texts)) :]
-        return "text" if any(text in tail for text in self.texts) else None

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..config import Config
-from .options import Ends, Settings, check_prompt, check_samples, check_settings
+from .options import Settings, check_prompt, check_samples, check_settings
+from .stopping import Ends
 
 CHUNK = 512  # rows of a prompt that are read at once: more would take more memory and no less time
 

@@ -1,8 +1,12 @@
 """The text of new tokens as they come."""
 
+from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
+from ..errors import GPTError
 from ..text.tokenizer import Tokenizer
+from .options import check_stop
 
 
 class Text:
@@ -34,3 +38,23 @@ class Text:
         self.said += new
         self.stopped = bool(stops)
         return new
+
+
+class Ends:
+    """Knows the ids and texts of stop; a text may begin in one token and end in another"""
+
+    def __init__(self, stop: Any, tokenizer: Any):
+        self.ids, self.texts = check_stop(stop)
+        if self.texts and tokenizer is None:
+            raise GPTError("stop has a text, and the model has no tokenizer to see it with: give token ids.")
+        self.tokenizer = tokenizer
+        self.tails: defaultdict[int, bytes] = defaultdict(bytes)  # a prompt's last new bytes, as many as a text has
+
+    def after(self, prompt: int, token: int) -> str | None:
+        if token in self.ids:
+            return "id"
+        if not self.texts:
+            return None
+        tail = self.tails[prompt] + self.tokenizer.token(token)
+        self.tails[prompt] = tail[-max(map(len, self.texts)) :]
+        return "text" if any(text in tail for text in self.texts) else None

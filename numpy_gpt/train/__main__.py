@@ -22,7 +22,7 @@ from ..fast import memory
 from ..params import Model, init, tree_map
 from ..system.cli import parse, run, tell
 from ..system.files import LOCK, claimed
-from ..text import bpe, sources, tokenizer
+from ..text import bpe, sources, tokenizer, windows
 from ..text import token_cache as data
 from ..text.tokenizer import Tokenizer
 from . import options
@@ -202,10 +202,10 @@ def check_fit(s: Settings, m: Model) -> None:
         raise GPTError(f"--context is {s.context}, and {s.init_from} sees {m.config.n_ctx} tokens: make it smaller.")
 
 
-def read(s: Settings, words: Tokenizer, names: Sequence[str]) -> data.Split:
+def read(s: Settings, words: Tokenizer, names: Sequence[str]) -> windows.Split:
     """What is to be learned and what is to be told, long enough for a window, and for a token to follow another"""
     tokens = data.tokenize(s.data, words, names[0])
-    text = data.Split(tokens, data.tokenize(s.val_data, words, names[1])) if s.val_data else data.split(tokens)
+    text = windows.Split(tokens, data.tokenize(s.val_data, words, names[1])) if s.val_data else windows.split(tokens)
     for what, row, least in (("train on", text.train, s.context + 1), ("validate with", text.val, 2)):
         if len(row) < least:
             raise GPTError(
@@ -214,7 +214,7 @@ def read(s: Settings, words: Tokenizer, names: Sequence[str]) -> data.Split:
     return text
 
 
-def describe(m: Model, text: data.Split) -> str:
+def describe(m: Model, text: windows.Split) -> str:
     c = m.config
     return (
         f"{c.n_layer} layers, {c.n_head} heads, width {c.n_embd}, context {c.n_ctx}, {c.n_vocab:,} tokens: "

@@ -15,7 +15,7 @@ from ..errors import GPTError
 from ..evaluate.metrics import lengths, measure, short
 from ..params import Model, named
 from ..system.cli import Stop, silence, tell, tell_unwritten
-from ..text import token_cache as data
+from ..text import windows
 from . import resume as state
 from .log import Journal
 from .options import Settings
@@ -26,7 +26,9 @@ SAMPLE: dict[str, Any] = {"max_new_tokens": 200, "temperature": 0.8, "top_p": 0.
 class Run:
     """One run, from any step to its last; a trainer has the model, this has all around it"""
 
-    def __init__(self, out: Path, step: int, trainer: Any, text: data.Split, settings: Settings, about: dict[str, Any]):
+    def __init__(
+        self, out: Path, step: int, trainer: Any, text: windows.Split, settings: Settings, about: dict[str, Any]
+    ):
         self.out, self.trainer, self.text, self.settings, self.about = out, trainer, text, settings, about
         self.step = self.tried = self.saved = step  # where it is, was to be saved, and was saved by the leader
         self.tokenizer = trainer.m.tokenizer
@@ -91,7 +93,7 @@ class Run:
         s = self.settings
         firsts = range(0, s.accumulate * s.batch_size, s.batch_size)
         numbers = np.arange(s.batch_size)
-        return [(n, *data.random_batch(self.text.train, s.context, s.seed, t, n + numbers)) for n in firsts]
+        return [(n, *windows.random_batch(self.text.train, s.context, s.seed, t, n + numbers)) for n in firsts]
 
     def rate(self, t: int) -> float:
         s = self.settings
@@ -127,7 +129,7 @@ class Run:
 
     def measure(self, name: str, tokens: np.ndarray, most: int) -> dict[str, Any]:
         """The loss over some batches, or with 0 over all of them"""
-        batches = data.batches(tokens, self.settings.context, self.settings.batch_size, most)
+        batches = windows.batches(tokens, self.settings.context, self.settings.batch_size, most)
         measured = measure(self.trainer.loss, batches, self.lengths)
         self.finite(measured["loss"])
         return {f"{name}_{what}": value for what, value in measured.items()}

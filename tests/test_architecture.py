@@ -1,0 +1,134 @@
+"""Is the maths at the top, everything else in its room, and does no import run against the order of the rooms?"""
+
+import ast
+from graphlib import CycleError, TopologicalSorter
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+PACKAGES = {name: Path(find_spec(name).origin).parent for name in ("numpy_gpt", "torch_gpt")}
+LEAVES = {"errors", "number"}  # may be imported by all
+MATHS = {"config", "params", "ops", "model", "adamw", "noise", "language_model", "checks", "record"}
+ROOMS = {"generate", "train", "evaluate", "text", "checkpoint", "download", "fast", "system", "storyteller"}
+
+# what each module of the top level and each room may import, besides the leaves and what stands in the same room
+MAY_IMPORT = {
+    **{name: set() for name in LEAVES | {"config", "ops", "noise", "system"}},
+    "params": {"config"},
+    "fast": {"ops"},
+    "model": {"ops", "params", "fast"},
+    "checks": {"config", "params"},
+    "adamw": {"params", "fast"},
+    "language_model": {"model", "checks", "noise", "ops"},
+    "record": set(),
+    "text": {"params", "system", "fast", "noise"},
+    "checkpoint": {"config", "params", "checks", "system", "fast", "text", "download"},
+    "download": {"config", "system", "fast", "checkpoint"},
+    "generate": MATHS | {"fast", "system", "text", "checkpoint"},
+    "evaluate": MATHS | {"fast", "system", "text", "checkpoint"},
+    "train": MATHS | ROOMS,
+    "storyteller": MATHS | ROOMS,
+}
+# functions of one name that do different things in the two packages
+DIFFERENT = {
+    ("model.py", "gpt2"): "only the reference can save nothing; only the twin shards",
+    ("noise.py", "uniform"): "the reference draws for some tokens, the twin for all of a batch",
+    ("generate/sampling.py", "sample"): "the reference takes one row of logits, the twin a batch",
+    ("train/__main__.py", "main"): "the twin calls the reference's with arguments of its own",
+}
+
+
+def name_of(path):
+    parts = path.relative_to(PACKAGES["numpy_gpt"].parent).with_suffix("").parts
+    return ".".join(parts)
+
+
+def imported(path):
+    """The modules of numpy_gpt that a file imports, anywhere in it"""
+    package = name_of(path).split(".")[:-1]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            source = [*base, *(node.module.split(".") if node.module else [])]
+            for alias in node.names:
+                yield from file_of([*source, alias.name]) or file_of(source)
+
+
+def file_of(parts):
+    place = PACKAGES["numpy_gpt"].parent.joinpath(*parts)
+    if parts[:1] != ["numpy_gpt"]:
+        return []
+    return [p for p in (place.with_suffix(".py"), place / "__init__.py") if p.is_file()][:1]
+
+
+def room_of(path):
+    return path.relative_to(PACKAGES["numpy_gpt"]).parts[0].removesuffix(".py")
+
+
+FILES = sorted(PACKAGES["numpy_gpt"].rglob("*.py"))
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_top_level_has_the_maths_and_rooms_alone(package):
+    top = {path.name for path in PACKAGES[package].iterdir() if path.name != "__pycache__"}
+    allowed = {f"{name}.py" for name in MATHS | LEAVES} | {"__init__.py", "__main__.py", "py.typed"} | ROOMS
+    assert top <= allowed
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_a_module_imports_only_what_stands_below_it(path):
+    room = room_of(path)
+    if room in ("__init__", "__main__"):
+        return
+    found = {room_of(other) for other in imported(path)} - LEAVES - {room}
+    assert found <= MAY_IMPORT[room]
+
+
+def test_imports_have_no_cycle():
+    graph = {path: set(imported(path)) - {path, PACKAGES["numpy_gpt"] / "__init__.py"} for path in FILES}
+    try:
+        order = list(TopologicalSorter(graph).static_order())
+    except CycleError as e:
+        pytest.fail(" -> ".join(map(name_of, e.args[1])))
+    assert len(order) == len(FILES)
+
+
+def functions(path):
+    """The parameters of each function and method, and how many of them have defaults"""
+    found = {}
+    for node in ast.parse(path.read_text()).body:
+        methods = node.body if isinstance(node, ast.ClassDef) else [node]
+        for f in (n for n in methods if isinstance(n, ast.FunctionDef)):
+            name = f.name if f is node else f"{node.name}.{f.name}"
+            found[name] = [arg.arg for arg in f.args.args], len(f.args.defaults)
+    return found
+
+
+SHARED = [path.relative_to(PACKAGES["numpy_gpt"]) for path in FILES]
+SHARED = [path for path in SHARED if (PACKAGES["torch_gpt"] / path).is_file()]
+
+
+@pytest.mark.parametrize("path", SHARED, ids=str)
+def test_files_of_one_path_have_functions_of_one_signature(path):
+    """The twin may have more parameters, such as device, if they have defaults"""
+    ours, theirs = (functions(PACKAGES[package] / path) for package in PACKAGES)
+    for name in ours.keys() & theirs.keys():
+        if (str(path), name) not in DIFFERENT:
+            (parameters, _), (more, defaults) = ours[name], theirs[name]
+            extra = [p for p in more if p not in parameters]
+            assert [p for p in more if p in parameters] == parameters, name
+            assert set(extra) <= set(more[len(more) - defaults :]), name
+
+
+def test_the_twin_has_every_function_of_the_maths():
+    for path in ("ops.py", "model.py", "language_model.py"):
+        ours, theirs = (functions(PACKAGES[package] / path) for package in PACKAGES)
+        helpers = {"rows", "sum_rows"}  # of backwards
+        assert {n for n in ours if not n.endswith("_backward")} - helpers <= theirs.keys(), path
+
+
+def test_torch_is_never_imported_by_the_reference():
+    for path in FILES:
+        assert "import torch" not in path.read_text(), path
+        assert "from torch" not in path.read_text(), path
