@@ -183,7 +183,7 @@ def test_sigterm_ends_all_processes_with_one_checkpoint(more):
         _, err = p.communicate(timeout=120)
     at = state.load(Path("run")).step
     assert err.count(f"train: stopped after step {at} of 100000. The checkpoint of step {at} is in run") == 1, err
-    assert "torch_gpt/trainer.py" not in err  # no traceback of ours
+    assert "torch_gpt/train" not in err  # no traceback of ours
 
 
 def children(parent):

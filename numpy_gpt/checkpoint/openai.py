@@ -40,7 +40,7 @@ TABLE = """
     head.w                  model/head/w                    V C
 """  # the leading 1 is the width of a convolution
 PREFIX = "model.ckpt"
-TRAINING = ("training.json", "moments.safetensors")  # where a run stands: state.py writes and reads them
+TRAINING = ("training.json", "moments.safetensors")  # of a run: train/resume.py writes and reads them
 FILES = ("hparams.json", *OPENAI, f"{PREFIX}.{bundle.data_file(0, 1)}", f"{PREFIX}.index", *TRAINING)
 STAGE = ".saving"
 Writers = Mapping[str, Callable[[BinaryIO], object]]

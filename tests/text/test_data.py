@@ -22,7 +22,7 @@ WORDS = load("storyteller").tokenizer
 BYTES = bpe.tokenizer([])
 SOME = st.sampled_from(["a", " ", "\n", "Tom", "'s", "12", "!", "\u00a0", "\x1c", "\t", "é", "🙂", EOT, "<|", "\r\n"])
 SPACES = " \n\r\t\u00a0"
-README = Path(__file__).parent.parent / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""numpy_gpt/trainer.py on PyTorch: autograd's gradients, one or many processes, and what makes a GPU fast.
+"""numpy_gpt/train/step.py on PyTorch: autograd's gradients, one or many processes, and what makes a GPU fast.
 
 In float32 and float64 it is the twin of that file: the same batches, masks, clipping and bits of AdamW. In bfloat16,
 compiled or sharded it is fast instead: weights and moments in float32, products in bfloat16, AdamW PyTorch's fused one.
