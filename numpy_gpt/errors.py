@@ -1,8 +1,8 @@
-"""What a user's mistake raises."""
+"""The errors that invalid input raises."""
 
 
-class GPTError(Exception):
-    """One sentence: which file or argument, what is wrong with it, and what to do."""
+class GPTError(ValueError):
+    """Invalid input, with one sentence: which file or argument, what is wrong with it, and what to do."""
 
 
 class CheckpointError(GPTError):

@@ -174,7 +174,7 @@ def embedding_backward(dx, saved, out=None):
     """dwte[token] = Σ dx over its occurrences    dwpe[position] = Σ dx over its occurrences
 
     A token may occur twice, and dwte[tokens] += dx would add only one of its rows. np.add.at would add all of them, but
-    takes 10 times as long as a loop. With a tied head, `out` is the head's part of dwte, and the embedding's part is added to it.
+    takes 10 times as long as a loop. With a tied head, `out` is the head's part of dwte: the embedding's part is added.
     """
     tokens, wte, wpe, positions = saved
     dwte = np.zeros_like(wte) if out is None else out # (V,C)

@@ -61,6 +61,12 @@ class Model(NamedTuple):
     params: GPT2
     tokenizer: Any = None  # encode(str) -> ids, decode(ids) -> str; None where there is none
 
+    def __repr__(self) -> str:
+        c, tokens = self.config, "no tokenizer"
+        if self.tokenizer is not None:
+            tokens = f"a tokenizer of {self.tokenizer.n_vocab:,} tokens"
+        return f"<Model of {c.num_parameters():,} parameters in {self.params.wte.dtype}, {tokens}: {c}>"
+
 
 def named(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """h.0.attn.c_attn.w, array; h.0.attn.c_attn.b, array; ... in the order of the fields"""

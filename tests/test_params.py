@@ -6,7 +6,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from numpy_gpt import RELEASED, Config, GPTError, init, named
+from numpy_gpt import RELEASED, CheckpointError, Config, GPTError, init, load, named
 from numpy_gpt.params import tree_map
 from parity.inputs import TINY
 
@@ -114,3 +114,17 @@ def test_config_of_numpy_numbers_is_that_of_pythons():
 def test_init_takes_a_numpy_integer_up_to_the_last_seed():
     for seed in (np.uint64(2**64 - 1), np.int8(3)):
         assert (init(TINY, seed).params.wte == init(TINY, int(seed)).params.wte).all()
+
+
+def test_a_printed_model_is_a_summary():
+    m = init(TINY)
+    assert repr(m) == str(m) == f"<Model of 60,096 parameters in float32, no tokenizer: {TINY}>"
+    assert "a tokenizer of 4,096 tokens" in repr(load("storyteller"))
+
+
+def test_errors_are_value_errors(tmp_path):
+    with pytest.raises(ValueError, match="n_layer is 0"):
+        Config(n_layer=0)
+    with pytest.raises(ValueError, match="has no checkpoint") as raised:
+        load(tmp_path)
+    assert isinstance(raised.value, CheckpointError)

@@ -49,8 +49,9 @@ def read(prefix: Path) -> dict[str, Stored]:
 
 def read_index(path: Path) -> dict[str, Entry]:
     """What it says of every tensor, where that can be true: sizes are those of the shapes, and no tensors overlap"""
+    content = read_bytes(path, LARGEST_INDEX)
     try:
-        rows = list(table.items(read_bytes(path, LARGEST_INDEX)))
+        rows = list(table.items(content))
         if not rows or rows[0][0] != b"":
             raise ValueError("it has no header")
         shards = read_header(rows[0][1], len(rows))

@@ -49,6 +49,8 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, Stored]]:
         entries = {name: read_entry(name, entry) for name, entry in header.items()}
         check_places(entries, len(data))
         crcs = read_checksums(path, metadata, entries)
+    except CheckpointError:
+        raise
     except ValueError as e:
         raise CheckpointError(f"{path} is no intact safetensors file: {e}; get it again.") from None
     stored = {

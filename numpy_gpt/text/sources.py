@@ -37,11 +37,13 @@ def opened(file: File) -> Iterator[BufferedReader | BufferedRandom]:
         file.contents.seek(0)
         yield file.contents
         return
+    if os.path.exists(file) and not os.path.isfile(file):
+        raise GPTError(f"{file} can't be read: it is neither a file nor a pipe.")
     try:
-        if os.path.exists(file) and not os.path.isfile(file):
-            raise GPTError(f"{file} can't be read: it is neither a file nor a pipe.")
         with open(file, "rb") as f:
             yield f
+    except GPTError:
+        raise
     except (OSError, ValueError) as e:  # ValueError: a NUL in the name
         raise GPTError(f"{file} can't be read: {getattr(e, 'strerror', e)}.") from None
 
