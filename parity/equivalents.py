@@ -4,6 +4,7 @@ LENGTH = "NumPy takes any negative length as the one to find out"
 AXES = "the same of four axes"
 BEGINNING = "a larger part begins with the same tokens"
 EITHER = "either way gives the same numbers"
+EVEN = "cos x = cos -x"
 MORE = "more numbers are drawn than are taken"
 LAYERS = "every layer has seen as much"
 ORDER = "the same in either order"
@@ -61,6 +62,8 @@ EQUIVALENT = {
     ("tiles", "rows = max(1, TILE // arrays[0].size)"): TILES,
     ("tiles", "rows = max(1, len(arrays[0]) // arrays[0].size)"): TILES,
     ("clip", "if norm >= max_norm:"): "at equality the factor is 1",
+    ("cosine", "progress = (warmup - step) / (steps - 1 - warmup)"): EVEN,
+    ("cosine", "progress = (step - warmup) / (warmup - (steps - 1))"): EVEN,
     ("Noise.bytes", "blocks = math.ceil(n)"): "more bytes than are asked for, and cut off",
     ("Noise.bytes", "blocks = math.ceil(n * 16)"): "more bytes than are asked for, and cut off",
     ("Noise.bytes", "index = np.arange(start, min(blocks, start + TILE), dtype=np.uint32)"): ORDER,
