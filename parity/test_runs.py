@@ -18,8 +18,7 @@ import torch
 from numpy_gpt import Config, adamw, init, named
 from numpy_gpt.params import tree_map
 from numpy_gpt.text.windows import random_batch as random_batch_of
-from numpy_gpt.train import resume as state
-from numpy_gpt.train import step as trainer
+from numpy_gpt.train import resume, step
 from numpy_gpt.train.options import Settings, parser
 from torch_gpt.fast.benchmark import flops_per_token, settle
 from torch_gpt.train.__main__ import add_arguments
@@ -55,7 +54,7 @@ def losses(directory):
 
 
 def assert_same_bits(a, b):
-    ours, theirs = state.load(Path(a)), state.load(Path(b))
+    ours, theirs = resume.load(Path(a)), resume.load(Path(b))
     assert ours.step == theirs.step
     for x, y in zip((ours.m.params, *ours.moments), (theirs.m.params, *theirs.moments), strict=True):
         for (name, p), (_, q) in zip(named(x), named(y), strict=True):
@@ -80,7 +79,7 @@ def test_in_float64_the_two_are_the_same_run(device):
     config = replace(TINY, dropout=0.2)
     m = random_model(config, dtype=np.float64)
     runs = []
-    for make in (trainer.Trainer, lambda *args: Trainer(*args, How(device, torch.float64))):
+    for make in (step.Trainer, lambda *args: Trainer(*args, How(device, torch.float64))):
         copy = m._replace(params=tree_map(np.copy, m.params))
         side = make(copy, adamw.moments(copy.params), SETTINGS)
         runs.append([side.step(t, 1e-2, batches(config, t)) for t in range(1, 9)])
@@ -109,7 +108,7 @@ def kill_after(step, package, *args):
 def test_either_goes_on_with_what_the_other_began(first, second):
     train(first, "--data", "text.txt", "--out", "whole", *LONG)
     kill_after(20, first, "--data", "text.txt", "--out", "run", *LONG)
-    assert state.load(Path("run")).step >= 10
+    assert resume.load(Path("run")).step >= 10
     train(second, "--resume", "--out", "run")
     np.testing.assert_allclose(losses("run"), losses("whole"), rtol=3e-4)
 
@@ -117,7 +116,7 @@ def test_either_goes_on_with_what_the_other_began(first, second):
 def test_killed_and_resumed_in_pytorch_it_ends_bit_by_bit_as_it_would_have():
     train("torch_gpt", "--data", "text.txt", "--out", "whole", *LONG)
     kill_after(20, "torch_gpt", "--data", "text.txt", "--out", "run", *LONG)
-    assert state.load(Path("run")).step >= 10
+    assert resume.load(Path("run")).step >= 10
     train("torch_gpt", "--resume", "--out", "run")
     assert_same_bits("run", "whole")
 
@@ -167,7 +166,7 @@ def test_a_worker_that_is_killed_ends_the_job_with_a_sentence():
         _, err = p.communicate(timeout=120)
     assert p.returncode == 1
     assert re.search(r"^train: after step \d+: another process of this run has ended", err, re.MULTILINE), err
-    assert state.load(Path("run")).step >= 20
+    assert resume.load(Path("run")).step >= 20
 
 
 @pytest.mark.parametrize("more", [[], ["--shard"]])
@@ -181,7 +180,7 @@ def test_sigterm_ends_all_processes_with_one_checkpoint(more):
             time.sleep(0.1)
         p.terminate()
         _, err = p.communicate(timeout=120)
-    at = state.load(Path("run")).step
+    at = resume.load(Path("run")).step
     assert err.count(f"train: stopped after step {at} of 100000. The checkpoint of step {at} is in run") == 1, err
     assert "torch_gpt/train" not in err  # no traceback of ours
 
@@ -274,7 +273,7 @@ def test_where_nobody_waits_for_a_loss_no_bad_checkpoint_is_saved():
     assert done.returncode == 1
     ends = rb"train: after step \d+: .* The checkpoint of step \d+ is in run, for --resume or --init-from\.\n"
     assert re.fullmatch(ends, done.stderr), done.stderr
-    good = state.load(Path("run"))
+    good = resume.load(Path("run"))
     assert good.step > 0
     assert all(np.isfinite(a).all() for tree in (good.m.params, *good.moments) for _, a in named(tree))
 

@@ -12,7 +12,7 @@ import numpy_gpt
 import torch_gpt
 from numpy_gpt.evaluate.__main__ import perplexity
 from numpy_gpt.evaluate.metrics import lengths, measure
-from numpy_gpt.generate import scheduler as batch
+from numpy_gpt.generate import scheduler
 from numpy_gpt.params import tree_map
 from numpy_gpt.text.token_cache import tokenize
 from numpy_gpt.text.windows import batches
@@ -79,7 +79,7 @@ def test_a_kv_and_how_it_is_filled_change_nothing_but_rounding(package, device):
     m = STORY if package is numpy_gpt else torch_gpt.from_numpy(STORY, device)
     logits = our_logits if package is numpy_gpt else their_logits(m)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batch, "CHUNK", 3)
+        patch.setattr(scheduler, "CHUNK", 3)
         ours = package.complete_batch(m, prompts, 20, 0.8, 0, 0.95, seed=7)
     plain = [without_a_kv(logits, p, 20, (0.8, 0, 0.95), 7, i // len(BEGINNINGS)) for i, p in enumerate(prompts)]
     found = differences(ours, plain, prompts, {"temperature": 0.8, "top_p": 0.95}, 7, [logits])

@@ -10,7 +10,7 @@ import numpy as np
 
 from numpy_gpt import Config, Noise, adamw, init, loss_and_grads, named
 from numpy_gpt.text.windows import random_batch
-from numpy_gpt.train import resume as state
+from numpy_gpt.train import resume
 
 COMMAND = [sys.executable, "-m", "numpy_gpt.train"]
 SMALL = ["--n-layer", "1", "--n-head", "2", "--n-embd", "16", "--context", "8", "--batch-size", "3"]
@@ -51,7 +51,7 @@ def kill_after(step, *args, number=signal.SIGKILL):
 
 def assert_same(a, b):
     """Two runs are at the same place, bit by bit, and have told the same"""
-    ours, theirs = state.load(Path(a)), state.load(Path(b))
+    ours, theirs = resume.load(Path(a)), resume.load(Path(b))
     assert ours.step == theirs.step
     for x, y in zip((ours.m.params, *ours.moments), (theirs.m.params, *theirs.moments), strict=True):
         for (name, p), (_, q) in zip(named(x), named(y), strict=True):

@@ -15,8 +15,7 @@ from ..language_model import forward
 from ..ops import cross_entropy
 from ..params import Model
 from ..system.cli import parse, run
-from ..text import token_cache as data
-from ..text import windows
+from ..text import token_cache, windows
 from .metrics import lengths, measure, short, told
 
 TOKENS = 2048  # at a time: their logits take half a gigabyte in the 124M
@@ -54,7 +53,7 @@ def main() -> None:
 
 
 def perplexity(m: Model, file: str) -> dict[str, Any]:
-    tokens = data.tokenize([file], m.tokenizer)
+    tokens = token_cache.tokenize([file], m.tokenizer)
     if len(tokens) < 2:
         raise GPTError(f"{file} has fewer than two tokens: there must be two, for one to follow the other.")
     T = m.config.n_ctx

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from ..checks import check_finite, check_model, no_overflow
-from . import scheduler as batch
+from . import scheduler
 from .kv import new_kv
 from .options import Settings, check_prompts
 from .sampling import sample
@@ -52,7 +52,7 @@ def draws(m, prompts, settings, stop, with_logits=False):
     """The new tokens of all prompts, step by step"""
     check_model(m)
     backend = Backend(partial(new_kv, m.config, m.params.wte.dtype), partial(read, m), sample_each, np.asarray)
-    return batch.draws(m, prompts, settings, stop, backend, with_logits)
+    return scheduler.draws(m, prompts, settings, stop, backend, with_logits)
 
 
 def read(m, groups, kv):

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from .. import generate as decode
+from .. import generate
 from ..checkpoint import source
 from ..checks import check_tokenizer
 from ..errors import GPTError
 from ..fast import memory
 from ..params import Model
-from ..system import cli as command
+from ..system import cli
 from ..system.cli import run, tell
 from ..text.tokenizer import EOT, Tokenizer
 from .options import Settings, check_samples, check_settings, check_stop
@@ -41,7 +41,7 @@ def main(
     name: str = "numpy_gpt.generate",
     add_arguments: Callable[[argparse.ArgumentParser], Any] = lambda parser: None,
     load: Callable[[argparse.Namespace], Model] = lambda args: source.load(args.model),
-    draws: Callable[..., Iterable[Draw]] = lambda args, *rest: decode.draws(*rest),
+    draws: Callable[..., Iterable[Draw]] = lambda args, *rest: generate.draws(*rest),
 ) -> None:
     """What torch_gpt.generate does in another way comes in as arguments"""
     memory.keep_freed()
@@ -97,7 +97,7 @@ def parse(name: str, add_arguments: Callable[[argparse.ArgumentParser], Any]) ->
     add("--json", action="store_true", help="an object per sample; finish_reason: length, stop, eot, null after Ctrl-C")
     add("--no-stream", action="store_true", help="show a sample when it is complete")
     add_arguments(parser)
-    args = command.parse(parser, sys.argv[1:])
+    args = cli.parse(parser, sys.argv[1:])
     if not 1 <= args.num_samples <= MOST_SAMPLES:
         parser.error(f"num_samples is {args.num_samples}: it must be from 1 to {MOST_SAMPLES}.")
     seed = secrets.randbits(32) if args.seed is None else args.seed

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from tqdm import tqdm
 
-from .. import generate as decode
+from .. import generate
 from ..checkpoint.source import load
 from ..errors import GPTError
 from ..fast import memory
 from ..params import Model
 from ..system.cli import run
-from ..text import token_cache as data
+from ..text import token_cache
 
 SAMPLES, AT_ONCE = 1000, 100
 LONGEST = 49  # tokens that a sample may have in a row as the text has them
@@ -36,7 +36,7 @@ def main() -> int:
     m = load(args.model)
     if m.tokenizer is None or m.tokenizer.eot is None:
         raise GPTError(f"{args.model} has no tokenizer with <|endoftext|> to begin stories with.")
-    text = data.tokenize(args.files, m.tokenizer)
+    text = token_cache.tokenize(args.files, m.tokenizer)
     if len(text) <= LONGEST:
         raise GPTError(f"the text has {len(text)} tokens, and so no run of {LONGEST + 1}: give what it was trained on.")
     number, words = longest_common(list(samples(m)), text)
@@ -48,7 +48,7 @@ def main() -> int:
 def samples(m: Model) -> Iterator[np.ndarray]:
     eot = m.tokenizer.eot
     for first in tqdm(range(0, SAMPLES, AT_ONCE), "samples", leave=False, disable=None if sys.stderr else True):
-        told = decode.complete_batch(m, [[eot]] * AT_ONCE, 200, 0.8, 0, 0.95, seed=1, stop=[eot], sample=first)
+        told = generate.complete_batch(m, [[eot]] * AT_ONCE, 200, 0.8, 0, 0.95, seed=1, stop=[eot], sample=first)
         yield from (np.array(ids, np.int64) for ids in told)
 
 

@@ -22,11 +22,9 @@ from ..fast import memory
 from ..params import Model, init, tree_map
 from ..system.cli import parse, run, tell
 from ..system.files import LOCK, claimed
-from ..text import bpe, sources, tokenizer, windows
-from ..text import token_cache as data
+from ..text import bpe, sources, token_cache, tokenizer, windows
 from ..text.tokenizer import Tokenizer
-from . import options
-from . import resume as state
+from . import options, resume
 from .log import CURVE, LOG
 from .loop import Run
 from .options import Settings
@@ -96,7 +94,7 @@ def prepare(out: Path, args: argparse.Namespace, parser: argparse.ArgumentParser
     with texts(settings, args, before) as (s, known):
         start = before or begin(s)
         check_fit(s, start.m)
-        names = [known.get(name) or data.key(getattr(s, name), start.m.tokenizer) for name in options.FILES]
+        names = [known.get(name) or token_cache.key(getattr(s, name), start.m.tokenizer) for name in options.FILES]
         if before and names != before.about["text"]:
             raise GPTError(f"the text isn't what {out} was begun with: get it back, or begin another run.")
         text = read(s, start.m.tokenizer, names)
@@ -124,7 +122,7 @@ def lost(name: str, s: Settings, before: State) -> str | None:
         return None
     recorded = before.about["text"] if isinstance(before.about["text"], list) else []
     key = dict(zip(options.FILES, recorded, strict=False)).get(name)
-    if not isinstance(key, str) or not data.cached(key, before.m.tokenizer):
+    if not isinstance(key, str) or not token_cache.cached(key, before.m.tokenizer):
         raise GPTError(
             f"{gone[0]} can't be read again, and its tokens aren't in the cache: give the same text with "
             f"{options.flag(name)}."
@@ -140,7 +138,7 @@ def check_new(out: Path) -> None:
     """Raise if a new run in this directory would replace files that aren't its own"""
     check_directory_name(out)
     if begun(out):
-        is_run = os.path.exists(openai.find_prefix(out).parent / state.STANDING)
+        is_run = os.path.exists(openai.find_prefix(out).parent / resume.STANDING)
         what = "go on with it by --resume" if is_run else f"start from it by --init-from {out} in another directory"
         raise GPTError(f"{out} has a checkpoint: {what}, or choose another --out.")
     of_a_run = os.path.exists(out / LOCK)  # which ended before its first checkpoint
@@ -149,15 +147,15 @@ def check_new(out: Path) -> None:
             raise GPTError(f"{out} has {name}, which a new run would replace: choose another --out.")
 
 
-def find(out: Path, resume: bool) -> State | None:
+def find(out: Path, resuming: bool) -> State | None:
     """Return the run to resume, or None for a new one"""
-    if not resume:
+    if not resuming:
         if begun(out):  # by another process, since check_new
             raise GPTError(f"{out} has a checkpoint: choose another --out.")
         return None
     if not begun(out):
         raise GPTError(f"{out} has no checkpoint yet: leave --resume out to begin a run.")
-    found = state.load(out)
+    found = resume.load(out)
     if found.m.tokenizer is None:
         raise CheckpointError(f"{out} has lost encoder.json and vocab.bpe: get them back to resume.")
     check_tokenizer(found.m.tokenizer, found.m.config, out)
@@ -186,8 +184,8 @@ def vocabulary(source: str, files: Sequence[str]) -> Tokenizer:
         size = source.removeprefix("bpe:")
         if not size.isdecimal() or len(size) > 9:
             raise GPTError(f"--tokenizer is {source[:40]!r}: say how many tokens, as in bpe:1024.")
-        with data.progress(files, "vocabulary") as bar:
-            texts = (text for text in data.pieces(files, bar.update) if text is not None)
+        with token_cache.progress(files, "vocabulary") as bar:
+            texts = (text for text in token_cache.pieces(files, bar.update) if text is not None)
             return bpe.tokenizer(bpe.train(texts, int(size)))
     path = find_checkpoint(source)
     found = (tokenizer.load(path) if os.path.isdir(path) else None) or checkpoint.read(path).tokenizer
@@ -204,8 +202,12 @@ def check_fit(s: Settings, m: Model) -> None:
 
 def read(s: Settings, words: Tokenizer, names: Sequence[str]) -> windows.Split:
     """What is to be learned and what is to be told, long enough for a window, and for a token to follow another"""
-    tokens = data.tokenize(s.data, words, names[0])
-    text = windows.Split(tokens, data.tokenize(s.val_data, words, names[1])) if s.val_data else windows.split(tokens)
+    tokens = token_cache.tokenize(s.data, words, names[0])
+    text = (
+        windows.Split(tokens, token_cache.tokenize(s.val_data, words, names[1]))
+        if s.val_data
+        else windows.split(tokens)
+    )
     for what, row, least in (("train on", text.train, s.context + 1), ("validate with", text.val, 2)):
         if len(row) < least:
             raise GPTError(

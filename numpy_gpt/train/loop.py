@@ -16,7 +16,7 @@ from ..evaluate.metrics import lengths, measure, short
 from ..params import Model, named
 from ..system.cli import Stop, silence, tell, tell_unwritten
 from ..text import windows
-from . import resume as state
+from . import resume
 from .log import Journal
 from .options import Settings
 
@@ -155,7 +155,7 @@ class Run:
             return
         check_moved(m, moments)
         try:
-            state.save(self.out, state.State(m, moments, self.step, self.about))
+            resume.save(self.out, resume.State(m, moments, self.step, self.about))
             self.saved = self.step
         except GPTError as e:
             tell(f"train: step {self.step}: {e} {self.kept()}")

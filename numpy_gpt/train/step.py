@@ -10,8 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from .. import adamw
-from .. import generate as decode
+from .. import adamw, generate
 from ..fast.threads import shared
 from ..language_model import forward, loss_and_grads
 from ..noise import Noise
@@ -72,7 +71,7 @@ class Trainer:
         return weight * float(loss)
 
     def sample(self, ids, **settings):
-        return decode.complete(self.m, ids, **settings)
+        return generate.complete(self.m, ids, **settings)
 
     def state(self):
         """As NumPy has it"""

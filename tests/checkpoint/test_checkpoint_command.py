@@ -13,7 +13,7 @@ from numpy_gpt import RELEASED, adamw, init, load, named, save
 from numpy_gpt.checkpoint import bundle, openai, verify
 from numpy_gpt.checkpoint.stored import Contents, Stored, expand
 from numpy_gpt.text import bpe
-from numpy_gpt.train import resume as state
+from numpy_gpt.train import resume
 from parity.inputs import TINY, random_model
 
 DATA = "model.ckpt.data-00000-of-00001"
@@ -27,7 +27,7 @@ def flip_bit(file, at):
 
 def random_state():
     m, *moments = (random_model(TINY, seed=seed) for seed in range(3))
-    return state.State(m, adamw.Moments(*(moment.params for moment in moments)), 7, {"settings": {}, "text": []})
+    return resume.State(m, adamw.Moments(*(moment.params for moment in moments)), 7, {"settings": {}, "text": []})
 
 
 def command(*arguments, status=0):
@@ -150,7 +150,7 @@ def test_convert_takes_a_model_through_all_formats(tmp_path):
 
 def test_convert_onto_a_training_runs_directory_is_refused(tmp_path):
     run = tmp_path / "run"
-    state.save(run, random_state())
+    resume.save(run, random_state())
     before = {path: path.read_bytes() for path in run.iterdir()}
     for destination in (run, run / "m.safetensors", run / "m.bin"):
         assert "choose another directory" in command("convert", run, destination, status=1)
@@ -203,7 +203,7 @@ def test_verify_refuses_a_tokenizer_that_is_larger_than_n_vocab(tmp_path):
 
 
 def test_verify_checks_the_moments_of_a_training_run(tmp_path):
-    state.save(tmp_path, random_state())
+    resume.save(tmp_path, random_state())
     assert command("verify", tmp_path).splitlines()[-1] == "56 moments of a training run, each matches its checksum"
     flip_bit(tmp_path / "moments.safetensors", -1)
     assert "moments.safetensors: the tensor v.ln_f.b is corrupt" in command("verify", tmp_path, status=3)

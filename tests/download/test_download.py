@@ -38,7 +38,7 @@ from numpy_gpt.checkpoint import bundle, hub
 from numpy_gpt.checkpoint.hub import DATA, INDEX
 from numpy_gpt.download import fetch
 from numpy_gpt.download.fetch import download
-from numpy_gpt.train import resume as state
+from numpy_gpt.train import resume
 from parity.inputs import TINY, random_model
 
 BROKEN = "model/h1/attn/c_attn/w"
@@ -53,8 +53,8 @@ sys.exit(run("download", main))
 def test_download_into_a_training_runs_directory_is_refused(tmp_path):
     m, *moments = (random_model(TINY, seed=seed) for seed in range(3))
     run = tmp_path / "124M"
-    state.save(
-        run, state.State(m, adamw.Moments(*(moment.params for moment in moments)), 7, {"settings": {}, "text": []})
+    resume.save(
+        run, resume.State(m, adamw.Moments(*(moment.params for moment in moments)), 7, {"settings": {}, "text": []})
     )
     before = {path: path.read_bytes() for path in run.iterdir()}
     with pytest.raises(GPTError, match="is a training run's directory"):

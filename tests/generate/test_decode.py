@@ -6,9 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from numpy_gpt import Config, GPTError, complete, complete_batch, forward, load, stream
-from numpy_gpt import generate as decode
-from numpy_gpt.generate import scheduler as batch
+from numpy_gpt import Config, GPTError, complete, complete_batch, forward, generate, load, stream
+from numpy_gpt.generate import scheduler
 from numpy_gpt.generate.sampling import sample
 from parity.inputs import TINY, VARIANTS, random_model
 
@@ -20,13 +19,13 @@ DRAWN = {"temperature": 0.7, "top_k": 20, "top_p": 0.9}
 @pytest.fixture
 def reads(monkeypatch):
     """The shapes of what the model reads, step by step"""
-    seen, gpt2_next = [], decode.gpt2_next
+    seen, gpt2_next = [], generate.gpt2_next
 
     def spy(groups, *rest):
         seen.append([tokens.shape for tokens in groups])
         return gpt2_next(groups, *rest)
 
-    monkeypatch.setattr(decode, "gpt2_next", spy)
+    monkeypatch.setattr(generate, "gpt2_next", spy)
     return seen
 
 
@@ -62,7 +61,7 @@ def test_a_context_of_one_token_will_do():
 @pytest.mark.parametrize("chunk", [1, 3, 256])
 def test_a_batch_says_what_each_prompt_would_alone(chunk, monkeypatch):
     """The repetitions of a prompt take the next sample numbers"""
-    monkeypatch.setattr(batch, "CHUNK", chunk)
+    monkeypatch.setattr(scheduler, "CHUNK", chunk)
     prompts = [A, B, A, LONG, B[:3], A, [9], [9]]
     numbers = [7, 7, 8, 7, 7, 9, 7, 8]
     alone = [complete(M, ids, 30, **DRAWN, seed=5, sample=i) for ids, i in zip(prompts, numbers, strict=True)]
@@ -151,7 +150,7 @@ def test_a_vocabulary_that_was_padded_is_not_drawn_from():
 
 
 def test_a_batch_is_read_in_rows_as_few_as_a_prompt(reads, monkeypatch):
-    monkeypatch.setattr(batch, "CHUNK", 6)
+    monkeypatch.setattr(scheduler, "CHUNK", 6)
     complete_batch(M, [A, B, LONG, B[:4]], 2)
     assert max(sum(rows * T for rows, T in shapes) for shapes in reads) <= 6
 

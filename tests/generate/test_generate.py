@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from numpy_gpt import GPTError, complete, load, save
-from numpy_gpt import generate as decode
 from numpy_gpt.checkpoint.source import find
 from numpy_gpt.fast import memory
+from numpy_gpt.generate import draws
 from numpy_gpt.generate.__main__ import main
 from numpy_gpt.system.cli import run
 from parity.inputs import TINY, random_model
@@ -254,7 +254,7 @@ def test_ctrl_c_while_a_reader_is_slow_loses_and_repeats_nothing(unbuffered):
 @pytest.mark.parametrize("flags", [["--no-stream"], ["--json"]])
 def test_ctrl_c_also_shows_what_was_not_said_yet(flags, monkeypatch, capsys):
     def interrupted(args, *request):
-        for i, draw in enumerate(decode.draws(*request)):
+        for i, draw in enumerate(draws(*request)):
             if i == 12:
                 assert capsys.readouterr().out == ""
                 raise KeyboardInterrupt
@@ -305,7 +305,7 @@ except SystemExit as e:
 
 def test_an_error_in_the_middle_keeps_what_was_said(monkeypatch, capsys):
     def broken(args, *request):
-        yield from itertools.islice(decode.draws(*request), 6)
+        yield from itertools.islice(draws(*request), 6)
         raise GPTError("broken")
 
     monkeypatch.setattr(sys, "argv", ["generate", "Once upon a time", "--seed", "1"])

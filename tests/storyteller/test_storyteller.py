@@ -17,7 +17,7 @@ from numpy_gpt.storyteller import make, recite, stories
 from numpy_gpt.storyteller.recite import longest_common
 from numpy_gpt.text.token_cache import key
 from numpy_gpt.train import __main__ as train
-from numpy_gpt.train import resume as state
+from numpy_gpt.train import resume
 
 BOOK = """THE RED BOOK
 
@@ -139,7 +139,7 @@ def test_it_is_made_by_one_command(texts, capsys):
     assert (exact.config.dropout, m.config.dropout) == (0.1, 0.0)
     *tiny, valid = (texts / f"tinystories/{name}.txt" for name in TINY)
     read = ([*6 * tiny, texts / "out/text/books.txt"], [valid])
-    assert state.load(texts / "out/run").about["text"] == [key(files, m.tokenizer) for files in read]
+    assert resume.load(texts / "out/run").about["text"] == [key(files, m.tokenizer) for files in read]
     assert make.main() == 0
     assert capsys.readouterr().out == "out/storyteller: the model, which is made already\n"
     shutil.rmtree(texts / "out/storyteller")
@@ -153,9 +153,9 @@ def test_a_run_that_was_ended_goes_on(texts, monkeypatch):
     (texts / "out/text").mkdir(parents=True)
     make.write(texts / "out/text/books.txt", stories.documents(make.find(texts).books))
     assert train.main(words=[*begun, "--data", *wanted, "--val-data", f"tinystories/{TINY[2]}.txt"]) == 0
-    first = state.load(texts / "out/run")
+    first = resume.load(texts / "out/run")
     assert make.main() == 0
-    assert (first.step, state.load(texts / "out/run").step) == (2, 4)
+    assert (first.step, resume.load(texts / "out/run").step) == (2, 4)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,7 @@ from training_runs import SHORT, train, trained
 
 from numpy_gpt.generate import __main__ as generate
 from numpy_gpt.system.cli import parse
-from numpy_gpt.train import options
-from numpy_gpt.train import resume as state
+from numpy_gpt.train import options, resume
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +74,7 @@ def test_config_checkpointing_applies_to_a_resumed_run(text, value):
     trained("--data", text, "--out", "run", *SHORT, *([] if value else ["--checkpointing"]))
     Path("run.toml").write_text(f"checkpointing = {str(value).lower()}")
     trained("--resume", "--out", "run", "--steps", "7", "--config", "run.toml")
-    assert state.load(Path("run")).about["settings"]["checkpointing"] is value
+    assert resume.load(Path("run")).about["settings"]["checkpointing"] is value
 
 
 MISTAKES = {

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from training_runs import COMMAND, SHORT, assert_same, train, trained
 
-from numpy_gpt.train import resume as state
+from numpy_gpt.train import resume
 
 EVALUATE = [sys.executable, "-m", "numpy_gpt.evaluate", "perplexity"]
 
@@ -51,7 +51,7 @@ def test_run_from_pipes_is_the_run_from_files(text, pipes):
     trained("--data", *data, "--val-data", data[1], "--out", "pipes", *args)
     assert_same("pipes", "files")
     assert cache() == kept
-    ours, theirs = (state.load(Path(run)).about for run in ("pipes", "files"))
+    ours, theirs = (resume.load(Path(run)).about for run in ("pipes", "files"))
     assert ours["text"] == theirs["text"]
     assert ours["settings"]["data"] == data
 
@@ -161,4 +161,4 @@ def test_resume_asks_for_a_text_that_neither_pipe_nor_cache_has(text, pipes):
         "train: the text isn't what run was begun with: get it back, or begin another run.\n",
     )
     trained(*resume, "--data", pipes(written))
-    assert state.load(Path("run")).step == 8
+    assert resume.load(Path("run")).step == 8

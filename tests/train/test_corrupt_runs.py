@@ -8,7 +8,7 @@ from training_runs import SHORT, train, trained
 
 from numpy_gpt import load, save
 from numpy_gpt.checkpoint import safetensors
-from numpy_gpt.train import resume as state
+from numpy_gpt.train import resume
 
 DATA = "model.ckpt.data-00000-of-00001"
 MORE = ["--steps", "9"]
@@ -46,7 +46,7 @@ def test_a_run_without_checksums_of_its_moments_is_resumed(text):
     with open(moments, "wb") as f:
         safetensors.write(f, arrays, "float32", {"step": metadata["step"]})
     trained("--resume", "--out", "run", *SHORT, *MORE)
-    assert state.load(Path("run")).step == 9
+    assert resume.load(Path("run")).step == 9
     assert safetensors.CHECKSUMS in safetensors.read(moments)[0]
 
 

@@ -11,7 +11,7 @@ import pytest
 from numpy_gpt import CheckpointError, GPTError, adamw, load, named, save
 from numpy_gpt.checkpoint import openai
 from numpy_gpt.system.files import alone
-from numpy_gpt.train import resume as state
+from numpy_gpt.train import resume
 from parity.inputs import TINY, random_model
 
 ABOUT = {"settings": {"lr": 0.001}, "text": ["a", "b"]}
@@ -19,7 +19,7 @@ ABOUT = {"settings": {"lr": 0.001}, "text": ["a", "b"]}
 
 def random_state(seed=0, step=7, dtype=np.float32, config=TINY):
     m, *moments = (random_model(config, seed=seed + i, dtype=dtype) for i in range(3))
-    return state.State(m, adamw.Moments(*(moment.params for moment in moments)), step, ABOUT)
+    return resume.State(m, adamw.Moments(*(moment.params for moment in moments)), step, ABOUT)
 
 
 def assert_same(a, b):
@@ -32,8 +32,8 @@ def assert_same(a, b):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_state_comes_back_bit_by_bit(tmp_path, dtype):
     before = random_state(dtype=dtype)
-    state.save(tmp_path, before)
-    after = state.load(tmp_path)
+    resume.save(tmp_path, before)
+    after = resume.load(tmp_path)
     assert_same(after, before)
     assert all(a.flags.owndata and a.flags.writeable for a in (x for tree in after.moments for _, x in named(tree)))
     m = load(tmp_path)  # a checkpoint like any other
@@ -42,7 +42,7 @@ def test_a_state_comes_back_bit_by_bit(tmp_path, dtype):
 
 def test_the_moments_are_plain_arrays_that_others_read(tmp_path, st):
     before = random_state()
-    state.save(tmp_path, before)
+    resume.save(tmp_path, before)
     found = st.load_file(tmp_path / "moments.safetensors")
     assert {name: a.tobytes() for name, a in found.items()} == {n: a.tobytes() for n, a in named(before.moments)}
     assert json.loads((tmp_path / "training.json").read_text()) == {"step": 7, **ABOUT}
@@ -58,7 +58,7 @@ def test_killed_at_any_moment_the_old_state_or_the_new_one_is_there(tmp_path, mo
     calls, seen = 0, set()
     for last in range(100):
         directory = tmp_path / str(last)
-        state.save(directory, old)
+        resume.save(directory, old)
         calls = 0
 
         def counted(f, last=last):
@@ -76,16 +76,16 @@ def test_killed_at_any_moment_the_old_state_or_the_new_one_is_there(tmp_path, mo
             for module, name in [*calls_of, (openai.shutil, "rmtree")]:
                 patch.setattr(module, name, counted(getattr(module, name)))
             try:
-                state.save(directory, new)
+                resume.save(directory, new)
             except Killed:
                 pass
             else:
                 break
-        found = state.load(directory)
+        found = resume.load(directory)
         assert_same(found, old if found.step == 7 else new)
         seen.add(found.step)
-        state.save(directory, new)  # and nothing is in the way of the next
-        assert_same(state.load(directory), new)
+        resume.save(directory, new)  # and nothing is in the way of the next
+        assert_same(resume.load(directory), new)
         assert not [path for path in directory.iterdir() if path.name.startswith(".")]
     assert seen == {7, 8}
     assert calls > 10
@@ -93,15 +93,15 @@ def test_killed_at_any_moment_the_old_state_or_the_new_one_is_there(tmp_path, mo
 
 def test_a_full_disk_leaves_the_old_state(tmp_path, monkeypatch):
     old = random_state(0, 7)
-    state.save(tmp_path, old)
+    resume.save(tmp_path, old)
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("numpy_gpt.train.resume.safetensors.write", full)
     with pytest.raises(GPTError, match=r"moments.safetensors can't be written: No space left on device; what was"):
-        state.save(tmp_path, random_state(3, 8))
-    assert_same(state.load(tmp_path), old)
+        resume.save(tmp_path, random_state(3, 8))
+    assert_same(resume.load(tmp_path), old)
 
 
 FILES = ("model.safetensors", "moments.safetensors", "m.bin")
@@ -110,7 +110,7 @@ PLACES = [("", "openai"), ("", "huggingface"), *((file, None) for file in FILES)
 
 @pytest.mark.parametrize(("place", "format"), PLACES)
 def test_save_into_a_training_runs_directory_is_refused(place, format, tmp_path):
-    state.save(tmp_path, random_state())
+    resume.save(tmp_path, random_state())
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(GPTError, match=r"is a training run's directory, .* choose another directory"):
         save(random_model(TINY, seed=5), tmp_path / place, format)
@@ -118,7 +118,7 @@ def test_save_into_a_training_runs_directory_is_refused(place, format, tmp_path)
 
 
 def test_save_into_a_run_whose_first_save_was_killed_is_refused(tmp_path):
-    state.save(tmp_path / "run", random_state())
+    resume.save(tmp_path / "run", random_state())
     (tmp_path / "run").rename(tmp_path / ".saving")  # where state.save leaves a checkpoint that it has just completed
     with pytest.raises(GPTError, match="is a training run's directory"):
         save(random_model(TINY, seed=5), tmp_path)
@@ -134,16 +134,16 @@ def test_save_into_a_directory_that_a_run_has_locked_is_refused(tmp_path):
 
 
 def test_what_does_not_fit_together_is_named(tmp_path):
-    state.save(tmp_path / "a", random_state(step=7))
-    state.save(tmp_path / "b", random_state(step=9))
+    resume.save(tmp_path / "a", random_state(step=7))
+    resume.save(tmp_path / "b", random_state(step=9))
     shutil.copy(tmp_path / "b" / "moments.safetensors", tmp_path / "a")
     with pytest.raises(CheckpointError, match=r"moments.safetensors is of step 9, and training.json of step 7"):
-        state.load(tmp_path / "a")
-    state.save(tmp_path / "c", random_state(step=7, dtype=np.float64))
+        resume.load(tmp_path / "a")
+    resume.save(tmp_path / "c", random_state(step=7, dtype=np.float64))
     shutil.copy(tmp_path / "c" / "moments.safetensors", tmp_path / "a")
     with pytest.raises(CheckpointError, match=r"has no tensor m.wte of the shape \(61, 48\) in float32"):
-        state.load(tmp_path / "a")
+        resume.load(tmp_path / "a")
     for step in ('"7"', "-1", "true", "null"):
         (tmp_path / "b" / "training.json").write_text(f'{{"step": {step}}}')
         with pytest.raises(CheckpointError, match="doesn't say which step"):
-            state.load(tmp_path / "b")
+            resume.load(tmp_path / "b")

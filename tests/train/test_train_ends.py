@@ -29,7 +29,7 @@ from training_runs import (
 from numpy_gpt import init, load, named
 from numpy_gpt.text.token_cache import tokenize
 from numpy_gpt.text.windows import split
-from numpy_gpt.train import resume as state
+from numpy_gpt.train import resume
 
 BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 
@@ -45,7 +45,7 @@ def test_killed_and_resumed_it_ends_as_it_would_have(text, dropout):
     args = [*SHORT, "--steps", "300", "--eval-every", "20", "--save-every", "15", "--dropout", dropout]
     trained("--data", text, "--out", "whole", *args)
     kill_after(20, "--data", text, "--out", "run", *args)
-    assert state.load(Path("run")).step >= 15
+    assert resume.load(Path("run")).step >= 15
     trained("--out", "run", "--resume")
     assert_same("run", "whole")
 
@@ -54,7 +54,7 @@ def test_killed_and_resumed_it_ends_as_it_would_have(text, dropout):
 def test_a_signal_ends_it_with_a_checkpoint_of_the_last_step(text, number, status):
     found, err = kill_after(4, "--data", text, "--out", "run", *LONG, number=number)
     assert found == status
-    at = state.load(Path("run")).step
+    at = resume.load(Path("run")).step
     told, ended = err.splitlines()
     assert told.startswith("train: ending after this step")
     assert ended.startswith(f"train: stopped after step {at} of 4000. The checkpoint of step {at} is in run, for ")
@@ -70,7 +70,7 @@ def test_what_is_ignored_stays_ignored(text):
         p.send_signal(signal.SIGHUP)
         p.stdout.read()
         assert p.wait(timeout=60) == 0
-    assert state.load(Path("run")).step == 6
+    assert resume.load(Path("run")).step == 6
 
 
 def test_run_whose_reader_closes_the_pipe_is_a_full_run(text):
@@ -100,7 +100,7 @@ def test_sigterm_after_the_pipe_was_closed_gives_143(text, stderr):
     with closed_after_step_4("--data", text, "--out", "run", *LONG, stderr=stderr) as p:
         p.terminate()
         assert p.wait(timeout=60) == 143
-    assert 4 <= state.load(Path("run")).step < 4000
+    assert 4 <= resume.load(Path("run")).step < 4000
 
 
 def test_failure_after_the_pipe_was_closed_keeps_its_status_and_message(text):
@@ -126,7 +126,7 @@ def test_any_of_its_streams_may_be_closed_or_full(text, redirection, status, com
     done = subprocess.run(f"{command} {redirection}", shell=True, capture_output=True, env=BUFFERED, timeout=60)
     assert done.returncode == status
     assert done.stderr.decode() == (complaint and complaint + "\n")
-    assert state.load(Path("run")).step == 30
+    assert resume.load(Path("run")).step == 30
 
 
 def test_run_whose_terminal_is_gone_is_a_full_run_with_status_1(text):
@@ -141,7 +141,7 @@ def test_run_whose_terminal_is_gone_is_a_full_run_with_status_1(text):
             shown += os.read(parent, 1 << 12)
         os.close(parent)
         assert p.wait(timeout=60) == 1
-    assert state.load(Path("run")).step == 100
+    assert resume.load(Path("run")).step == 100
 
 
 def test_more_steps_than_were_planned(text):
@@ -192,7 +192,7 @@ def test_where_numbers_end_the_last_good_checkpoint_stays(text):
     status, _, err = train("--data", text, "--out", "run", *args, "--weight-decay", "0", "--steps", "50")
     assert status == 1
     found = re.fullmatch(r"train: after step (\d+): .* The checkpoint of step (\d+) is in run, for .*\.\n", err)
-    good = state.load(Path("run"))
+    good = resume.load(Path("run"))
     assert good.step == int(found[2]) in (int(found[1]), int(found[1]) - 1)
     assert all(np.isfinite(a).all() for tree in (good.m.params, *good.moments) for _, a in named(tree))
 

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 
 from numpy_gpt.checks import check_finite
-from numpy_gpt.generate import scheduler as batch
+from numpy_gpt.generate import scheduler
 from numpy_gpt.generate.options import Settings, check_prompts
 from numpy_gpt.generate.scheduler import Backend
 
@@ -66,7 +66,7 @@ def draws(m, prompts, settings, stop, with_logits=False, compiled=False):
         prompts = list(prompts)
         decoder = Decoder(m, len(prompts))
         backend = Backend(decoder.new_kv, decoder.read, decoder.sample, numbers, fixed=True)
-    return batch.draws(m, prompts, settings, stop, backend, with_logits)
+    return scheduler.draws(m, prompts, settings, stop, backend, with_logits)
 
 
 def read(m, groups, kv):

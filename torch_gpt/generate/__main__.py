@@ -5,10 +5,10 @@ import sys
 
 import torch
 
-from numpy_gpt.generate import __main__ as generate
+from numpy_gpt.generate.__main__ import main
 from numpy_gpt.system.cli import run
 
-from .. import generate as decode
+from .. import generate
 from ..params import load
 
 DTYPES = ("float32", "float64", "bfloat16")
@@ -26,8 +26,8 @@ def load_model(args: argparse.Namespace):
 
 
 def draws(args: argparse.Namespace, m, prompts, settings, stop, with_logits):
-    return decode.draws(m, prompts, settings, stop, with_logits, args.compile)
+    return generate.draws(m, prompts, settings, stop, with_logits, args.compile)
 
 
 if __name__ == "__main__":
-    sys.exit(run("generate", lambda: generate.main("torch_gpt.generate", add_arguments, load_model, draws)))
+    sys.exit(run("generate", lambda: main("torch_gpt.generate", add_arguments, load_model, draws)))

@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from numpy_gpt.errors import GPTError
 from numpy_gpt.system.cli import run
-from numpy_gpt.train import __main__ as train
+from numpy_gpt.train.__main__ import main as train
 
 from ..fast import benchmark
 from ..generate.__main__ import DTYPES
@@ -79,7 +79,7 @@ def benchmarked(args: argparse.Namespace, parser: argparse.ArgumentParser) -> in
 
 def main() -> int:
     try:
-        status = train.main(NAME, add_arguments, make, rank() == 0, world(), instead=benchmarked)
+        status = train(NAME, add_arguments, make, rank() == 0, world(), instead=benchmarked)
     except GPTError:
         if rank():  # if the leader has the same error, it prints it, and torchrun ends this process meanwhile
             time.sleep(PATIENCE)

@@ -21,8 +21,7 @@ from numpy_gpt.checks import check_finite
 from numpy_gpt.errors import GPTError
 from numpy_gpt.params import Head, tree_map
 
-from .. import adamw
-from .. import generate as decode
+from .. import adamw, generate
 from ..fast.fused import Fused
 from ..fast.modules import GPT, shard
 from ..noise import Noise
@@ -144,7 +143,7 @@ class Trainer:
     def sample(self, ids, **settings):
         if not self.leader or self.how.shard:
             return None  # one process is enough, and has to have the weights
-        return decode.complete(self.m, ids, **settings)
+        return generate.complete(self.m, ids, **settings)
 
     def state(self):
         """As NumPy has it; all processes take part"""
