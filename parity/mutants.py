@@ -13,14 +13,14 @@ import time
 import warnings
 from collections import Counter
 from contextlib import redirect_stdout
+from inspect import isfunction
 from pathlib import Path
 
 import pytest
 
 from numpy_gpt import adamw, model, noise, ops
 from numpy_gpt.fast import attention
-from numpy_gpt.generate import kv, step
-from numpy_gpt.generate import sampling as sample
+from numpy_gpt.generate import kv, sampling, step
 
 from . import trace
 from .equivalents import EQUIVALENT
@@ -28,16 +28,17 @@ from .mutate import mutants
 
 MODULES = [ops, attention, model, step]
 FUNCTIONS = [
-    *(f for module in MODULES for f in vars(module).values() if getattr(f, "__module__", "") == module.__name__),
+    *(f for module in MODULES for f in vars(module).values() if isfunction(f) and f.__module__ == module.__name__),
+    attention.Drawn.bytes,
     kv.KV.__init__,
     kv.KV.append,
     kv.KV.attend,
     kv.KV.take,
     kv.Groups.attend,
     kv.new_kv,
-    sample.sample,
-    sample.survivors,
-    sample.best,
+    sampling.sample,
+    sampling.survivors,
+    sampling.best,
     adamw.moments,
     adamw.step,
     adamw.update,
