@@ -15,10 +15,11 @@ from collections import Counter
 from contextlib import redirect_stdout
 from inspect import isfunction
 from pathlib import Path
+from types import FunctionType
 
 import pytest
 
-from numpy_gpt import adamw, model, noise, ops
+from numpy_gpt import adamw, language_model, model, noise, ops
 from numpy_gpt.fast import attention
 from numpy_gpt.generate import kv, sampling, step
 
@@ -26,8 +27,8 @@ from . import trace
 from .equivalents import EQUIVALENT
 from .mutate import mutants
 
-MODULES = [ops, attention, model, step]
-FUNCTIONS = [
+MODULES = [ops, attention, model, language_model, step]
+FUNCTIONS: list[FunctionType] = [
     *(f for module in MODULES for f in vars(module).values() if isfunction(f) and f.__module__ == module.__name__),
     attention.Drawn.bytes,
     kv.KV.__init__,
