@@ -15,7 +15,7 @@ from collections import Counter
 from contextlib import redirect_stdout
 from inspect import isfunction
 from pathlib import Path
-from types import FunctionType
+from typing import Any
 
 import pytest
 
@@ -28,7 +28,7 @@ from .equivalents import EQUIVALENT
 from .mutate import mutants
 
 MODULES = [ops, attention, model, language_model, step]
-FUNCTIONS: list[FunctionType] = [
+FUNCTIONS: list[Any] = [
     *(f for module in MODULES for f in vars(module).values() if isfunction(f) and f.__module__ == module.__name__),
     attention.Drawn.bytes,
     kv.KV.__init__,
