@@ -6,7 +6,6 @@ BEGINNING = "a larger part begins with the same tokens"
 EITHER = "either way gives the same numbers"
 EVEN = "cos x = cos -x"
 MORE = "more numbers are drawn than are taken"
-LAYERS = "every layer has seen as much"
 ORDER = "the same in either order"
 THREADS = "the same bits on any number of threads"
 TILES = "tiles of another size, the same results"
@@ -21,15 +20,14 @@ EQUIVALENT = {
     ("attention", "T, S, D = (q.shape[2], k.shape[-2], q.shape[-1])"): AXES,
     ("attention", "T, S, D = (q.shape[-2], k.shape[2], q.shape[-1])"): AXES,
     ("attention", "if T >= 1:"): "the mask of a single query hides nothing",
-    ("attend_to_past", "q, k, v = split_qkv(qkv[:, rows].reshape(len(past.k), -2, qkv.shape[-1]), H)"): LENGTH,
-    ("attend_to_past", "ys.append(merge_heads(y).reshape(1, -2, qkv.shape[-1] // 3))"): LENGTH,
-    ("attention_in_tiles", "def attention_in_tiles(q, k, v, rate=1.0, noise=None):"): "as with attention",
     (
-        "attention_in_tiles",
-        "ys, tiles = zip(*each_tile(partial(attention, rate=rate), q, k, v, noise), strict=True)",
-    ): "a mask is drawn that nobody asks for",
-    ("attention_in_tiles_backward", "dk, dv = (np.zeros_like(v), np.zeros_like(k))"): "they have one shape",
-    ("gpt2_next", "tokens, positions, rows, last = one_row(groups, [past[1].length for past in kv])"): LAYERS,
+        "attention",
+        "ys, tiles = zip(*each_tile(partial(ops.attention, rate=rate), q, k, v, noise), strict=True)",
+    ): "bytes are drawn that a rate of 0 doesn't read",
+    ("attention_backward", "dk, dv = (np.zeros_like(v), np.zeros_like(k))"): "they have one shape",
+    ("gpt2", "s_h.append(s_i)"): "the logits are the same; test_memory.py measures what is kept",
+    ("Groups.attend", "new = qkv[:, rows].reshape(len(kv.k), -2, qkv.shape[-1])"): LENGTH,
+    ("Groups.attend", "ctx.append(kv.attend(new).reshape(1, -2, qkv.shape[-1] // 3))"): LENGTH,
     ("survivors", "k = min(len(z), top_k) or len(z)"): ORDER,
     ("survivors", "if top_p == 2:"): "all that is cut from the whole is less than rounding",
     ("survivors", "return best(z, k)"): ORDER,

@@ -73,12 +73,12 @@ def test_checkpointed_it_saves_its_input_alone(B, T, one_thread):
     assert more == pytest.approx(predicted, rel=0.02)
 
 
-def test_without_a_backward_a_block_leaves_its_output():
+def test_forward_keeps_nothing_of_a_block():
     def run(L):
         m = init(Config(n_vocab=V, n_ctx=64, n_embd=C, n_head=H, n_layer=L))
         return peak(lambda: forward(m, np.zeros((3, 64), int)))
 
-    assert run(9) - run(3) <= FLOAT * 6 * 3 * 64 * C * 1.05
+    assert run(9) - run(3) < FLOAT * 3 * 64 * C / 2
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
