@@ -102,7 +102,10 @@ def check_eps(eps, beta2, t, params):
     for dtype in {dtype for _, _, dtype, _ in layout(params)}:
         least = smallest_eps(dtype, beta2, t)
         if eps < least:
-            raise GPTError(f"eps is {eps}: in {dtype} it must be at least {least:.2g}, or an update can be 0/0.")
+            raise GPTError(
+                f"eps is {eps}: in {dtype} it must be at least {least:.2g}, or an update can be 0/0; choose 1e-8, the "
+                "usual one."
+            )
 
 
 def smallest_eps(dtype, beta2, t=1):
@@ -111,6 +114,8 @@ def smallest_eps(dtype, beta2, t=1):
 
 
 def check_step(params, grads, moments):
+    if not isinstance(moments, Moments):
+        raise GPTError(f"moments is {type(moments).__name__}: make it with moments(params).")
     for what, tree in (("grads", grads), ("moments.m", moments.m), ("moments.v", moments.v)):
         different = layout(params) ^ layout(tree)
         if different:

@@ -78,7 +78,7 @@ class Name(Parts):
     def __new__(cls, seed, step, sequence=0, site=0):
         parts = Parts(seed, step, sequence, site)
         for name, value in parts._asdict().items():
-            if not is_index(value) or not 0 <= value < LIMITS[name]:
+            if not is_index(value) or not 0 <= operator.index(value) < LIMITS[name]:
                 most = LIMITS[name] - 1
                 raise GPTError(f"{name} of Noise is {value!r:.40}: it must be a whole number from 0 to {most}.")
         return super().__new__(cls, *map(operator.index, parts))

@@ -113,7 +113,7 @@ def init(config: Config, seed: int = 0) -> Model:
     """GPT-2's start: weights normal with std 0.02, the two projections into the residual stream by sqrt(2 L) smaller"""
     if not isinstance(config, Config):
         raise GPTError(f"config is {config!r}: it must be a Config, as RELEASED has for the released sizes.")
-    if not is_index(seed) or not 0 <= seed < 2**64:
+    if not is_index(seed) or not 0 <= operator.index(seed) < 2**64:
         raise GPTError(f"seed is {seed!r}: it must be a whole number from 0 to 2**64 - 1.")
     rng = np.random.default_rng(operator.index(seed))
 

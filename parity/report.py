@@ -22,6 +22,10 @@ def main(argv):
     shape = (args.n_vocab, args.n_ctx, args.n_embd, args.n_head, args.n_layer)
     config = Config(*shape, args.dropout, qkv_bias=not args.no_qkv_bias, tied=not args.untied)
     check_scores(args.tokens, args.dropout)
+    if config.n_embd == 2:
+        raise GPTError(
+            "--n-embd is 2: LayerNorm makes 1 and -1 of any two numbers, so nothing can be compared: give 3 or more."
+        )
     draws = args.draws or enough_draws(config, args.tokens)
     rows = compare_steps(config, args.batch_size, args.tokens, args.seed, args.device, draws, args.fused_attention)
     print("\n".join([*table(rows), "", *summary(rows, draws)]))

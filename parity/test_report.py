@@ -63,6 +63,7 @@ def test_a_tensor_that_differs_is_marked_and_the_first_is_named():
             ["--n-embd", "1", "--n-head", "1"],
             "is 0.0 in float64, so there is nothing to compare: take more tokens or a wider model.",
         ),
+        (["--n-embd", "2", "--n-head", "1"], "parity: --n-embd is 2: LayerNorm makes 1 and -1 of any two numbers"),
         (["--device", "nowhere"], "parity: the device nowhere can't be used"),
         (["--device", "meta"], "parity: the device meta can't be used"),
         (["--device", "cuda:99"], "parity: the device cuda:99 can't be used"),

@@ -13,6 +13,7 @@ from ..errors import CheckpointError, GPTError
 from ..params import Model, grow, named
 from . import huggingface, llmc, openai
 from .destination import check_directory_name, outside_training_runs, tokenizer_to_write
+from .layouts import layout
 from .stored import Contents, floats
 
 SUFFIXES = {".safetensors": "huggingface", ".bin": "llmc-v3"}
@@ -38,15 +39,6 @@ def read(path: Path, n_head: int | None = None) -> Contents:
     if n_head not in (None, contents.config.n_head):
         raise GPTError(f"{path} has {contents.config.n_head} heads, and n_head is {n_head}: leave that out.")
     return contents
-
-
-def layout(directory: Path) -> str | None:
-    """Return the layout in which load reads a directory, or None if it has no checkpoint; of two, OpenAI's counts"""
-    if any(os.path.isfile(directory / name) for name in ("checkpoint", "model.ckpt.index")):
-        return "openai"
-    # the stage first: if it isn't there any more, the file is
-    weights = (f"{huggingface.STAGE}/{huggingface.FILE}", huggingface.FILE, huggingface.SHARDS)
-    return "huggingface" if any(os.path.isfile(directory / name) for name in weights) else None
 
 
 def read_layout(path: Path, n_head: int | None) -> Contents:

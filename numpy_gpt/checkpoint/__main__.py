@@ -3,14 +3,13 @@
 import argparse
 import sys
 import time
-from contextlib import nullcontext
 from pathlib import Path
 
 from ..checks import check_tokenizer
 from ..errors import CheckpointError, GPTError
 from ..system.cli import run, tell
 from . import SUFFIXES, WRITERS, openai, read, safetensors, save, to_model, verify
-from .destination import vocabulary_beside
+from .destination import check_vocabulary_beside, write_vocabulary_beside
 from .source import find
 from .stored import Contents
 
@@ -64,9 +63,10 @@ def convert(path: Path, contents: Contents, args: argparse.Namespace) -> int:
     destination, m = Path(args.destination), to_model(contents)
     verify.check_checksums(path, contents.tensors)
     single = destination.suffix in SUFFIXES
-    with vocabulary_beside(destination, m.tokenizer) if single else nullcontext():
-        save(m, destination, args.to, args.dtype)
-    print(destination)
+    if single:
+        check_vocabulary_beside(destination, m.tokenizer)
+    save(m, destination, args.to, args.dtype)
+    print(destination, *(write_vocabulary_beside(destination, m.tokenizer) if single and m.tokenizer else []), sep="\n")
     if destination.suffix == ".bin" and m.config.dropout:
         tell(f"checkpoint: {destination} has no place for the dropout rate {m.config.dropout}: it was left out.")
     return 0

@@ -8,10 +8,12 @@ from typing import Any
 
 from ..config import Config
 from ..errors import GPTError
+from ..system.cli import tell
 from ..system.files import LOCK, alone, replacing
 from ..text.tokenizer import HUGGING_FACE, OPENAI
 from ..text.tokenizer import load as load_tokenizer
 from . import openai
+from .layouts import layout
 
 FILE_SUFFIXES = {".safetensors", ".bin"}
 FOREIGN_SUFFIXES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz", ".h5", ".hdf5", ".msgpack", ".pb"}
@@ -28,9 +30,8 @@ def check_directory_name(path: Path) -> None:
         )
 
 
-@contextmanager
-def outside_training_runs(directory: Path) -> Iterator[None]:
-    """Raise if directory belongs to a training run; otherwise keep a run from starting there meanwhile"""
+def check_no_run(directory: Path) -> None:
+    """Raise if directory belongs to a training run"""
     for place in (directory, directory / openai.STAGE):
         for name in openai.TRAINING:
             if os.path.exists(place / name):
@@ -38,6 +39,12 @@ def outside_training_runs(directory: Path) -> Iterator[None]:
                     f"{directory} is a training run's directory, and saving a model there would spoil the run: choose "
                     "another directory."
                 )
+
+
+@contextmanager
+def outside_training_runs(directory: Path) -> Iterator[None]:
+    """Raise if directory belongs to a training run, also to one that has saved no checkpoint yet"""
+    check_no_run(directory)
     if os.path.exists(directory / LOCK):
         with alone(directory):
             yield
@@ -45,26 +52,46 @@ def outside_training_runs(directory: Path) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def vocabulary_beside(file: Path, tokenizer: Any) -> Iterator[None]:
-    """Write the tokenizer's two files beside a file that holds weights alone; raise if another vocabulary is there"""
+def write_vocabulary_beside(file: Path, tokenizer: Any) -> list[Path]:
+    """Write the tokenizer's two files beside a file that holds weights alone; return what was written"""
     directory = file.parent
-    there = load_tokenizer(directory) if tokenizer and os.path.isdir(directory) else None
+    if load_tokenizer(directory, order(file)):  # the same, by check_vocabulary_beside
+        return []
+    others = [other for other in directory.iterdir() if other.suffix in FILE_SUFFIXES and other.name != file.name]
+    if others:
+        tell(
+            f"checkpoint: {file} has no tokenizer, since a vocabulary in {directory} would be that of {others[0].name} "
+            "too: choose another directory to get one."
+        )
+        return []
+    for name, content in zip(OPENAI, tokenizer.files, strict=True):
+        with replacing(directory / name) as f:
+            f.write(content)
+    return [directory / name for name in OPENAI]
+
+
+def check_vocabulary_beside(file: Path, tokenizer: Any) -> None:
+    """Raise if the directory of a file has another vocabulary than the model's"""
+    check_no_run(file.parent)
+    there = load_tokenizer(file.parent, order(file)) if tokenizer and os.path.isdir(file.parent) else None
     if there and there.files != tokenizer.files:
         raise GPTError(
             f"{file} can't be written beside {there.encoder}, another model's vocabulary, which load would give to it: "
             "choose another directory."
         )
-    yield
-    if tokenizer and not there:
-        for name, content in zip(OPENAI, tokenizer.files, strict=True):
-            with replacing(directory / name) as f:
-                f.write(content)
+
+
+def order(file: Path) -> tuple[tuple[str, str], ...]:
+    """Return the vocabulary's names in the order in which load looks for them beside a file"""
+    return (HUGGING_FACE, OPENAI) if file.suffix == ".safetensors" else (OPENAI, HUGGING_FACE)
 
 
 def tokenizer_to_write(directory: Path, format: str, config: Config, tokenizer: Any) -> Any:
     """Return the model's tokenizer, or the directory's if the model has none that can be written"""
-    if hasattr(tokenizer, "files") or not os.path.isdir(directory):
+    if not os.path.isdir(directory):
+        return tokenizer
+    if hasattr(tokenizer, "files"):
+        check_lone_vocabulary(directory, format, tokenizer)
         return tokenizer
     there = load_tokenizer(directory, (HUGGING_FACE, OPENAI) if format == "huggingface" else (OPENAI, HUGGING_FACE))
     if there and there.n_vocab > config.n_vocab:
@@ -73,3 +100,13 @@ def tokenizer_to_write(directory: Path, format: str, config: Config, tokenizer: 
             f"{config.n_vocab}, and the model has no tokenizer to replace it: choose another directory."
         )
     return there
+
+
+def check_lone_vocabulary(directory: Path, format: str, tokenizer: Any) -> None:
+    """Raise if the model's vocabulary would replace one that belongs to no checkpoint"""
+    names = HUGGING_FACE if format == "huggingface" else OPENAI
+    if layout(directory) is not None:
+        return
+    for name, content in zip(names, tokenizer.files, strict=True):
+        if os.path.isfile(directory / name) and (directory / name).read_bytes() != content:
+            raise GPTError(f"{directory} has another vocabulary, {name}, and no checkpoint: choose another directory.")

@@ -16,9 +16,10 @@ from pathlib import Path
 from ..checkpoint import hub, openai
 from ..checkpoint.destination import outside_training_runs
 from ..checkpoint.hub import length, sizes
+from ..checkpoint.stored import config_from
 from ..config import RELEASED, Config
 from ..errors import CheckpointError, GPTError
-from ..system.files import locked, map_file, replacing
+from ..system.files import locked, map_file, read_json, replacing
 from .prove import first_wrong
 
 TIMEOUT = (10, 30)  # seconds: until the connection stands, and without a byte
@@ -43,6 +44,7 @@ def download(name: str, root: Path | None = None) -> Path:
             outside_training_runs(directory),
             locked(directory, lambda: remark(f"another process writes to {directory}: waiting for it.")),
         ):
+            check_same_model(directory, size)
             write_words(directory, RELEASED[size])
             for file, nbytes in sizes(size).items():
                 path, part = directory / file, directory / f"{file}.part"
@@ -53,6 +55,17 @@ def download(name: str, root: Path | None = None) -> Path:
     except OSError as e:
         raise GPTError(f"{directory} can't be written to: {e.strerror}; {ELSEWHERE}.") from None
     return directory
+
+
+def check_same_model(directory: Path, size: str) -> None:
+    """Raise if the directory has a model of another shape; a file that is damaged is fetched again"""
+    words = directory / "hparams.json"
+    try:
+        config = config_from(words, read_json(words))
+    except CheckpointError:
+        return
+    if config.released_size() != size:
+        raise GPTError(f"{directory} has another model, {config}: choose another place with --dir or GPT2_MODELS.")
 
 
 def write_words(directory: Path, config: Config) -> None:

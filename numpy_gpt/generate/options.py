@@ -46,7 +46,7 @@ def check_samples(first: int, count: int) -> None:
 
 
 def check_prompt(ids: Any, config: Config) -> list[int]:
-    """Check all of a prompt's ids, and return the last n_ctx of them, which the model sees"""
+    """Check a prompt's ids, and return all of them as a list"""
     try:
         ids = ids.tolist() if hasattr(ids, "tolist") else ids
         row = np.array(ids)
@@ -59,7 +59,7 @@ def check_prompt(ids: Any, config: Config) -> list[int]:
     if row.ndim > 1:
         raise GPTError("ids has lists in it: it must be one list of token ids; complete_batch takes several.")
     check_ids(row, config, "ids")
-    return row[-config.n_ctx :].tolist()
+    return row.tolist()
 
 
 def check_prompts(prompts: Any) -> list[Any]:

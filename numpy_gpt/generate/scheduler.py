@@ -41,8 +41,9 @@ def draws(
     """The new tokens of all prompts, step by step, each as soon as it is there; what is asked is checked at once"""
     settings = check_settings(settings)
     ends = Ends(stop, m.tokenizer)
-    windows = [check_prompt(ids, m.config) for ids in prompts]
-    samples = number_samples(windows, settings.sample)
+    prompts = [check_prompt(ids, m.config) for ids in prompts]
+    samples = number_samples(prompts, settings.sample)
+    windows = [ids[-m.config.n_ctx :] for ids in prompts]  # what the model sees
     return drawn(m, windows, samples, settings, ends, backend, with_logits)
 
 

@@ -58,7 +58,7 @@ def ended(name: str, main: Callable[[], int | None], failed: int) -> int:
 
 def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
     """Parse the command line, with the values of --config FILE.toml as defaults"""
-    what = "options by name, as in seed = 1; the command line overrides them"
+    what = "options by name, as in seed = 1; the command line overrides them, or adds to --stop"
     parser.add_argument("--config", metavar="FILE.toml", default=None, help=what)
     refuse_unknown(parser, words)
     given = parser.parse_args(words)

@@ -25,7 +25,7 @@ from ..system.files import LOCK, claimed
 from ..text import bpe, sources, token_cache, tokenizer, windows
 from ..text.tokenizer import Tokenizer
 from . import options, resume
-from .log import CURVE, LOG
+from .log import CURVE, LOG, is_log
 from .loop import Run
 from .options import Settings
 from .resume import State
@@ -141,7 +141,7 @@ def check_new(out: Path) -> None:
         is_run = os.path.exists(openai.find_prefix(out).parent / resume.STANDING)
         what = "go on with it by --resume" if is_run else f"start from it by --init-from {out} in another directory"
         raise GPTError(f"{out} has a checkpoint: {what}, or choose another --out.")
-    of_a_run = os.path.exists(out / LOCK)  # which ended before its first checkpoint
+    of_a_run = os.path.exists(out / LOCK) and is_log(out / LOG)  # of one that ended before its first checkpoint
     for name in (*openai.FILES, *(() if of_a_run else (LOG, CURVE))):
         if os.path.isfile(out / name):
             raise GPTError(f"{out} has {name}, which a new run would replace: choose another --out.")
@@ -197,7 +197,8 @@ def vocabulary(source: str, files: Sequence[str]) -> Tokenizer:
 def check_fit(s: Settings, m: Model) -> None:
     """Raise if the context is longer than the one of the model that the run starts from"""
     if s.context > m.config.n_ctx:
-        raise GPTError(f"--context is {s.context}, and {s.init_from} sees {m.config.n_ctx} tokens: make it smaller.")
+        model = s.init_from or "the run's model"
+        raise GPTError(f"--context is {s.context}, and {model} sees {m.config.n_ctx} tokens: make it smaller.")
 
 
 def read(s: Settings, words: Tokenizer, names: Sequence[str]) -> windows.Split:

@@ -33,7 +33,7 @@ class Journal:
         try:
             for name, text in ((LOG, log), (CURVE, curve(self.directory, self.entries))):
                 with replacing(self.directory / name) as f:
-                    f.write(text.encode())
+                    f.write(text.encode(errors="backslashreplace"))
         except GPTError as e:
             tell(f"train: {e} The run goes on.")
 
@@ -48,6 +48,14 @@ def read(log: Path) -> list[Entry]:
     except (OSError, ValueError, TypeError, KeyError):
         raise GPTError(f"{log} is no log that a run wrote: move it away to go on.") from None
     return entries
+
+
+def is_log(path: Path) -> bool:
+    """Return whether a run wrote the file"""
+    try:
+        return bool(read(path))
+    except GPTError:
+        return False
 
 
 def line(entry: Entry) -> str:

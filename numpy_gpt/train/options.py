@@ -127,13 +127,16 @@ def parser(name: str) -> argparse.ArgumentParser:
 
 def settle(asked: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> Settings:
     """What a run is to do: what is asked for now, over what it was when it began, or else over the defaults"""
-    dtype = "float64" if asked.get("dtype") == "float64" else "float32"  # the twin's flag
+    wide = asked.get("dtype") == "float64" or asked.get("init_from")  # the twin's flag; a model in float64
     asked = checked(asked)
     if before is None:
-        return begun(asked, dtype)
+        return begun(asked, "float64" if wide else "float32")
     s = stored(before)
+    free = {*FREE, *FILES}  # the texts are known by their contents
+    if s.eps < smallest_eps("float32", s.beta2):
+        free.add("eps")  # adamw.step refuses it
     for name, value in asked.items():
-        if value != getattr(s, name) and name not in FREE + FILES:  # the texts are known by their contents
+        if value != getattr(s, name) and name not in free:
             raise GPTError(
                 f"{flag(name)} is {told(value)} and was {told(getattr(s, name))} when the run began: leave it out to "
                 "resume, or begin another run."
@@ -142,6 +145,10 @@ def settle(asked: Mapping[str, Any], before: Mapping[str, Any] | None = None) ->
 
 
 def stored(before: Mapping[str, Any]) -> Settings:
+    names = {field.name for field in fields(Settings)}
+    if before.keys() != names:
+        name = min(before.keys() ^ names)
+        raise CheckpointError(f"the run to resume has {'no' if name in names else 'an unknown'} setting {name}.")
     try:
         return Settings(**checked(before))
     except (GPTError, TypeError) as e:

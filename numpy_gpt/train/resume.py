@@ -13,12 +13,13 @@ import numpy as np
 
 from ..adamw import Moments
 from ..checkpoint import openai, safetensors, verify
+from ..checkpoint.crc32c import crc32c, mask
 from ..checkpoint.stored import floats
 from ..checks import check_model
 from ..config import Config
 from ..errors import CheckpointError, GPTError
 from ..params import Model, grow, named
-from ..system.files import read_json
+from ..system.files import read_bytes, read_json
 
 STANDING, MOMENTS = openai.TRAINING
 AGAIN = "restore the directory from a copy, or begin a new run"
@@ -38,7 +39,8 @@ def save(directory: Path, state: State) -> None:
     dtype = m.params.wte.dtype
     standing = json.dumps({"step": step, **about}, indent=2).encode() + b"\n"
     tensors = dict(named(moments))
-    metadata = {"step": str(step), safetensors.CHECKSUMS: safetensors.checksums(tensors, dtype)}
+    metadata = {"step": str(step), STANDING: checksum(standing)}
+    metadata[safetensors.CHECKSUMS] = safetensors.checksums(tensors, dtype)
     training: openai.Writers = {
         STANDING: lambda f: f.write(standing),
         MOMENTS: lambda f: safetensors.write(f, tensors, dtype, metadata),
@@ -62,14 +64,21 @@ def load(directory: Path) -> State:
     verify.check_intact(directory, contents.tensors, verify.check(contents.tensors), AGAIN)
     dtype = contents.tensors["wte"].dtype
     params = grow(contents.config, lambda name, *_: np.array(floats(contents.tensors[name], dtype)))
-    moments = read_moments(home / MOMENTS, contents.config, dtype, step)
+    moments = read_moments(home, contents.config, dtype, step)
     return State(Model(contents.config, params, contents.tokenizer), moments, step, about)
 
 
-def read_moments(path: Path, config: Config, dtype: str, step: int) -> Moments:
+def checksum(content: bytes) -> str:
+    return f"{mask(crc32c(content)):08x}"
+
+
+def read_moments(home: Path, config: Config, dtype: str, step: int) -> Moments:
+    path = home / MOMENTS
     metadata, found = safetensors.read(path)
     if metadata.get("step") != str(step):
         raise CheckpointError(f"{path} is of step {metadata.get('step')}, and {STANDING} of step {step}: {AGAIN}.")
+    if metadata.get(STANDING) not in (None, checksum(read_bytes(home / STANDING, 1 << 20))):
+        raise CheckpointError(f"{home / STANDING} is corrupt: its checksum isn't the one in {MOMENTS}; {AGAIN}.")
     verify.check_intact(path, found, verify.check(found), AGAIN)
 
     def leaf(name, shape):

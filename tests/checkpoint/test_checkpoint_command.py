@@ -165,8 +165,9 @@ def test_convert_to_a_file_and_back_keeps_the_tokenizer(suffix, tmp_path):
     save(m, tmp_path / "w1")
     file = tmp_path / f"w1{suffix}"
     for _ in range(2):
-        command("convert", tmp_path / "w1", file)
+        out = command("convert", tmp_path / "w1", file)
         assert load(file).tokenizer.files == m.tokenizer.files
+    assert out == f"{file}\n"  # the second time nothing else is written
     assert (tmp_path / "encoder.json").read_bytes() == m.tokenizer.files[0]
     for destination in (tmp_path / "w1", tmp_path / "w2"):
         command("convert", file, destination)
@@ -179,6 +180,33 @@ def test_convert_to_a_file_beside_another_vocabulary_is_refused(tmp_path):
     expected = f"{tmp_path}/st.bin can't be written beside {tmp_path}/encoder.json, another model's vocabulary"
     assert expected in command("convert", "storyteller", tmp_path / "st.bin", status=1)
     assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_convert_to_a_file_beside_another_vocabulary_of_its_layout_is_refused(tmp_path):
+    """load looks for Hugging Face's names first beside a .safetensors file"""
+    for name, content in zip(("encoder.json", "vocab.bpe"), load("storyteller").tokenizer.files, strict=True):
+        (tmp_path / name).write_bytes(content)
+    other = bpe.tokenizer(bpe.train(["the cat and the hat"], 262))
+    for name, content in zip(("vocab.json", "merges.txt"), other.files, strict=True):
+        (tmp_path / name).write_bytes(content)
+    expected = f"can't be written beside {tmp_path}/vocab.json, another model's vocabulary"
+    assert expected in command("convert", "storyteller", tmp_path / "st.safetensors", status=1)
+    assert command("convert", "storyteller", tmp_path / "st.bin") == f"{tmp_path}/st.bin\n"
+
+
+def test_convert_gives_no_vocabulary_to_other_files_of_the_directory(tmp_path):
+    save(random_model(TINY), tmp_path / "a.safetensors")
+    line = [sys.executable, "-m", "numpy_gpt.checkpoint", "convert", "storyteller", tmp_path / "st.bin"]
+    run = subprocess.run(line, capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (0, f"{tmp_path}/st.bin\n")
+    assert f"st.bin has no tokenizer, since a vocabulary in {tmp_path} would be that of a.safetensors too" in run.stderr
+    assert sorted(os.listdir(tmp_path)) == ["a.safetensors", "st.bin"]
+
+
+def test_convert_prints_what_it_writes(tmp_path):
+    assert command("convert", "storyteller", tmp_path / "st.bin").splitlines() == [
+        f"{tmp_path}/{name}" for name in ("st.bin", "encoder.json", "vocab.bpe")
+    ]
 
 
 def test_convert_of_a_corrupt_checkpoint_is_refused(tmp_path):

@@ -56,6 +56,7 @@ def test_save_without_a_tokenizer_refuses_half_a_vocabulary(words, tmp_path):
 @pytest.mark.parametrize("format", FORMATS)
 def test_load_prefers_the_vocabulary_of_the_checkpoints_own_layout(format, words, tmp_path):
     other = bpe.tokenizer(bpe.train(["a dog in a bog"], 262))
+    save(MODEL, tmp_path, format)
     for names in FORMATS.values():
         for name, content in zip(names, other.files, strict=True):
             (tmp_path / name).write_bytes(content)
@@ -69,3 +70,16 @@ def test_tokenizer_load_of_no_directory_raises(missing, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(GPTError, match=r"is no directory: give the one that has|directory is (5|None): it must be"):
         tokenizer.load(missing)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_save_refuses_to_replace_a_vocabulary_that_belongs_to_no_checkpoint(format, words, tmp_path):
+    place = tmp_path / "lone"
+    place.mkdir()
+    for name, content in zip(FORMATS[format], words.files, strict=True):
+        (place / name).write_bytes(content)
+    with pytest.raises(GPTError, match=r"has another vocabulary, .* and no checkpoint: choose another directory"):
+        save(MODEL._replace(tokenizer=bpe.tokenizer([])), place, format)
+    assert sorted(os.listdir(place)) == sorted(FORMATS[format])
+    save(MODEL._replace(tokenizer=words), place, format)  # the same vocabulary
+    assert load(place).tokenizer.files == words.files

@@ -62,6 +62,14 @@ def test_download_into_a_training_runs_directory_is_refused(tmp_path):
     assert {path: path.read_bytes() for path in run.iterdir()} == before
 
 
+def test_download_over_a_model_of_another_shape_is_refused(tmp_path):
+    save(random_model(TINY), tmp_path / "124M")
+    before = {path: path.read_bytes() for path in (tmp_path / "124M").iterdir()}
+    with pytest.raises(GPTError, match=r"has another model, Config\(n_vocab=61.*: choose another place"):
+        download("124M", tmp_path)
+    assert {path: path.read_bytes() for path in (tmp_path / "124M").iterdir()} == before
+
+
 @pytest.fixture(scope="module")
 def model():
     return random_model(TINY)

@@ -262,3 +262,11 @@ def test_a_prompt_is_read_in_the_memory_of_one_block():
         return found
 
     assert peak(8) < 1.1 * peak(2)
+
+
+def test_prompts_that_differ_before_the_context_are_no_repetitions():
+    m = random_model(TINY)
+    prompts = [[i, *range(TINY.n_ctx)] for i in (1, 2)]
+    found = complete_batch(m, prompts, 5, seed=3)
+    assert found == [complete(m, prompt, 5, seed=3) for prompt in prompts]
+    assert found[0] == found[1]  # both see the same, and share their random numbers

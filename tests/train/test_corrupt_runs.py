@@ -26,6 +26,15 @@ def flip_bit(file, at):
     file.write_bytes(content)
 
 
+def without_checksums(run):
+    """Take the checksums away that 0.1.0 didn't write"""
+    moments = Path(run, "moments.safetensors")
+    metadata, tensors = safetensors.read(moments)
+    arrays = {name: stored.array.copy() for name, stored in tensors.items()}
+    with open(moments, "wb") as f:
+        safetensors.write(f, arrays, "float32", {"step": metadata["step"]})
+
+
 @pytest.mark.parametrize(("name", "at"), TENSORS)
 def test_resume_from_a_corrupt_file_is_refused(name, at, text):
     trained("--data", text, "--out", "run", *SHORT)
@@ -40,14 +49,10 @@ def test_resume_from_a_corrupt_file_is_refused(name, at, text):
 
 def test_a_run_without_checksums_of_its_moments_is_resumed(text):
     trained("--data", text, "--out", "run", *SHORT)
-    moments = Path("run", "moments.safetensors")
-    metadata, tensors = safetensors.read(moments)
-    arrays = {name: stored.array.copy() for name, stored in tensors.items()}
-    with open(moments, "wb") as f:
-        safetensors.write(f, arrays, "float32", {"step": metadata["step"]})
+    without_checksums("run")
     trained("--resume", "--out", "run", *SHORT, *MORE)
     assert resume.load(Path("run")).step == 9
-    assert safetensors.CHECKSUMS in safetensors.read(moments)[0]
+    assert safetensors.CHECKSUMS in safetensors.read(Path("run", "moments.safetensors"))[0]
 
 
 BROKEN = {"no JSON": "{", "other names": '{"m.wte": "00000000"}', "no hexadecimal digits": None}
@@ -74,3 +79,44 @@ def test_init_from_a_corrupt_checkpoint_is_refused(text):
     assert (status, out) == (3, "")
     assert "is corrupt: its checksum is" in err
     assert not Path("run", "checkpoint").exists()
+
+
+@pytest.mark.parametrize(("old", "new"), [("batch_size", "bavch_size"), ('"seed": 0', '"seed": 1')])
+def test_resume_with_a_changed_training_json_is_refused(old, new, text):
+    trained("--data", text, "--out", "run", *SHORT)
+    path = Path("run", "training.json")
+    path.write_text(path.read_text().replace(old, new))
+    status, out, err = train("--resume", "--out", "run", *MORE)
+    assert (status, out) == (3, "")
+    assert "training.json is corrupt: its checksum isn't the one in moments.safetensors" in err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ('"batch_size"', '"bavch_size"', "the run to resume has no setting batch_size"),
+        ('"accumulate":', '"a": 1, "accumulate":', "the run to resume has an unknown setting a"),
+        ('"lr": 0.001', '"lr": null', "the run to resume has no settings that can be: --lr is None"),
+    ],
+)
+def test_resume_with_settings_that_cannot_be_is_refused(old, new, sentence, text):
+    trained("--data", text, "--out", "run", *SHORT)
+    without_checksums("run")
+    path = Path("run", "training.json")
+    assert path.read_text().count(old) == 1
+    path.write_text(path.read_text().replace(old, new))
+    status, out, err = train("--resume", "--out", "run", *MORE)
+    assert (status, out) == (3, "")
+    assert sentence in err
+
+
+def test_resume_of_a_run_with_an_eps_of_0_takes_another(text):
+    trained("--data", text, "--out", "run", *SHORT)
+    without_checksums("run")
+    path = Path("run", "training.json")
+    path.write_text(path.read_text().replace('"eps": 1e-08', '"eps": 0.0'))
+    status, _, err = train("--resume", "--out", "run", *MORE)
+    assert status == 1
+    assert "eps is 0.0: in float32 it must be at least" in err
+    trained("--resume", "--out", "run", *MORE, "--eps", "1e-8")
+    assert resume.load(Path("run")).about["settings"]["eps"] == 1e-8

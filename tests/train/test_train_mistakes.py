@@ -17,9 +17,14 @@ DAMAGED = {
         "training.json",
         '{"step": 5, "settings": {"data": [1]}, "text": []}',
         3,
-        "no settings that can be",
+        "training.json is corrupt: its checksum isn't the one in moments.safetensors",
     ),
-    "an odd rate": ("training.json", '{"step": 5, "settings": {"lr": null}, "text": []}', 3, "no settings that can be"),
+    "an odd rate": (
+        "training.json",
+        '{"step": 5, "settings": {"lr": null}, "text": []}',
+        3,
+        "training.json is corrupt",
+    ),
     "no text": (
         "training.json",
         '{"step": 5, "settings": {"data": ["/nowhere"]}, "text": null}',

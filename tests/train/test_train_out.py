@@ -1,6 +1,7 @@
 """Does a new run replace no file that isn't its own?"""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -73,6 +74,24 @@ def test_train_begins_again_in_the_directory_of_a_run_that_saved_no_checkpoint(t
     status, _, err = train("--data", text, "--out", "run", *SHORT)
     assert status == 1
     assert "run has hparams.json, which a new run would replace" in err
+
+
+def test_train_refuses_a_log_that_no_run_wrote_beside_a_lock(text):
+    Path("notes").mkdir()
+    Path("notes", ".lock").touch()
+    Path("notes", "log.jsonl").write_text("mine")
+    status, _, err = train("--data", text, "--out", "notes", *SHORT)
+    assert (status, err) == (
+        1,
+        "train: notes has log.jsonl, which a new run would replace: choose another --out.\n",
+    )
+    assert Path("notes", "log.jsonl").read_text() == "mine"
+
+
+def test_train_takes_a_name_that_is_no_utf_8(text):
+    out = os.fsdecode(b"run\xff")
+    trained("--data", text, "--out", out, *SHORT)
+    assert "run\\udcff: loss" in Path(out, "loss.svg").read_text()
 
 
 def test_train_leaves_other_files_of_the_directory_alone(text):

@@ -65,6 +65,7 @@ class Trainer:
             shard(self.gpt, how.device, how.dtype)
         self.ddp = DistributedDataParallel(self.gpt) if how.world > 1 and not how.shard else None
         self.params = self.gpt.tree()
+        adamw.check_eps(settings.eps, settings.beta2, 1, self.params)
         self.m = m._replace(params=None if how.shard else self.unpadded(tree_map(torch.detach, self.params)))
         self.fused = Fused(self.params, moments, settings) if how.fast else None
         self.moments = self.fused.moments if self.fused else Moments(*moments)
