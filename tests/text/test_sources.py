@@ -149,16 +149,16 @@ def test_resume_asks_for_a_text_that_neither_pipe_nor_cache_has(text, pipes):
     pipe = pipes(written)
     trained("--data", pipe, "--out", "run", *SHORT)
     shutil.rmtree("cache")
-    resume = ["--resume", "--out", "run", "--steps", "8"]
-    assert train(*resume) == (
+    again = ["--resume", "--out", "run", "--steps", "8"]
+    assert train(*again) == (
         1,
         "",
         f"train: {pipe} can't be read again, and its tokens aren't in the cache: give the same text with --data.\n",
     )
-    status, _, err = train(*resume, "--data", pipes("another text", "other"))
+    status, _, err = train(*again, "--data", pipes("another text", "other"))
     assert (status, err) == (
         1,
         "train: the text isn't what run was begun with: get it back, or begin another run.\n",
     )
-    trained(*resume, "--data", pipes(written))
+    trained(*again, "--data", pipes(written))
     assert resume.load(Path("run")).step == 8

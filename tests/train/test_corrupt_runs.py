@@ -120,3 +120,15 @@ def test_resume_of_a_run_with_an_eps_of_0_takes_another(text):
     assert "eps is 0.0: in float32 it must be at least" in err
     trained("--resume", "--out", "run", *MORE, "--eps", "1e-8")
     assert resume.load(Path("run")).about["settings"]["eps"] == 1e-8
+
+
+def test_resume_of_a_run_without_its_texts_keys_asks_for_the_text(text):
+    trained("--data", text, "--out", "run", *SHORT)
+    without_checksums("run")
+    path = Path("run", "training.json")
+    about = json.loads(path.read_text())
+    about["settings"]["data"], about["text"] = ["/nowhere"], None
+    path.write_text(json.dumps(about))
+    status, _, err = train("--resume", "--out", "run", *MORE)
+    assert status == 1
+    assert "/nowhere can't be read again, and its tokens aren't in the cache: give the same text with --data." in err

@@ -25,12 +25,6 @@ DAMAGED = {
         3,
         "training.json is corrupt",
     ),
-    "no text": (
-        "training.json",
-        '{"step": 5, "settings": {"data": ["/nowhere"]}, "text": null}',
-        1,
-        "/nowhere can't be read again, and its tokens aren't in the cache: give the same text with --data.",
-    ),
     "moments": ("moments.safetensors", "", 3, "moments.safetensors is no safetensors file"),
 }
 
