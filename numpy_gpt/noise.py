@@ -38,7 +38,7 @@ def low(x):
 
 
 def key(seed):
-    return seed % 2**32, seed // 2**32 % 2**32
+    return seed % 2**32, seed // 2**32
 
 
 def uniform(seed, sample, step, ids):

@@ -87,8 +87,8 @@ def test_a_wrong_or_stale_list_of_equivalents_gives_status_1(monkeypatch, capsys
 
 
 def test_readme_counts_the_mutants_that_there_are():
-    n = sum(len(list(mutants_of(function))) for function in mutants.FUNCTIONS)
-    equivalent = len(mutants.EQUIVALENT)
+    keys = [(mutant.function, mutant.statement) for f in mutants.FUNCTIONS for mutant in mutants_of(f)]
+    n, equivalent = len(keys), sum(key in mutants.EQUIVALENT for key in keys)  # two functions may share a name
     readme = (Path(__file__).parent.parent / "README.md").read_text()
     assert f"of {n:,} mutants {n - equivalent:,} are caught, and {equivalent} are equivalent." in " ".join(
         readme.split()
