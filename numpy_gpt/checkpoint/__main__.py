@@ -8,8 +8,9 @@ from pathlib import Path
 from ..checks import check_tokenizer
 from ..errors import CheckpointError, GPTError
 from ..system.cli import run, tell
+from ..text.tokenizer import Tokenizer
 from . import SUFFIXES, WRITERS, openai, read, safetensors, save, to_model, verify
-from .destination import check_vocabulary_beside, write_vocabulary_beside
+from .destination import check_vocabulary_beside, has_vocabulary_beside, weights_beside, write_vocabulary_beside
 from .source import find
 from .stored import Contents
 
@@ -66,10 +67,22 @@ def convert(path: Path, contents: Contents, args: argparse.Namespace) -> int:
     if single:
         check_vocabulary_beside(destination, m.tokenizer)
     save(m, destination, args.to, args.dtype)
-    print(destination, *(write_vocabulary_beside(destination, m.tokenizer) if single and m.tokenizer else []), sep="\n")
+    print(destination)
+    if single and m.tokenizer and not has_vocabulary_beside(destination):
+        add_vocabulary(destination, m.tokenizer)
     if destination.suffix == ".bin" and m.config.dropout:
         tell(f"checkpoint: {destination} has no place for the dropout rate {m.config.dropout}: it was left out.")
     return 0
+
+
+def add_vocabulary(file: Path, tokenizer: Tokenizer) -> None:
+    """Write the vocabulary beside a single file, unless other files there would get it too"""
+    others = weights_beside(file)
+    if others:
+        shared = f"a vocabulary in {file.parent} would be that of {others[0].name} too"
+        tell(f"checkpoint: {file} has no tokenizer, since {shared}: choose another directory to get one.")
+    else:
+        print(*write_vocabulary_beside(file, tokenizer), sep="\n")
 
 
 def info(path: Path, contents: Contents) -> int:

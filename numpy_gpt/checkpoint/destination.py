@@ -8,7 +8,6 @@ from typing import Any
 
 from ..config import Config
 from ..errors import GPTError
-from ..system.cli import tell
 from ..system.files import LOCK, alone, replacing
 from ..text.tokenizer import HUGGING_FACE, OPENAI
 from ..text.tokenizer import load as load_tokenizer
@@ -52,22 +51,21 @@ def outside_training_runs(directory: Path) -> Iterator[None]:
         yield
 
 
+def weights_beside(file: Path) -> list[Path]:
+    """Return the other files with weights in the directory: a vocabulary there would be theirs too"""
+    return [other for other in file.parent.iterdir() if other.suffix in FILE_SUFFIXES and other.name != file.name]
+
+
 def write_vocabulary_beside(file: Path, tokenizer: Any) -> list[Path]:
     """Write the tokenizer's two files beside a file that holds weights alone; return what was written"""
-    directory = file.parent
-    if load_tokenizer(directory, order(file)):  # the same, by check_vocabulary_beside
-        return []
-    others = [other for other in directory.iterdir() if other.suffix in FILE_SUFFIXES and other.name != file.name]
-    if others:
-        tell(
-            f"checkpoint: {file} has no tokenizer, since a vocabulary in {directory} would be that of {others[0].name} "
-            "too: choose another directory to get one."
-        )
-        return []
     for name, content in zip(OPENAI, tokenizer.files, strict=True):
-        with replacing(directory / name) as f:
+        with replacing(file.parent / name) as f:
             f.write(content)
-    return [directory / name for name in OPENAI]
+    return [file.parent / name for name in OPENAI]
+
+
+def has_vocabulary_beside(file: Path) -> bool:
+    return load_tokenizer(file.parent, order(file)) is not None
 
 
 def check_vocabulary_beside(file: Path, tokenizer: Any) -> None:

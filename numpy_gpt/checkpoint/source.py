@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..download.fetch import download
 from ..errors import CheckpointError, GPTError
 from ..params import Model
 from . import hub, layout, read, to_model
@@ -37,6 +36,8 @@ def find(source: str | os.PathLike) -> Path:
     if source == STORYTELLER.name:
         return STORYTELLER
     if is_name:
+        from ..download.fetch import download  # here, since most loads need no download
+
         return hub.find(source) or download(source)
     raise CheckpointError(
         f"{source} is no file or directory here, nor a model's name: storyteller, {', '.join(hub.NAMES)}."
