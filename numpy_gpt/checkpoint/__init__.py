@@ -1,4 +1,4 @@
-"""GPT-2's weights in three formats: load maps them into memory, save writes them so that nothing is left half-done."""
+"""Read and write GPT-2's weights in three formats; a write is atomic."""
 
 import os
 from collections.abc import Callable
@@ -12,11 +12,10 @@ from ..checks import check_model
 from ..errors import CheckpointError, GPTError
 from ..params import Model, grow, named
 from . import huggingface, llmc, openai
-from .destination import check_directory_name, outside_training_runs, tokenizer_to_write
+from .destination import SUFFIXES, check_directory_name, outside_training_runs, tokenizer_to_write
 from .layouts import layout
 from .stored import Contents, floats
 
-SUFFIXES = {".safetensors": "huggingface", ".bin": "llmc-v3"}
 WRITERS: dict[str, Callable[..., None]] = {
     "openai": openai.write,
     "huggingface": huggingface.write,

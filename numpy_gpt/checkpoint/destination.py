@@ -14,7 +14,7 @@ from ..text.tokenizer import load as load_tokenizer
 from . import openai
 from .layouts import layout
 
-FILE_SUFFIXES = {".safetensors", ".bin"}
+SUFFIXES = {".safetensors": "huggingface", ".bin": "llmc-v3"}  # of files, and the formats that they stand for
 FOREIGN_SUFFIXES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz", ".h5", ".hdf5", ".msgpack", ".pb"}
 FOREIGN_SUFFIXES |= {".onnx", ".tflite", ".gguf", ".ggml", ".index", ".json", ".toml", ".txt", ".zip", ".tar", ".gz"}
 
@@ -22,7 +22,7 @@ FOREIGN_SUFFIXES |= {".onnx", ".tflite", ".gguf", ".ggml", ".index", ".json", ".
 def check_directory_name(path: Path) -> None:
     """Raise if path looks like the name of a file"""
     suffix = path.suffix.lower()
-    if suffix in FOREIGN_SUFFIXES | FILE_SUFFIXES and not os.path.isdir(path):
+    if suffix in FOREIGN_SUFFIXES | SUFFIXES.keys() and not os.path.isdir(path):
         raise GPTError(
             f"{path} can't be a checkpoint's directory because {path.suffix} is a file's suffix: give a directory, or "
             "a file that ends in .safetensors or .bin."
@@ -53,7 +53,7 @@ def outside_training_runs(directory: Path) -> Iterator[None]:
 
 def weights_beside(file: Path) -> list[Path]:
     """Return the other files with weights in the directory: a vocabulary there would be theirs too"""
-    return [other for other in file.parent.iterdir() if other.suffix in FILE_SUFFIXES and other.name != file.name]
+    return [p for p in file.parent.iterdir() if p.suffix in {*SUFFIXES, ".index"} and p.name != file.name]
 
 
 def write_vocabulary_beside(file: Path, tokenizer: Any) -> list[Path]:

@@ -1,4 +1,4 @@
-"""The released checkpoints: where they are looked for, and how they get there. python -m numpy_gpt.download 124M
+"""Fetch the files of a released model from several sources, and resume what was interrupted.
 
 Every byte is known before it comes: the sizes follow from the config, the vocabulary by its SHA-256, the index by what
 it must hold, and the weights by the index, which has a checksum of every tensor. A file has its name when it is proved,

@@ -1,4 +1,4 @@
-"""What is asked of generation: settings, prompts, and where to stop; each no is one sentence."""
+"""Check the settings, prompts and stop strings of generation; invalid ones raise GPTError."""
 
 import math
 import operator

@@ -1,4 +1,4 @@
-"""The text of new tokens as they come."""
+"""End a sample at a stop id or a stop string; hold back incomplete UTF-8 and the beginning of a stop string."""
 
 from collections import defaultdict
 from collections.abc import Sequence

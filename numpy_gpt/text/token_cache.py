@@ -1,8 +1,7 @@
-"""Text to tokens, tokens to windows.
+"""Tokenize a text once for a vocabulary, and map its tokens from the user's cache afterwards.
 
-The tokens of a text are made once for a vocabulary and kept in the user's cache, under a name that the contents of both
-give; from there they are mapped, so that neither text nor tokens need fit into memory, but for a single word. A window
-is a row of tokens to read, and the same row one further: what follows each of them.
+A file in the cache is named by the contents of the text and the vocabulary. Neither text nor tokens need fit into
+memory, except for a single word.
 """
 
 import codecs

@@ -203,6 +203,15 @@ def test_convert_gives_no_vocabulary_to_other_files_of_the_directory(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["a.safetensors", "st.bin"]
 
 
+def test_convert_gives_no_vocabulary_to_a_checkpoint_of_the_directory(tmp_path):
+    save(random_model(TINY), tmp_path)
+    line = [sys.executable, "-m", "numpy_gpt.checkpoint", "convert", "storyteller", tmp_path / "st.bin"]
+    run = subprocess.run(line, capture_output=True, text=True)
+    assert run.returncode == 0
+    assert "would be that of model.ckpt.index too" in run.stderr
+    assert load(tmp_path).tokenizer is None
+
+
 def test_convert_prints_what_it_writes(tmp_path):
     assert command("convert", "storyteller", tmp_path / "st.bin").splitlines() == [
         f"{tmp_path}/{name}" for name in ("st.bin", "encoder.json", "vocab.bpe")
