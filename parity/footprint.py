@@ -21,11 +21,11 @@ TRAIN = """
 import numpy as np
 from numpy_gpt import RELEASED, adamw, init
 from numpy_gpt.fast import memory
-from numpy_gpt.train.options import Settings
+from numpy_gpt.train.options import TrainOptions
 from {package}.train.step import Trainer
 memory.keep_freed()
 m = init(RELEASED[{size!r}])
-settings = Settings(batch_size=1, context={T}, checkpointing={checkpointing})
+settings = TrainOptions(batch_size=1, context={T}, checkpointing={checkpointing})
 side = Trainer(m, adamw.moments(m.params), settings)
 tokens = np.random.default_rng(0).integers(0, m.config.n_vocab, (1, {T}))
 for t in (1, 2):

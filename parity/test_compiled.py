@@ -9,7 +9,7 @@ from torch._dynamo.utils import counters
 
 import torch_gpt
 from numpy_gpt import GPTError
-from numpy_gpt.generate.options import Settings
+from numpy_gpt.generate.options import DecodingOptions
 from torch_gpt.fast import compiled
 from torch_gpt.generate import draws
 
@@ -43,7 +43,7 @@ def test_does_it_draw_the_eager_tokens(setting, m):
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.1)])
 def test_are_its_logits_the_eager_ones(dtype, tolerance, m):
     narrow = torch_gpt.from_numpy(random_model(TINY), m.params.wte.device, dtype)
-    settings = Settings(2, 0.0, 0, 1.0, 0)  # the second token's are the compiled step's
+    settings = DecodingOptions(2, 0.0, 0, 1.0, 0)  # the second token's are the compiled step's
     ours, theirs = (list(draws(narrow, PROMPTS[:3], settings, (), True, way)) for way in (False, True))
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(b.logits, a.logits, rtol=0, atol=tolerance)
@@ -79,7 +79,7 @@ def test_do_two_calls_at_once_keep_apart(m):
         torch_gpt.complete_batch(m, PROMPTS, LONG, **BEST),
         torch_gpt.complete_batch(m, PROMPTS[::-1], LONG, **BEST),
     )
-    settings = Settings(LONG, 0.0, 0, 1.0, 0)
+    settings = DecodingOptions(LONG, 0.0, 0, 1.0, 0)
     both = [draws(m, prompts, settings, (), compiled=True) for prompts in (PROMPTS, PROMPTS[::-1])]
     new = [[] for _ in PROMPTS], [[] for _ in PROMPTS]
     for pair in zip(*both, strict=True):

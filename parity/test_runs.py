@@ -19,8 +19,8 @@ from numpy_gpt import Config, adamw, init, named
 from numpy_gpt.params import tree_map
 from numpy_gpt.text.windows import random_batch as random_batch_of
 from numpy_gpt.train import resume, step
-from numpy_gpt.train.options import Settings, parser
-from torch_gpt.fast.benchmark import flops_per_token, settle
+from numpy_gpt.train.options import TrainOptions, parser
+from torch_gpt.fast.benchmark import benchmark_options, flops_per_token
 from torch_gpt.train.__main__ import add_arguments
 from torch_gpt.train.step import How, Trainer
 
@@ -29,7 +29,7 @@ from .inputs import TINY, random_batch, random_model
 README = Path(__file__).parent.parent / "README.md"
 SMALL = ["--n-layer", "2", "--n-head", "2", "--n-embd", "16", "--context", "8", "--batch-size", "4"]
 SHORT = [*SMALL, "--steps", "12", "--eval-every", "3", "--save-every", "4", "--sample-every", "6", "--lr", "1e-2"]
-SETTINGS = Settings(batch_size=4, steps=10, lr=1e-2, min_lr=1e-3, warmup=2)
+SETTINGS = TrainOptions(batch_size=4, steps=10, lr=1e-2, min_lr=1e-3, warmup=2)
 
 
 @pytest.fixture(autouse=True)
@@ -340,7 +340,7 @@ def test_benchmark_applies_dropout(device):
     first, _ = train("torch_gpt", "--benchmark", *TINY_STEP, "--dropout", "0.1", "--device", device).splitlines()
     assert ", float32, dropout 0.1, on " in first
     args = add_arguments(parser("")).parse_args([*TINY_STEP, "--benchmark", "--dropout", "0.1"])
-    settings, config = settle(args)
+    settings, config = benchmark_options(args)
     assert (settings.dropout, config.dropout) == (0.1, 0.1)
 
 

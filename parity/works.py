@@ -16,7 +16,7 @@ import numpy_gpt
 import torch_gpt
 from numpy_gpt import Config, adamw, named
 from numpy_gpt.fast.threads import cores, openblas, shared
-from numpy_gpt.generate.options import Settings
+from numpy_gpt.generate.options import DecodingOptions
 from numpy_gpt.train import options
 from numpy_gpt.train.step import Trainer
 
@@ -26,7 +26,7 @@ PROMPT, NEW, LONG = 16, 32, 512  # tokens
 B, T = 4, 64  # of a training step
 WINDOW = 1024
 SETTLE = 0.05  # seconds after which the threads of what was done before, PyTorch's or OpenBLAS's, have gone to sleep
-GREEDY = Settings(max_new_tokens=10**6, temperature=0.0, top_k=0, top_p=1.0, seed=0)
+GREEDY = DecodingOptions(max_new_tokens=10**6, temperature=0.0, top_k=0, top_p=1.0, seed=0)
 
 
 Sides = dict[str, Callable[[], Callable[[], Any]]]
@@ -87,7 +87,7 @@ def stories_step(B: int, device: str) -> Work:
 
 def our_step(m, B, T):
     """The command's, which shares a batch among threads"""
-    trainer = Trainer(m, adamw.moments(m.params), options.Settings(batch_size=B, context=T))
+    trainer = Trainer(m, adamw.moments(m.params), options.TrainOptions(batch_size=B, context=T))
     batch = random_batch(m.config, B, T)
     return lambda: trainer.step(1, 1e-4, [(0, *batch)])
 

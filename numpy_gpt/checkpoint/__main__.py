@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..checks import check_tokenizer
 from ..errors import CheckpointError, GPTError
-from ..system.cli import run, tell
+from ..system.cli import print_stderr, run
 from ..text.tokenizer import Tokenizer
 from . import SUFFIXES, WRITERS, openai, read, safetensors, save, to_model, verify
 from .destination import check_vocabulary_beside, has_vocabulary_beside, weights_beside, write_vocabulary_beside
@@ -71,7 +71,9 @@ def convert(path: Path, contents: Contents, args: argparse.Namespace) -> int:
     if single and m.tokenizer and not has_vocabulary_beside(destination):
         add_vocabulary(destination, m.tokenizer)
     if destination.suffix == ".bin" and m.config.dropout:
-        tell(f"checkpoint: {destination} has no place for the dropout rate {m.config.dropout}: it was left out.")
+        print_stderr(
+            f"checkpoint: {destination} has no place for the dropout rate {m.config.dropout}: it was left out."
+        )
     return 0
 
 
@@ -80,7 +82,7 @@ def add_vocabulary(file: Path, tokenizer: Tokenizer) -> None:
     others = weights_beside(file)
     if others:
         shared = f"a vocabulary in {file.parent} would be that of {others[0].name} too"
-        tell(f"checkpoint: {file} has no tokenizer, since {shared}: choose another directory to get one.")
+        print_stderr(f"checkpoint: {file} has no tokenizer, since {shared}: choose another directory to get one.")
     else:
         print(*write_vocabulary_beside(file, tokenizer), sep="\n")
 

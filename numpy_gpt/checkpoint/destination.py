@@ -8,7 +8,8 @@ from typing import Any
 
 from ..config import Config
 from ..errors import GPTError
-from ..system.files import LOCK, alone, replacing
+from ..system.atomic import replacing
+from ..system.locks import LOCK, alone
 from ..text.tokenizer import HUGGING_FACE, OPENAI
 from ..text.tokenizer import load as load_tokenizer
 from . import openai

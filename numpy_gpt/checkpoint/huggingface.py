@@ -13,7 +13,9 @@ import numpy as np
 
 from ..config import SIZES, Config
 from ..errors import CheckpointError, GPTError
-from ..system.files import filling, locked, make_directory, parse_json, put_in_place, read_json, read_settled, replacing
+from ..system.atomic import filling, make_directory, put_in_place, read_settled, replacing
+from ..system.files import parse_json, read_json
+from ..system.locks import locked
 from ..text.tokenizer import HUGGING_FACE, OPENAI
 from ..text.tokenizer import load as load_tokenizer
 from . import safetensors
@@ -188,11 +190,11 @@ def write(path: Path, config: Config, arrays: Mapping[str, np.ndarray], dtype, t
     make_directory(path)
     stage = path / f"{STAGE}.part"
     with locked(path):
-        settle(path)
+        finish_interrupted_save(path)
         with filling(stage):
             fill(stage, config, arrays, dtype, tokenizer)
         os.rename(stage, path / STAGE)  # from here on it is what load reads
-        settle(path)
+        finish_interrupted_save(path)
 
 
 def fill(directory: Path, config: Config, arrays: Mapping[str, np.ndarray], dtype, tokenizer) -> None:
@@ -206,7 +208,7 @@ def fill(directory: Path, config: Config, arrays: Mapping[str, np.ndarray], dtyp
         write_weights(f, config, arrays, dtype)
 
 
-def settle(directory: Path) -> None:
+def finish_interrupted_save(directory: Path) -> None:
     """Finish what was killed after the stage had its name; what was killed before never counted"""
     stage, part = directory / STAGE, directory / f"{STAGE}.part"
     shutil.rmtree(part, ignore_errors=True)

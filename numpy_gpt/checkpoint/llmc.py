@@ -8,7 +8,9 @@ import numpy as np
 
 from ..config import Config
 from ..errors import CheckpointError, GPTError
-from ..system.files import locked, map_file, replacing
+from ..system.atomic import replacing
+from ..system.files import map_file
+from ..system.locks import locked
 from ..text.tokenizer import load as load_tokenizer
 from .stored import Contents, Stored, expand, numpy_dtype, packed, view
 

@@ -13,7 +13,9 @@ import numpy as np
 
 from ..config import Config
 from ..errors import CheckpointError
-from ..system.files import filling, locked, put_in_place, read_bytes, read_json, read_settled, replacing
+from ..system.atomic import filling, put_in_place, read_settled, replacing
+from ..system.files import read_bytes, read_json
+from ..system.locks import locked
 from ..text.tokenizer import OPENAI
 from ..text.tokenizer import load as load_tokenizer
 from . import bundle
@@ -104,14 +106,14 @@ def write(
     directory.mkdir(parents=True, exist_ok=True)
     stage = directory / STAGE
     with locked(directory):
-        settle(directory)
+        finish_interrupted_save(directory)
         with filling(stage):
             fill(stage, config, arrays, dtype, tokenizer)
             for name, writer in (training or {}).items():
                 with replacing(stage / name) as f:
                     writer(f)
         point(directory, f"{STAGE}/{PREFIX}")
-        settle(directory)
+        finish_interrupted_save(directory)
 
 
 def fill(directory: Path, config: Config, arrays: Mapping[str, np.ndarray], dtype, tokenizer) -> None:
@@ -128,7 +130,7 @@ def fill(directory: Path, config: Config, arrays: Mapping[str, np.ndarray], dtyp
             f.write(text)
 
 
-def settle(directory: Path) -> None:
+def finish_interrupted_save(directory: Path) -> None:
     """Finish what was killed after `checkpoint` pointed to STAGE; what was killed before never counted"""
     stage = directory / STAGE
     if stage.exists() and find_prefix(directory).parent == stage:

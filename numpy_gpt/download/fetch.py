@@ -19,7 +19,9 @@ from ..checkpoint.hub import length, sizes
 from ..checkpoint.stored import config_from
 from ..config import RELEASED, Config
 from ..errors import CheckpointError, GPTError
-from ..system.files import locked, map_file, read_json, replacing
+from ..system.atomic import replacing
+from ..system.files import map_file, read_json
+from ..system.locks import locked
 from .prove import first_wrong
 
 TIMEOUT = (10, 30)  # seconds: until the connection stands, and without a byte

@@ -13,7 +13,7 @@ import numpy as np
 from ..checks import check_finite, check_model, no_overflow
 from . import scheduler
 from .kv import new_kv
-from .options import Settings, check_prompts
+from .options import DecodingOptions, check_prompts
 from .sampling import sample
 from .scheduler import Backend
 from .step import gpt2_next
@@ -25,7 +25,7 @@ def stream(m, ids, max_new_tokens=200, temperature=1.0, top_k=0, top_p=1.0, seed
     stop has token ids, which end it and are left out, and texts, which end it when complete: their tokens are there.
     sample is the number of the sample: each number gives other random numbers for the same seed.
     """
-    drawn = draws(m, [ids], Settings(max_new_tokens, temperature, top_k, top_p, seed, sample), stop)
+    drawn = draws(m, [ids], DecodingOptions(max_new_tokens, temperature, top_k, top_p, seed, sample), stop)
     return (draw.token for draw in drawn if draw.end != "id")
 
 
@@ -42,7 +42,7 @@ def complete_batch(m, prompts, max_new_tokens=200, temperature=1.0, top_k=0, top
     """
     prompts = check_prompts(prompts)
     new: list[list[int]] = [[] for _ in prompts]
-    for draw in draws(m, prompts, Settings(max_new_tokens, temperature, top_k, top_p, seed, sample), stop):
+    for draw in draws(m, prompts, DecodingOptions(max_new_tokens, temperature, top_k, top_p, seed, sample), stop):
         if draw.end != "id":
             new[draw.prompt].append(draw.token)
     return new

@@ -15,9 +15,9 @@ from ..errors import GPTError
 from ..fast import memory
 from ..params import Model
 from ..system import cli
-from ..system.cli import run, tell
+from ..system.cli import print_stderr, run
 from ..text.tokenizer import EOT, Tokenizer
-from .options import Settings, check_samples, check_settings, check_stop
+from .options import DecodingOptions, check_decoding_options, check_samples, check_stop
 from .output import Sample, Show
 from .scheduler import Draw
 
@@ -53,9 +53,11 @@ def main(
     check_tokenizer(m.tokenizer, m.config, args.model)
     ids = to_ids(prompt, m.tokenizer, args.model)
     if len(ids) > m.config.n_ctx:
-        tell(f"generate: the prompt has {len(ids)} tokens and the model sees {m.config.n_ctx}: only the last are read.")
+        print_stderr(
+            f"generate: the prompt has {len(ids)} tokens and the model sees {m.config.n_ctx}: only the last are read."
+        )
     if args.seed is None and args.temperature > 0 and not args.json:
-        tell(f"seed {settings.seed}")
+        print_stderr(f"seed {settings.seed}")
     numbers = range(args.sample, args.sample + args.num_samples)
     show = Show([Sample(m.tokenizer, args, settings.seed, i, len(ids)) for i in numbers], args, prompt, load_s)
     stop = [*args.stop, *([] if m.tokenizer.eot is None else [m.tokenizer.eot])]
@@ -68,7 +70,9 @@ def main(
     show.end("length")  # with -n 0; otherwise each has ended for its own reason
 
 
-def parse(name: str, add_arguments: Callable[[argparse.ArgumentParser], Any]) -> tuple[argparse.Namespace, Settings]:
+def parse(
+    name: str, add_arguments: Callable[[argparse.ArgumentParser], Any]
+) -> tuple[argparse.Namespace, DecodingOptions]:
     parser = argparse.ArgumentParser(
         prog=f"python -m {name}",
         description="Continue a prompt with GPT-2, or with the storyteller that ships with the package.",
@@ -101,9 +105,9 @@ def parse(name: str, add_arguments: Callable[[argparse.ArgumentParser], Any]) ->
     if not 1 <= args.num_samples <= MOST_SAMPLES:
         parser.error(f"num_samples is {args.num_samples}: it must be from 1 to {MOST_SAMPLES}.")
     seed = secrets.randbits(32) if args.seed is None else args.seed
-    settings = Settings(args.max_new_tokens, args.temperature, args.top_k, args.top_p, seed, args.sample)
+    settings = DecodingOptions(args.max_new_tokens, args.temperature, args.top_k, args.top_p, seed, args.sample)
     try:
-        check_settings(settings)
+        check_decoding_options(settings)
         check_samples(args.sample, args.num_samples)
         check_stop(args.stop)
     except GPTError as e:

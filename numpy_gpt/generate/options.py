@@ -13,7 +13,7 @@ from ..errors import GPTError
 from ..number import is_index, is_real
 
 
-class Settings(NamedTuple):
+class DecodingOptions(NamedTuple):
     max_new_tokens: int
     temperature: float
     top_k: int
@@ -22,7 +22,7 @@ class Settings(NamedTuple):
     sample: int = 0  # the number of the first
 
 
-def check_settings(settings: Settings) -> Settings:
+def check_decoding_options(settings: DecodingOptions) -> DecodingOptions:
     n, temperature, top_k, top_p, seed, sample = settings
     for name, number in (("max_new_tokens", n), ("top_k", top_k), ("seed", seed), ("sample", sample)):
         if not is_index(number) or number < 0:
@@ -35,7 +35,7 @@ def check_settings(settings: Settings) -> Settings:
         raise GPTError(f"temperature is {temperature!r}: it must be 0, for the best token always, or more.")
     if not is_real(top_p) or not 0 <= top_p <= 1:
         raise GPTError(f"top_p is {top_p!r}: it must be a probability from 0 to 1, which keeps every token.")
-    return Settings(n, float(temperature), top_k, float(top_p), seed, sample)
+    return DecodingOptions(n, float(temperature), top_k, float(top_p), seed, sample)
 
 
 def check_samples(first: int, count: int) -> None:

@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any
 
-from ..system.cli import tell, uninterrupted
+from ..system.cli import print_stderr, uninterrupted
 from ..text.tokenizer import Tokenizer
 from .sampling import likeliest
 from .scheduler import Draw
@@ -116,7 +116,7 @@ class Show:
         if sys.stderr and sys.stderr.isatty():
             timings = self.timings(sum(self.drawn), len(self.samples))
             told = ", ".join(f"{name} {number:.3g}" for name, number in timings.items() if number is not None)
-            tell(f"{sum(self.drawn)} tokens: {told}")
+            print_stderr(f"{sum(self.drawn)} tokens: {told}")
 
     def timings(self, drawn: int, samples: int = 1) -> dict[str, float | None]:
         """What so many tokens took; the first of each sample comes with the prefill"""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..config import Config
-from .options import Settings, check_prompt, check_samples, check_settings
+from .options import DecodingOptions, check_decoding_options, check_prompt, check_samples
 from .stopping import Ends
 
 CHUNK = 512  # rows of a prompt that are read at once: more would take more memory and no less time
@@ -36,10 +36,10 @@ class Draw(NamedTuple):
 
 
 def draws(
-    m: Any, prompts: Iterable[Any], settings: Settings, stop: Any, backend: Backend, with_logits: bool = False
+    m: Any, prompts: Iterable[Any], settings: DecodingOptions, stop: Any, backend: Backend, with_logits: bool = False
 ) -> Iterator[Draw]:
     """The new tokens of all prompts, step by step, each as soon as it is there; what is asked is checked at once"""
-    settings = check_settings(settings)
+    settings = check_decoding_options(settings)
     ends = Ends(stop, m.tokenizer)
     prompts = [check_prompt(ids, m.config) for ids in prompts]
     samples = number_samples(prompts, settings.sample)
@@ -51,7 +51,7 @@ def drawn(
     m: Any,
     prompts: list[list[int]],
     samples: list[int],
-    settings: Settings,
+    settings: DecodingOptions,
     ends: Ends,
     backend: Backend,
     with_logits: bool,

@@ -15,8 +15,8 @@ from typing import NamedTuple
 from ..checkpoint import save
 from ..checkpoint.source import load
 from ..errors import GPTError
+from ..system.atomic import make_directory, replacing
 from ..system.cli import run
-from ..system.files import make_directory, replacing
 from ..text.sources import opened
 from ..text.tokenizer import EOT
 from ..train.__main__ import begun as is_begun

@@ -30,7 +30,7 @@ def run(name: str, main: Callable[[], int | None], failed: int = 1) -> int:
     except OSError as e:  # of stdout: what else can't be read or written is a GPTError
         silence(sys.stdout)
         if not isinstance(e, BrokenPipeError):
-            tell_unwritten(name, e)
+            print_unwritten(name, e)
             status = status or failed
     if sys.stderr:
         try:
@@ -47,12 +47,12 @@ def ended(name: str, main: Callable[[], int | None], failed: int) -> int:
     except SystemExit as e:  # of argparse, after --help or wrong usage
         return int(e.code or 0)
     except GPTError as e:
-        tell(f"{name}: {e}")
+        print_stderr(f"{name}: {e}")
         return 3 if isinstance(e, CheckpointError) else failed
     except KeyboardInterrupt:
         return 130
     except MemoryError:
-        tell(f"{name}: there is not enough memory for this.")
+        print_stderr(f"{name}: there is not enough memory for this.")
         return failed
 
 
@@ -144,7 +144,7 @@ class Stop:
         return self.came[0] if self.came else 0
 
 
-def tell(text: str) -> None:
+def print_stderr(text: str) -> None:
     """Print on stderr, where there is one"""
     if sys.stderr:
         try:
@@ -153,8 +153,8 @@ def tell(text: str) -> None:
             silence(sys.stderr)
 
 
-def tell_unwritten(name: str, error: OSError) -> None:
-    tell(f"{name}: the output can't be written: {error.strerror}.")
+def print_unwritten(name: str, error: OSError) -> None:
+    print_stderr(f"{name}: the output can't be written: {error.strerror}.")
 
 
 def silence(stream: TextIO) -> None:

@@ -17,7 +17,7 @@ import regex
 
 from ..errors import GPTError
 from ..number import is_index
-from ..system.files import make_directory, replacing
+from ..system.atomic import make_directory, replacing
 from .tokenizer import BYTES, EOT, OPENAI, PATTERN, SIGNS, Tokenizer
 
 Pair = tuple[int, int]

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import GPTError
-from ..system.files import cache, make_directory
+from ..system.atomic import make_directory
+from ..system.files import cache
 
 BLOCK = 1 << 20  # bytes that are read from a pipe at a time
 DESCRIPTORS = "/dev/fd/"

@@ -17,8 +17,9 @@ import regex
 
 from ..errors import GPTError
 from ..fast.threads import cores
-from ..system.cli import tell
-from ..system.files import locked, replacing
+from ..system.atomic import replacing
+from ..system.cli import print_stderr
+from ..system.locks import locked
 from .sources import File, bar, opened, size, spooled, token_directory
 from .tokenizer import EOT, Tokenizer
 
@@ -44,7 +45,7 @@ def tokenize(files: Sequence[File], tokenizer: Tokenizer, name: str | None = Non
     path, dtype = place(name, tokenizer)
     if length(path, dtype) is None:
         folder = path.parent
-        with locked(folder / ".lock", lambda: tell(f"another process writes to {folder}: waiting for it.")):
+        with locked(folder / ".lock", lambda: print_stderr(f"another process writes to {folder}: waiting for it.")):
             if length(path, dtype) is None:  # that one hasn't made it
                 make(path, files, tokenizer, name, dtype)
     n = length(path, dtype)

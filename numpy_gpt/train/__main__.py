@@ -20,14 +20,14 @@ from ..config import Config
 from ..errors import CheckpointError, GPTError
 from ..fast import memory
 from ..params import Model, init, tree_map
-from ..system.cli import parse, run, tell
-from ..system.files import LOCK, claimed
+from ..system.cli import parse, print_stderr, run
+from ..system.locks import LOCK, claimed
 from ..text import bpe, sources, token_cache, tokenizer, windows
 from ..text.tokenizer import Tokenizer
 from . import options, resume
 from .log import CURVE, LOG, is_log
 from .loop import Run
-from .options import Settings
+from .options import TrainOptions
 from .resume import State
 from .step import Trainer
 
@@ -59,7 +59,7 @@ def main(
         refuse_pipes(args)
     out = Path(args.out)
     if not args.resume:
-        settle(parser, args)  # complains before anything is made
+        resolve_options(parser, args)  # complains before anything is made
         check_new(out)
     elif not os.path.isdir(out):
         raise GPTError(f"{out} isn't there: leave --resume out to begin a run.")
@@ -68,9 +68,11 @@ def main(
         return training.go() if training else 0
 
 
-def settle(parser: argparse.ArgumentParser, args: argparse.Namespace, before: dict[str, Any] | None = None) -> Settings:
+def resolve_options(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, before: dict[str, Any] | None = None
+) -> TrainOptions:
     try:
-        return options.settle(vars(args), before)
+        return options.resolve(vars(args), before)
     except CheckpointError:
         raise
     except GPTError as e:
@@ -87,9 +89,9 @@ def refuse_pipes(args: argparse.Namespace) -> None:
 def prepare(out: Path, args: argparse.Namespace, parser: argparse.ArgumentParser, trainer) -> Run | None:
     """A run to go on with or to begin; None if it is done"""
     before = find(out, args.resume)
-    settings = settle(parser, args, before and before.about["settings"])
+    settings = resolve_options(parser, args, before and before.about["settings"])
     if before and before.step >= settings.steps:
-        tell(f"train: {out} has all of its {before.step} steps: give it more with --steps.")
+        print_stderr(f"train: {out} has all of its {before.step} steps: give it more with --steps.")
         return None
     with texts(settings, args, before) as (s, known):
         start = before or begin(s)
@@ -105,7 +107,7 @@ def prepare(out: Path, args: argparse.Namespace, parser: argparse.ArgumentParser
 
 
 @contextmanager
-def texts(s: Settings, args: argparse.Namespace, before: State | None) -> Iterator[tuple[Any, dict[str, str]]]:
+def texts(s: TrainOptions, args: argparse.Namespace, before: State | None) -> Iterator[tuple[Any, dict[str, str]]]:
     """Read the pipes among the texts; yield the settings with what was read, and the keys of texts only in the cache"""
     known = {name: key for name in options.FILES if before and name not in args and (key := lost(name, s, before))}
     with sources.spooled(file for name in options.FILES if name not in known for file in getattr(s, name)) as pipes:
@@ -115,7 +117,7 @@ def texts(s: Settings, args: argparse.Namespace, before: State | None) -> Iterat
         yield replace(s, **read), known
 
 
-def lost(name: str, s: Settings, before: State) -> str | None:
+def lost(name: str, s: TrainOptions, before: State) -> str | None:
     """Return the key of a text that the run to resume can't read again, or None if it can"""
     gone = [file for file in getattr(s, name) if not sources.lasts(file)]
     if not gone:
@@ -162,7 +164,7 @@ def find(out: Path, resuming: bool) -> State | None:
     return found
 
 
-def begin(s: Settings) -> State:
+def begin(s: TrainOptions) -> State:
     if s.init_from:
         path = find_checkpoint(s.init_from)
         contents = checkpoint.read(path)
@@ -194,14 +196,14 @@ def vocabulary(source: str, files: Sequence[str]) -> Tokenizer:
     return found
 
 
-def check_fit(s: Settings, m: Model) -> None:
+def check_fit(s: TrainOptions, m: Model) -> None:
     """Raise if the context is longer than the one of the model that the run starts from"""
     if s.context > m.config.n_ctx:
         model = s.init_from or "the run's model"
         raise GPTError(f"--context is {s.context}, and {model} sees {m.config.n_ctx} tokens: make it smaller.")
 
 
-def read(s: Settings, words: Tokenizer, names: Sequence[str]) -> windows.Split:
+def read(s: TrainOptions, words: Tokenizer, names: Sequence[str]) -> windows.Split:
     """What is to be learned and what is to be told, long enough for a window, and for a token to follow another"""
     tokens = token_cache.tokenize(s.data, words, names[0])
     text = (

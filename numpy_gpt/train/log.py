@@ -9,8 +9,8 @@ from typing import Any
 
 from ..errors import GPTError
 from ..evaluate.metrics import short, told
-from ..system.cli import tell
-from ..system.files import replacing
+from ..system.atomic import replacing
+from ..system.cli import print_stderr
 from .chart import svg
 
 LOG, CURVE = "log.jsonl", "loss.svg"
@@ -35,7 +35,7 @@ class Journal:
                 with replacing(self.directory / name) as f:
                     f.write(text.encode(errors="backslashreplace"))
         except GPTError as e:
-            tell(f"train: {e} The run goes on.")
+            print_stderr(f"train: {e} The run goes on.")
 
 
 def read(log: Path) -> list[Entry]:

@@ -14,11 +14,11 @@ from ..adamw import Moments
 from ..errors import GPTError
 from ..evaluate.metrics import lengths, measure, short
 from ..params import Model, named
-from ..system.cli import Stop, silence, tell, tell_unwritten
+from ..system.cli import Stop, print_stderr, print_unwritten, silence
 from ..text import windows
 from . import resume
 from .log import Journal
-from .options import Settings
+from .options import TrainOptions
 
 SAMPLE: dict[str, Any] = {"max_new_tokens": 200, "temperature": 0.8, "top_p": 0.95}
 
@@ -27,7 +27,7 @@ class Run:
     """One run, from any step to its last; a trainer has the model, this has all around it"""
 
     def __init__(
-        self, out: Path, step: int, trainer: Any, text: windows.Split, settings: Settings, about: dict[str, Any]
+        self, out: Path, step: int, trainer: Any, text: windows.Split, settings: TrainOptions, about: dict[str, Any]
     ):
         self.out, self.trainer, self.text, self.settings, self.about = out, trainer, text, settings, about
         self.step = self.tried = self.saved = step  # where it is, was to be saved, and was saved by the leader
@@ -158,7 +158,7 @@ class Run:
             resume.save(self.out, resume.State(m, moments, self.step, self.about))
             self.saved = self.step
         except GPTError as e:
-            tell(f"train: step {self.step}: {e} {self.kept()}")
+            print_stderr(f"train: step {self.step}: {e} {self.kept()}")
 
     def say(self, text: str) -> None:
         """Print on stdout, above the progress, until it can't be written: the run goes on without it"""
@@ -174,12 +174,12 @@ class Run:
     def end(self) -> int:
         steps = self.settings.steps
         if self.trainer.leader and self.step < steps:
-            tell(f"train: stopped after step {self.step} of {steps}. {self.kept()}")
+            print_stderr(f"train: stopped after step {self.step} of {steps}. {self.kept()}")
         status = 128 + self.stop.signal if self.stop.signal else 0
         if self.trainer.leader and self.saved < self.step:
             status = 1
         if self.unwritten and not isinstance(self.unwritten, BrokenPipeError):
-            tell_unwritten("train", self.unwritten)
+            print_unwritten("train", self.unwritten)
             status = status or 1
         return status
 

@@ -14,7 +14,7 @@ from ..number import is_index, is_real
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainOptions:
     """As the flags are called; what stands here is the default. None: it follows from the others"""
 
     data: tuple[str, ...] = ()
@@ -84,7 +84,7 @@ def parser(name: str) -> argparse.ArgumentParser:
     )
 
     def add(flag, kind, metavar, what, **more):
-        default = getattr(Settings, flag[2:].replace("-", "_"))
+        default = getattr(TrainOptions, flag[2:].replace("-", "_"))
         made.add_argument(
             flag,
             type=kind,
@@ -125,7 +125,7 @@ def parser(name: str) -> argparse.ArgumentParser:
     return made
 
 
-def settle(asked: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> Settings:
+def resolve(asked: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> TrainOptions:
     """What a run is to do: what is asked for now, over what it was when it began, or else over the defaults"""
     wide = asked.get("dtype") == "float64" or asked.get("init_from")  # the twin's flag; a model in float64
     asked = checked(asked)
@@ -144,20 +144,20 @@ def settle(asked: Mapping[str, Any], before: Mapping[str, Any] | None = None) ->
     return replace(s, **asked)
 
 
-def stored(before: Mapping[str, Any]) -> Settings:
-    names = {field.name for field in fields(Settings)}
+def stored(before: Mapping[str, Any]) -> TrainOptions:
+    names = {field.name for field in fields(TrainOptions)}
     if before.keys() != names:
         name = min(before.keys() ^ names)
         raise CheckpointError(f"the run to resume has {'no' if name in names else 'an unknown'} setting {name}.")
     try:
-        return Settings(**checked(before))
+        return TrainOptions(**checked(before))
     except (GPTError, TypeError) as e:
         raise CheckpointError(f"the run to resume has no settings that can be: {e}") from None
 
 
-def begun(asked: Mapping[str, Any], dtype: str) -> Settings:
+def begun(asked: Mapping[str, Any], dtype: str) -> TrainOptions:
     """What follows from the rest is put in"""
-    s = Settings(**asked)
+    s = TrainOptions(**asked)
     for name in NEW_MODEL:
         if s.init_from and name in asked:
             raise GPTError(f"{flag(name)} is for a new model, and {s.init_from} has its own: leave one of them out.")
@@ -179,8 +179,8 @@ def begun(asked: Mapping[str, Any], dtype: str) -> Settings:
 
 
 def checked(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that are of Settings, each possible by itself; files by paths that hold wherever the run is resumed"""
-    values = {field.name: values[field.name] for field in fields(Settings) if field.name in values}
+    """Those that are of TrainOptions, each possible by itself; files by paths that hold wherever the run is resumed"""
+    values = {field.name: values[field.name] for field in fields(TrainOptions) if field.name in values}
     for name, value in values.items():
         bits = 64 if name == "seed" else 31
         if name in LEAST and (not is_index(value) or not LEAST[name] <= value < 2**bits):

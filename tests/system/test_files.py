@@ -9,7 +9,9 @@ import threading
 import pytest
 
 from numpy_gpt import CheckpointError, GPTError
-from numpy_gpt.system.files import claimed, locked, map_file, read_bytes, read_json, read_settled, replacing
+from numpy_gpt.system.atomic import read_settled, replacing
+from numpy_gpt.system.files import map_file, read_bytes, read_json
+from numpy_gpt.system.locks import claimed, locked
 
 
 def test_a_mapped_file_can_be_written_to_and_stays_as_it_is(tmp_path):
@@ -106,7 +108,7 @@ def test_a_file_that_could_not_be_written_stays_as_it_was(tmp_path):
 def test_one_process_waits_for_the_other(tmp_path):
     script = f"""
 from pathlib import Path
-from numpy_gpt.system.files import locked
+from numpy_gpt.system.locks import locked
 with locked(Path({str(tmp_path)!r}), wait=lambda: print("waits", flush=True)):
     print("alone", flush=True)
 """

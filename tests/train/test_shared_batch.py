@@ -8,11 +8,11 @@ from pools import of_numpy, with_threads
 
 from numpy_gpt import adamw, named
 from numpy_gpt.params import tree_map
-from numpy_gpt.train.options import Settings
+from numpy_gpt.train.options import TrainOptions
 from numpy_gpt.train.step import Trainer
 from parity.inputs import TINY, random_batch, random_model
 
-SETTINGS = Settings(batch_size=6, context=7, lr=1e-2, min_lr=1e-3, warmup=0, clip=0.5)
+SETTINGS = TrainOptions(batch_size=6, context=7, lr=1e-2, min_lr=1e-3, warmup=0, clip=0.5)
 CONFIG = replace(TINY, dropout=0.2)
 
 

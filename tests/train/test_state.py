@@ -10,7 +10,7 @@ import pytest
 
 from numpy_gpt import CheckpointError, GPTError, adamw, load, named, save
 from numpy_gpt.checkpoint import openai
-from numpy_gpt.system.files import alone
+from numpy_gpt.system.locks import alone
 from numpy_gpt.train import resume
 from parity.inputs import TINY, random_model
 

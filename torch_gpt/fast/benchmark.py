@@ -11,7 +11,7 @@ from numpy_gpt import Config, GPTError, init
 from numpy_gpt.adamw import moments
 from numpy_gpt.fast import memory
 from numpy_gpt.train import options
-from numpy_gpt.train.options import Settings
+from numpy_gpt.train.options import TrainOptions
 
 PEAK = {"A100": 312e12, "H100 80GB": 989e12, "H200": 989e12}  # dense products in bfloat16 a second, as NVIDIA says
 SHAPE = {"n_layer": 12, "n_head": 12, "n_embd": 768, "context": 1024}  # the 124M, where nothing else is asked for
@@ -25,7 +25,7 @@ USED = (
 )
 
 
-def settle(args):
+def benchmark_options(args):
     """Return the settings and the shape that the options ask for; an option without any use raises GPTError"""
     given = [name for name, value in vars(args).items() if value is not None and value is not False]
     unused = [options.flag(name) for name in given if name not in USED]
@@ -33,7 +33,7 @@ def settle(args):
         raise GPTError(f"--benchmark times steps on random tokens and doesn't use {', '.join(unused)}: leave it out.")
     cuda = args.device.startswith("cuda")
     defaults = SHAPE | {"batch_size": 32 if cuda else 1, "steps": 50 if cuda else 5, "lr": 1e-4}
-    s = Settings(**defaults | options.checked(vars(args)))
+    s = TrainOptions(**defaults | options.checked(vars(args)))
     return s, Config(n_ctx=s.context, n_embd=s.n_embd, n_head=s.n_head, n_layer=s.n_layer, dropout=s.dropout)
 
 

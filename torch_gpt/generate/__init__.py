@@ -12,7 +12,7 @@ import torch
 
 from numpy_gpt.checks import check_finite
 from numpy_gpt.generate import scheduler
-from numpy_gpt.generate.options import Settings, check_prompts
+from numpy_gpt.generate.options import DecodingOptions, check_prompts
 from numpy_gpt.generate.scheduler import Backend
 
 from ..fast.compiled import Decoder
@@ -28,7 +28,7 @@ def stream(m, ids, max_new_tokens=200, temperature=1.0, top_k=0, top_p=1.0, seed
     stop has token ids, which end it and are left out, and texts, which end it when complete: their tokens are there.
     sample is the number of the sample: each number gives other random numbers for the same seed.
     """
-    settings = Settings(max_new_tokens, temperature, top_k, top_p, seed, sample)
+    settings = DecodingOptions(max_new_tokens, temperature, top_k, top_p, seed, sample)
     drawn = draws(m, [ids], settings, stop, compiled=compiled)
     return (draw.token for draw in drawn if draw.end != "id")
 
@@ -48,7 +48,7 @@ def complete_batch(
     Different prompts share their random numbers, so their draws are correlated. The repetitions of a prompt don't: they
     take the sample numbers sample, sample + 1, ...
     """
-    settings = Settings(max_new_tokens, temperature, top_k, top_p, seed, sample)
+    settings = DecodingOptions(max_new_tokens, temperature, top_k, top_p, seed, sample)
     prompts = check_prompts(prompts)
     new: list[list[int]] = [[] for _ in prompts]
     for draw in draws(m, prompts, settings, stop, compiled=compiled):

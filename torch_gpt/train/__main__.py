@@ -71,7 +71,7 @@ def benchmarked(args: argparse.Namespace, parser: argparse.ArgumentParser) -> in
     if not args.benchmark:
         return None
     try:
-        settings, config = benchmark.settle(args)
+        settings, config = benchmark.benchmark_options(args)
     except GPTError as e:
         parser.error(str(e))
     return benchmark.benchmark(args, settings, config, make)
