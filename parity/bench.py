@@ -18,7 +18,7 @@ from numpy_gpt.fast import memory
 
 from . import footprint
 from .scaling import scaling, sentence
-from .works import SETTLE, Work, machine, works
+from .workloads import SETTLE, Work, machine, works
 
 
 def main(argv):

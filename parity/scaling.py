@@ -9,7 +9,7 @@ from numpy_gpt import loss_and_grads, model
 from numpy_gpt.params import Model
 
 from .inputs import random_batch
-from .works import SETTLE
+from .workloads import SETTLE
 
 LENGTHS = (128, 256, 384, 512, 768, 1024)
 

@@ -14,7 +14,7 @@ import numpy_gpt
 from numpy_gpt import Config, named
 from numpy_gpt.fast.threads import openblas
 
-from . import bench, scaling, works
+from . import bench, scaling, workloads
 
 SMALL = Config(n_vocab=1001, n_ctx=1024, n_embd=24, n_head=2, n_layer=2)
 
@@ -50,7 +50,7 @@ def test_every_work_is_done_by_each_side_in_every_round(monkeypatch, capsys):
 @pytest.mark.parametrize(("flags", "rounds"), [([], 3), (["--quick"], 1)])
 def test_the_sides_take_turns_in_a_round_that_warms_up_and_in_those_that_count(flags, rounds, monkeypatch):
     done: list[str] = []
-    long = works.Work(
+    long = workloads.Work(
         "long", {side: lambda side=side: partial(done.append, side) for side in ("numpy", "torch")}, rounds=3
     )
     monkeypatch.setattr(bench, "works", lambda *_: [long])
@@ -74,7 +74,7 @@ def test_the_table_shows_the_rate_of_what_is_drawn_and_the_time_of_the_rest():
         "rest_per_token": 2e-3,
         "rest_per_pair": 0,
     }
-    told = {**works.machine("cpu"), "works": found, "scaling": square}
+    told = {**workloads.machine("cpu"), "works": found, "scaling": square}
     _, decode, load, _, costs, where = bench.table(told).splitlines()
     assert decode.split("  ")[:1] == ["decode"]
     assert "64 (40-80) tokens/s" in decode
@@ -102,8 +102,8 @@ def test_attention_and_the_rest_are_the_whole():
 def test_the_floor_multiplies_with_every_matrix():
     m = numpy_gpt.init(SMALL)
     names = {name for name, w in named(m.params) if w.ndim == 2} - {"wte", "wpe"}
-    assert len(works.matrices(m)) == len(names) == 8
-    assert sum(w.size for w in works.matrices(m)) == 2 * 12 * 24 * 24
+    assert len(workloads.matrices(m)) == len(names) == 8
+    assert sum(w.size for w in workloads.matrices(m)) == 2 * 12 * 24 * 24
 
 
 @pytest.mark.parametrize("nowhere", ["nonsense", "meta", "cuda:99"])
