@@ -1,8 +1,8 @@
-"""python -m parity bench: how fast are NumPy and PyTorch, and how fast could they be?
+"""python -m parity bench: the speed of NumPy and PyTorch, and a lower bound of the time
 
-Each work is done in turn by numpy_gpt, by torch_gpt without compiling (with torch.optim.AdamW), and as its floor: the
-products with the weights alone, or for AdamW the bytes alone. The model has random weights, the sizes of the 124M, and
-float32; tokens are drawn greedily. Nothing else should run meanwhile.
+Each workload runs in turn in numpy_gpt, in torch_gpt (eager, with torch.optim.AdamW), and as a lower bound: the matmuls
+with the weights alone, or for AdamW copies of as many bytes. The model has random weights in float32 and the sizes of
+the 124M. Decoding is greedy. Run nothing else on the machine meanwhile.
 """
 
 import argparse
@@ -10,85 +10,91 @@ import json
 import statistics
 import sys
 import tempfile
-import time
 from pathlib import Path
+from time import perf_counter, sleep
 
 from numpy_gpt import Config, init
 from numpy_gpt.fast import memory
 
 from . import footprint
 from .scaling import scaling, sentence
-from .workloads import SETTLE, Work, machine, works
+from .workloads import PAUSE, Workload, machine, workloads
+
+SIDES = {"numpy": "NumPy", "torch": "PyTorch", "fused": "PyTorch, fused AdamW", "bound": "lower bound"}
 
 
 def main(argv):
     parser = argparse.ArgumentParser(
         prog="python -m parity bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--json", action="store_true", help="medians, minima and maxima in seconds, and the machine")
+    parser.add_argument("--json", action="store_true", help="print medians, minima and maxima in seconds as JSON")
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="one layer of the twelve, a sixth of the vocabulary, a quarter of the stories, and one round",
+        help="measure one round with 1 layer of 12, a sixth of the vocabulary and a quarter of the stories",
     )
     parser.add_argument(
-        "--device", default="cpu", help="PyTorch's; cuda also decodes compiled, in bfloat16, up to 64 at once"
+        "--device",
+        default="cpu",
+        help="PyTorch's device [cpu]; cuda adds decoding in bfloat16, compiled, at batches 1 to 64",
     )
-    parser.add_argument("--memory", action="store_true", help="instead: the memory that each released size needs")
+    parser.add_argument(
+        "--memory", action="store_true", help="print the memory that each released size needs, and no times"
+    )
     args = parser.parse_args(argv)
     if args.memory:
         footprint.show()
         return 0
     memory.keep_freed()
     config, stories = (Config(n_vocab=8192, n_layer=1), 8) if args.quick else (Config(), 32)
-    found = []
+    measured = []
     with tempfile.TemporaryDirectory() as directory:
-        for work in works(config, stories, Path(directory), args.device):
-            found.append(measure(work, 1 if args.quick else work.rounds))
+        for workload in workloads(config, stories, Path(directory), args.device):
+            measured.append(measure(workload, 1 if args.quick else workload.rounds))
             if sys.stderr.isatty():
-                print(work.name, file=sys.stderr)
+                print(workload.name, file=sys.stderr)
     costs = scaling(init(config), 1 if args.quick else 3)
-    told = {**machine(args.device), "config": str(config), "works": found, "scaling": costs}
-    print(json.dumps(told) if args.json else table(told))
+    results = {**machine(args.device), "config": str(config), "workloads": measured, "scaling": costs}
+    print(json.dumps(results) if args.json else table(results))
     return 0
 
 
-def measure(work: Work, rounds: int) -> dict:
-    """The seconds of each side in every round; a round before them warms up"""
-    seconds: dict[str, list[float]] = {side: [] for side in work.sides}
+def measure(workload: Workload, rounds: int) -> dict:
+    """Return the times of each side; the sides take turns, and the first round is a warm-up"""
+    seconds: dict[str, list[float]] = {side: [] for side in workload.sides}
     for _ in range(1 + rounds):
-        for side, prepare in work.sides.items():
+        for side, prepare in workload.sides.items():
             run = prepare()
-            time.sleep(SETTLE)
-            started = time.perf_counter()
+            sleep(PAUSE)
+            started = perf_counter()
             run()
-            seconds[side].append(time.perf_counter() - started)
-    return {"name": work.name, "tokens": work.tokens, "seconds": {s: spread(times[1:]) for s, times in seconds.items()}}
+            seconds[side].append(perf_counter() - started)
+    times = {side: spread(found[1:]) for side, found in seconds.items()}
+    return {"name": workload.name, "tokens": workload.tokens, "seconds": times}
 
 
 def spread(times: list[float]) -> dict[str, float]:
     return {"median": statistics.median(times), "min": min(times), "max": max(times)}
 
 
-def table(told: dict) -> str:
-    """Seconds, or tokens a second; the floor's share is how near NumPy comes to it"""
-    sides = ["numpy", "torch", "fused", "floor"]
-    rows = [["", "NumPy", "PyTorch", "its AdamW fused", "floor", "NumPy is at", "PyTorch / NumPy"]]
-    for work in told["works"]:
-        seconds = work["seconds"]
-        cells = [shown(seconds[side], work["tokens"]) if side in seconds else "" for side in sides]
+def table(results: dict) -> str:
+    """Return milliseconds or tokens per second of each side, and two ratios of times"""
+    rows = [["", *SIDES.values(), "bound / NumPy", "PyTorch / NumPy"]]
+    for workload in results["workloads"]:
+        seconds = workload["seconds"]
+        cells = [shown(seconds[side], workload["tokens"]) if side in seconds else "" for side in SIDES]
         median = {side: s["median"] for side, s in seconds.items()}
-        at = f"{median['floor'] / median['numpy']:.0%} of it" if "floor" in median else ""
+        bound = f"{median['bound'] / median['numpy']:.0%}" if "bound" in median else ""
         ratio = f"{median['torch'] / median['numpy']:.2f}" if "numpy" in median else ""
-        rows.append([work["name"], *cells, at, ratio])
+        rows.append([workload["name"], *cells, bound, ratio])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     where = "{cpu}, {cores} cores; Python {python}, NumPy {numpy} on {kernels}, PyTorch {torch} on {device}"
-    return "\n".join([*lines, "", sentence(told["scaling"]), where.format(**told)])
+    return "\n".join([*lines, "", sentence(results["scaling"]), where.format(**results)])
 
 
 def shown(seconds: dict[str, float], tokens: int | None) -> str:
-    """median (lowest-highest)"""
+    """Return median (lowest-highest) and the unit"""
     numbers = sorted(tokens / s if tokens else 1000 * s for s in seconds.values())
     low, median, high = (f"{number:.0f}" if number >= 10 else f"{number:.1f}" for number in numbers)
     return f"{median} ({low}-{high}) {'tokens/s' if tokens else 'ms'}"

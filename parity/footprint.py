@@ -1,8 +1,8 @@
-"""How much memory a model needs, by its size: python -m parity bench --memory
+"""The memory that a model needs, by its size: python -m parity bench --memory
 
-Each figure is the peak of a process of its own, Python and its libraries included. One loads the model and draws a
-token after a prompt of 512; others train two steps in float32 on one window of 1,024 tokens. What the machine has no
-memory for is left out.
+Each figure is the peak memory of one process, with Python and all libraries. One process loads the model and generates
+a token after a prompt of 512 tokens. Others train two steps in float32 on one window of 1,024 tokens. "-" stands for a
+run that needs more memory than the machine has.
 """
 
 import os
@@ -25,17 +25,17 @@ from numpy_gpt.train.options import TrainOptions
 from {package}.train.step import Trainer
 memory.keep_freed()
 m = init(RELEASED[{size!r}])
-settings = TrainOptions(batch_size=1, context={T}, checkpointing={checkpointing})
-side = Trainer(m, adamw.moments(m.params), settings)
+options = TrainOptions(batch_size=1, context={T}, checkpointing={checkpointing})
+trainer = Trainer(m, adamw.moments(m.params), options)
 tokens = np.random.default_rng(0).integers(0, m.config.n_vocab, (1, {T}))
 for t in (1, 2):
-    side.step(t, 1e-4, [(0, tokens, tokens)])
+    trainer.step(t, 1e-4, [(0, tokens, tokens)])
 """
-PEAK = "\nprint(open('/proc/self/status').read().partition('VmHWM:')[2].split()[0])"  # of Linux, in KB
+PEAK = "\nprint(open('/proc/self/status').read().partition('VmHWM:')[2].split()[0])"  # Linux, in KB
 
 
 def show() -> None:
-    """A line for each size, as soon as it is known"""
+    """Print a line for each size as soon as it is measured"""
     print(f"{'':24}generate          train 1 x 1024    with --checkpointing")
     print(f"{'':6}{'parameters':>14}    " + "NumPy    PyTorch  " * 3)
     for size, config in RELEASED.items():
@@ -44,19 +44,20 @@ def show() -> None:
 
 
 def row(size: str, config: Config) -> Iterator[str]:
+    """Yield the six figures of a size, from left to right"""
     with tempfile.TemporaryDirectory() as path:
         save(init(config), path)
         for package in ("numpy_gpt", "torch_gpt"):
             yield peak(GENERATE.format(package=package, path=path))
     for checkpointing in (False, True):
         for package in ("numpy_gpt", "torch_gpt"):
-            room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+            installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
             code = TRAIN.format(package=package, size=size, T=T, checkpointing=checkpointing)
-            yield peak(code) if predicted(config, checkpointing) < 0.8 * room else "-"
+            yield peak(code) if predicted(config, checkpointing) < 0.8 * installed else "-"
 
 
 def predicted(config: Config, checkpointing: bool) -> int:
-    """In bytes: weights and two moments; what the blocks save, logits, and what the loss makes of them, or gradients"""
+    """Return the bytes of weights and moments plus the larger of the gradients and everything saved for the backward"""
     C, H, L = config.n_embd, config.n_head, config.n_layer
     block = 20 * C + H * (T + QUERIES) // 2
     saved = L * C + block if checkpointing else L * block
@@ -65,6 +66,7 @@ def predicted(config: Config, checkpointing: bool) -> int:
 
 
 def peak(code: str) -> str:
+    """Run code in a process and return its peak memory, or "-" if memory ran out"""
     done = subprocess.run([sys.executable, "-c", code + PEAK], capture_output=True, text=True)
     if done.returncode == -signal.SIGKILL or "MemoryError" in done.stderr:
         return "-"

@@ -1,10 +1,11 @@
-"""Does `python -m parity bench` measure what it says, and tell it in a table and as JSON?"""
+"""Does `python -m parity bench` measure each side of each workload, and print a table or JSON?"""
 
 import json
 import re
 import subprocess
 import sys
 from functools import partial
+from itertools import count
 
 import numpy as np
 import pytest
@@ -19,41 +20,42 @@ from . import bench, scaling, workloads
 SMALL = Config(n_vocab=1001, n_ctx=1024, n_embd=24, n_head=2, n_layer=2)
 
 
-def test_every_work_is_done_by_each_side_in_every_round(monkeypatch, capsys):
+def test_json_has_the_times_of_each_side_of_each_workload(monkeypatch, capsys):
     monkeypatch.setattr(bench, "Config", lambda **sizes: SMALL)
-    monkeypatch.setattr(bench, "SETTLE", 0)
-    monkeypatch.setattr(scaling, "SETTLE", 0)
+    monkeypatch.setattr(bench, "PAUSE", 0)
+    monkeypatch.setattr(scaling, "PAUSE", 0)
     monkeypatch.setattr(bench.memory, "keep_freed", lambda: None)
     assert bench.main(["--quick", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["cores"] >= 1
-    assert told["numpy_threads"] == (openblas().get() if openblas() else told["cores"])
-    assert told["numpy"] == np.__version__
-    assert [work["name"] for work in told["works"]] == [
+    results = json.loads(capsys.readouterr().out)
+    assert results["cores"] >= 1
+    assert results["numpy_threads"] == (openblas().get() if openblas() else results["cores"])
+    assert results["numpy"] == np.__version__
+    assert [workload["name"] for workload in results["workloads"]] == [
         "start to first token",
         "load",
-        "read 512 tokens",
-        "decode, 1 at once",
-        "decode, 8 at once",
+        "prefill 512 tokens",
+        "decode, batch 1",
+        "decode, batch 8",
         "training step, 4 x 64",
         "AdamW",
         "forward, backward, 1 x 1024",
-        "storyteller's step, 8 x 256",
+        "storyteller step, 8 x 256",
     ]
-    for work in told["works"]:
-        fused = ["fused"] * (work["name"] in ("training step, 4 x 64", "AdamW"))
-        floor = ["floor"] * (work["name"] not in ("start to first token", "load", "storyteller's step, 8 x 256"))
-        assert list(work["seconds"]) == ["numpy", "torch", *fused, *floor]
-        assert all(0 < s["min"] <= s["median"] <= s["max"] for s in work["seconds"].values())
+    for workload in results["workloads"]:
+        name = workload["name"]
+        fused = ["fused"] * (name in ("training step, 4 x 64", "AdamW"))
+        bound = ["bound"] * (name not in ("start to first token", "load", "storyteller step, 8 x 256"))
+        assert list(workload["seconds"]) == ["numpy", "torch", *fused, *bound]
+        assert all(0 < s["min"] <= s["median"] <= s["max"] for s in workload["seconds"].values())
 
 
 @pytest.mark.parametrize(("flags", "rounds"), [([], 3), (["--quick"], 1)])
-def test_the_sides_take_turns_in_a_round_that_warms_up_and_in_those_that_count(flags, rounds, monkeypatch):
+def test_sides_take_turns_in_a_warmup_and_in_each_round(flags, rounds, monkeypatch):
     done: list[str] = []
-    long = workloads.Work(
+    long = workloads.Workload(
         "long", {side: lambda side=side: partial(done.append, side) for side in ("numpy", "torch")}, rounds=3
     )
-    monkeypatch.setattr(bench, "works", lambda *_: [long])
+    monkeypatch.setattr(bench, "workloads", lambda *_: [long])
     monkeypatch.setattr(bench, "init", lambda config: config)
     monkeypatch.setattr(bench, "scaling", lambda *_: {})
     monkeypatch.setattr(bench.memory, "keep_freed", lambda: None)
@@ -61,54 +63,57 @@ def test_the_sides_take_turns_in_a_round_that_warms_up_and_in_those_that_count(f
     assert done == ["numpy", "torch"] * (1 + rounds)
 
 
-def test_the_table_shows_the_rate_of_what_is_drawn_and_the_time_of_the_rest():
+def test_table_shows_tokens_per_second_of_decoding_and_milliseconds_of_all_else():
     seconds = {"numpy": {"median": 0.5, "min": 0.4, "max": 0.8}, "torch": {"median": 1.0, "min": 0.9, "max": 2.0}}
-    found = [
-        {"name": "decode", "tokens": 32, "seconds": seconds | {"floor": {"median": 0.4, "min": 0.4, "max": 0.4}}},
+    measured = [
+        {"name": "decode", "tokens": 32, "seconds": seconds | {"bound": {"median": 0.4, "min": 0.4, "max": 0.4}}},
         {"name": "load", "tokens": None, "seconds": seconds},
     ]
-    square = {
+    costs = {
         "lengths": [1024],
         "attention": [0.5],
         "attention_per_pair": 5e-7,
         "rest_per_token": 2e-3,
         "rest_per_pair": 0,
     }
-    told = {**workloads.machine("cpu"), "works": found, "scaling": square}
-    _, decode, load, _, costs, where = bench.table(told).splitlines()
+    results = {**workloads.machine("cpu"), "workloads": measured, "scaling": costs}
+    header, decode, load, _, fitted, where = bench.table(results).splitlines()
+    assert header.split("  ")[-1] == "PyTorch / NumPy"
     assert decode.split("  ")[:1] == ["decode"]
     assert "64 (40-80) tokens/s" in decode
     assert "32 (16-36) tokens/s" in decode
-    assert "80% of it" in decode
+    assert "80%" in decode
     assert decode.endswith("2.00")
     assert "500 (400-800) ms" in load
-    assert "attention takes 0.50 T² µs (at 1024 all of it is 500 ms), the rest 2000 T µs and 0.00 T²." in costs
+    assert "attention takes 0.50 T² µs (500 ms at T = 1024), everything else 2000 T + 0.00 T² µs." in fitted
     assert f"NumPy {np.__version__} on " in where
     assert where.endswith(f"PyTorch {torch.__version__} on cpu")
 
 
-def test_a_square_is_found_where_there_is_one():
-    assert scaling.fitted([0.1 + 2e-3 * T + 5e-7 * T**2 for T in scaling.LENGTHS]) == pytest.approx([0.1, 2e-3, 5e-7])
+def test_fit_of_a_parabola_returns_its_coefficients():
+    assert scaling.fit([0.1 + 2e-3 * T + 5e-7 * T**2 for T in scaling.LENGTHS]) == pytest.approx([0.1, 2e-3, 5e-7])
 
 
-def test_attention_and_the_rest_are_the_whole():
+def test_time_of_attention_is_separated_from_the_total(monkeypatch):
+    """A clock that advances by 1 with each reading: 2 forwards and 2 backwards of attention take 1 each"""
     m = numpy_gpt.init(SMALL)
-    before = numpy_gpt.model.attention
-    whole, attention, rest = scaling.clocked(m, 200)
-    assert 0 < attention < whole == attention + rest
-    assert numpy_gpt.model.attention is before
+    original = numpy_gpt.model.attention
+    monkeypatch.setattr(scaling, "perf_counter", partial(next, count()))
+    seconds = scaling.time_window(m, 200)
+    assert (seconds.total, seconds.attention, seconds.rest) == (9, 4, 5)
+    assert numpy_gpt.model.attention is original
 
 
-def test_the_floor_multiplies_with_every_matrix():
+def test_matmuls_of_the_lower_bound_cover_every_matrix():
     m = numpy_gpt.init(SMALL)
     names = {name for name, w in named(m.params) if w.ndim == 2} - {"wte", "wpe"}
     assert len(workloads.matrices(m)) == len(names) == 8
     assert sum(w.size for w in workloads.matrices(m)) == 2 * 12 * 24 * 24
 
 
-@pytest.mark.parametrize("nowhere", ["nonsense", "meta", "cuda:99"])
-def test_bench_refuses_a_device_that_cannot_be_used(nowhere):
-    args = [sys.executable, "-m", "parity", "bench", "--quick", "--device", nowhere]
+@pytest.mark.parametrize("device", ["nonsense", "meta", "cuda:99"])
+def test_unusable_device_exits_2_with_an_explanation(device):
+    args = [sys.executable, "-m", "parity", "bench", "--quick", "--device", device]
     done = subprocess.run(args, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (2, "")
-    assert re.fullmatch(rf"parity: the device {nowhere} can't be used: .*\.\n", done.stderr), done.stderr
+    assert re.fullmatch(rf"parity: the device {device} can't be used: .*\.\n", done.stderr), done.stderr

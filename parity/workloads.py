@@ -1,4 +1,4 @@
-"""What python -m parity bench measures: each side of a work prepares it and returns what is timed."""
+"""The workloads of python -m parity bench: each side prepares its part and returns the function to be timed."""
 
 import platform
 import subprocess
@@ -25,75 +25,78 @@ from .inputs import random_batch
 PROMPT, NEW, LONG = 16, 32, 512  # tokens
 B, T = 4, 64  # of a training step
 WINDOW = 1024
-SETTLE = 0.05  # seconds after which the threads of what was done before, PyTorch's or OpenBLAS's, have gone to sleep
+PAUSE = 0.05  # seconds until idle threads of the previous side, PyTorch's or OpenBLAS's, have gone to sleep
 GREEDY = DecodingOptions(max_new_tokens=10**6, temperature=0.0, top_k=0, top_p=1.0, seed=0)
 
 
 Sides = dict[str, Callable[[], Callable[[], Any]]]
 
 
-class Work(NamedTuple):
+class Workload(NamedTuple):
     name: str
-    sides: Sides
-    tokens: int | None = None  # how many are drawn, where that is what counts
-    rounds: int = 5  # 3 where they are long
+    sides: Sides  # numpy, torch, fused (torch with its fused AdamW), bound (the lower bound)
+    tokens: int | None = None  # generated tokens, if the rate counts and not the time
+    rounds: int = 5  # 3 for long workloads
 
 
-def works(config: Config, stories: int, directory: Path, device: str) -> Iterator[Work]:
+def workloads(config: Config, stories: int, directory: Path, device: str) -> Iterator[Workload]:
+    """Yield the rows of the table; each workload is prepared when its turn comes"""
     ours, theirs = numpy_gpt.init(config), torch_gpt.init(config, device=device)
     numpy_gpt.save(ours, directory)
 
     def both(f, *args):
         return {"numpy": partial(f, numpy_gpt, ours, *args), "torch": partial(f, torch_gpt, theirs, *args)}
 
-    yield Work("start to first token", {"numpy": partial(start, numpy_gpt), "torch": partial(start, torch_gpt)})
-    yield Work(
+    yield Workload("start to first token", {"numpy": partial(start, numpy_gpt), "torch": partial(start, torch_gpt)})
+    yield Workload(
         "load",
         {"numpy": lambda: partial(numpy_gpt.load, directory), "torch": lambda: partial(torch_gpt.load, directory)},
     )
-    yield Work(f"read {LONG} tokens", both(decode, 1, LONG, 0, 1) | {"floor": partial(products, ours, LONG, 1)})
+    yield Workload(f"prefill {LONG} tokens", both(decode, 1, LONG, 0, 1) | {"bound": partial(matmuls, ours, LONG, 1)})
     for n in (1, 8):
-        floor = partial(products, ours, n, n, NEW)
-        yield Work(f"decode, {n} at once", both(decode, n, PROMPT, 1, NEW) | {"floor": floor}, tokens=n * NEW)
+        bound = partial(matmuls, ours, n, n, NEW)
+        yield Workload(f"decode, batch {n}", both(decode, n, PROMPT, 1, NEW) | {"bound": bound}, tokens=n * NEW)
     if theirs.params.wte.is_cuda:
         half = torch_gpt.init(config, device=device, dtype=torch.bfloat16)
         for n in (1, 8, 64):
             compiled = partial(decode, torch_gpt, half, n, PROMPT, 2, NEW, compiled=True)
-            yield Work(f"decode, {n} at once, bfloat16, compiled", {"torch": compiled}, tokens=n * NEW)
+            yield Workload(f"decode, batch {n}, bfloat16, compiled", {"torch": compiled}, tokens=n * NEW)
     yield from training(both, ours, theirs)
-    yield stories_step(stories, device)
+    yield storyteller_step(stories, device)
 
 
 def training(both, ours, theirs):
-    read: dict[str, Callable] = {side: prepare() for side, prepare in both(losses, B, T).items()}
-    read["fused"] = read["torch"]
+    """Yield the training step, AdamW alone, and forward and backward of a whole window"""
+    gradients: dict[str, Callable] = {side: prepare() for side, prepare in both(losses, B, T).items()}
+    gradients["fused"] = gradients["torch"]
     update = {"numpy": our_adamw(ours), "torch": their_adamw(theirs), "fused": their_adamw(theirs, fused=True)}
-    steps: Sides = {side: partial(train, read[side], update[side]) for side in read}
-    yield Work(f"training step, {B} x {T}", steps | {"floor": partial(step_products, ours, B * T)})
-    grads = {side: read[side]()[1] for side in read}
+    steps: Sides = {side: partial(train, gradients[side], update[side]) for side in gradients}
+    yield Workload(f"training step, {B} x {T}", steps | {"bound": partial(step_matmuls, ours, B * T)})
+    grads = {side: gradients[side]()[1] for side in gradients}
     updates: Sides = {side: partial(partial, update[side], grads[side]) for side in update}
-    yield Work("AdamW", updates | {"floor": partial(moves, ours)})
+    yield Workload("AdamW", updates | {"bound": partial(copies, ours)})
     del update, grads, steps, updates
-    floor = {"floor": partial(step_products, ours, WINDOW)}
-    yield Work(f"forward, backward, 1 x {WINDOW}", both(losses, 1, WINDOW) | floor, rounds=3)
+    bound = {"bound": partial(step_matmuls, ours, WINDOW)}
+    yield Workload(f"forward, backward, 1 x {WINDOW}", both(losses, 1, WINDOW) | bound, rounds=3)
 
 
-def stories_step(B: int, device: str) -> Work:
+def storyteller_step(B: int, device: str) -> Workload:
+    """Return one training step of the storyteller on B windows"""
     ours = numpy_gpt.load("storyteller")
     theirs, T = torch_gpt.from_numpy(ours, device), ours.config.n_ctx
     their_step = partial(train, losses(torch_gpt, theirs, B, T), their_adamw(theirs))
-    return Work(f"storyteller's step, {B} x {T}", {"numpy": partial(our_step, ours, B, T), "torch": their_step})
+    return Workload(f"storyteller step, {B} x {T}", {"numpy": partial(our_step, ours, B, T), "torch": their_step})
 
 
 def our_step(m, B, T):
-    """The command's, which shares a batch among threads"""
+    """Return the step of python -m numpy_gpt.train, which splits a batch over threads"""
     trainer = Trainer(m, adamw.moments(m.params), options.TrainOptions(batch_size=B, context=T))
     batch = random_batch(m.config, B, T)
     return lambda: trainer.step(1, 1e-4, [(0, *batch)])
 
 
 def start(package):
-    """In a process of its own, all imports included: the storyteller's first token"""
+    """Return a run of the storyteller for one token, in a process of its own: all imports count"""
     return partial(
         subprocess.run,
         [sys.executable, "-m", f"{package.__name__}.generate", "Once", "-n", "1", "--seed", "1"],
@@ -102,11 +105,11 @@ def start(package):
     )
 
 
-def decode(package, m, n, prompt, before, new, **options):
-    """n equal prompts go on, greedily, by `before` tokens each that aren't timed, and by `new` ones that are"""
+def decode(package, m, n, prompt, warmup, new, **options):
+    """Decode `warmup` tokens after each of n equal prompts; return a function that decodes `new` more, greedily"""
     ids = [i % m.config.n_vocab for i in range(prompt)]
     tokens = iter(package.generate.draws(m, [ids] * n, GREEDY, (), **options))
-    consume(tokens, n * before)
+    consume(tokens, n * warmup)
     return partial(consume, tokens, n * new)
 
 
@@ -115,7 +118,7 @@ def consume(tokens, n):
 
 
 def losses(package, m, B, T):
-    """float waits until the loss has come back from the device"""
+    """Return a forward and backward that gives the loss and the gradients; float waits for the device"""
     batch = random_batch(m.config, B, T)
 
     def run():
@@ -126,6 +129,8 @@ def losses(package, m, B, T):
 
 
 def train(loss_and_grads, update):
+    """Return a step: forward, backward, update"""
+
     def step():
         _, grads = loss_and_grads()
         update(grads)
@@ -139,7 +144,7 @@ def our_adamw(m):
 
 
 def their_adamw(m, fused=None):
-    """PyTorch's own, as people use it"""
+    """Return an update by torch.optim.AdamW, with weight decay for matrices"""
     params = [p for _, p in named(m.params)]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in params if p.ndim == 2]},
@@ -165,8 +170,8 @@ def random(*shape):
     return np.random.default_rng(0).standard_normal(shape, np.float32)
 
 
-def products(m, rows, head_rows, times=1):
-    """The products of so many rows with every matrix of the model, the head's for the last rows alone"""
+def matmuls(m, rows, head_rows, times=1):
+    """Return the matmuls of a forward: `rows` rows with every matrix of a block, `head_rows` rows with the head"""
     x = {width: random(rows, width) for width in {w.shape[0] for w in matrices(m)}}
     last = random(head_rows, m.config.n_embd)
 
@@ -179,8 +184,8 @@ def products(m, rows, head_rows, times=1):
     return run
 
 
-def step_products(m, rows):
-    """y = x w, dx = dy wᵀ and dw = xᵀ dy for every matrix"""
+def step_matmuls(m, rows):
+    """Return the matmuls of a forward and backward: y = x w, dx = dy wᵀ and dw = xᵀ dy for every matrix"""
     weights = [*matrices(m), m.params.wte.mT]
     x = {width: random(rows, width) for width in {n for w in weights for n in w.shape}}
 
@@ -192,8 +197,8 @@ def step_products(m, rows):
     return run
 
 
-def moves(m):
-    """Four arrays are read and three written: as many bytes as three and a half copies move"""
+def copies(m):
+    """Return 3.5 copies of the parameters, which move as many bytes as AdamW: it reads four arrays and writes three"""
     n = m.config.num_parameters()
     source, destination = np.ones(n, np.float32), np.ones(n, np.float32)
 
@@ -205,6 +210,7 @@ def moves(m):
 
 
 def machine(device: str) -> dict[str, Any]:
+    """Return the hardware and the versions that figures depend on"""
     return {
         "cpu": cpu(),
         "cores": cores(),
@@ -220,7 +226,7 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def kernels() -> str:
-    """Which OpenBLAS has chosen: products depend on it most of all"""
+    """Return NumPy's BLAS and the CPU type whose kernels OpenBLAS chose, on which matmuls depend most"""
     blas, library = openblas(), np.show_config(mode="dicts")["Build Dependencies"]["blas"]["name"]
     return f"{library} for {blas.core().decode()}" if blas else library
 
