@@ -280,21 +280,30 @@ def test_the_start_is_the_references(variant, device):
         np.testing.assert_array_equal(a, b.cpu(), err_msg=name)
 
 
-def test_record_of_the_twin_explains_how_gradients_are_read(m, device):
+def test_record_of_the_twin_has_values_and_explains_where_gradients_are(m):
+    with record(torch_gpt.model) as tensors:
+        torch_gpt.loss_and_grads(m, *random_batch(TINY, B=2, T=7))
+    assert tensors["h.1.attn.ctx"].shape == (2, 7, 48)
+    with pytest.raises(GPTError, match=r"watch=torch.Tensor.retain_grad\) and read the .grad of 'h.1.attn.ctx'"):
+        tensors["grad.act.h.1.attn.ctx"]
+    with pytest.raises(GPTError, match=r"loss_and_grads returns .* dict\(named\(grads\)\)\['h.0.attn.c_attn.w'\]"):
+        tensors["grad.param.h.0.attn.c_attn.w"]
+    for unknown in ("h.9.attn.ctx", "grad.act.h.9.attn.ctx"):
+        with pytest.raises(KeyError, match=unknown):
+            tensors[unknown]
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_gradients_retained_by_record_equal_the_references(checkpointing, m, device):
     batch = random_batch(TINY, B=2, T=7)
-    with record(torch_gpt.model) as seen:
-        torch_gpt.loss_and_grads(m, *batch)
-    assert seen["h.1.attn.ctx"].shape == (2, 7, 48)
-    with pytest.raises(GPTError, match=r"watch=torch.Tensor.retain_grad\) and read seen\['h.1.attn.ctx'\].grad"):
-        seen["grad.act.h.1.attn.ctx"]
-    with pytest.raises(KeyError, match=r"h.9.attn.ctx"):
-        seen["h.9.attn.ctx"]
     with record(torch_gpt.model, watch=torch.Tensor.retain_grad) as theirs:
-        torch_gpt.loss_and_grads(m, *batch)
+        torch_gpt.loss_and_grads(m, *batch, checkpointing=checkpointing)
     with record(numpy_gpt.model) as ours:
         numpy_gpt.loss_and_grads(random_model(TINY), *batch)
-    found, expected = theirs["h.1.attn.ctx"].grad.cpu(), ours["grad.act.h.1.attn.ctx"]
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6)
+    assert list(theirs) == [name for name in ours if not name.startswith("grad.")]
+    for name, value in theirs.items():
+        np.testing.assert_allclose(value.detach().cpu(), ours[name], rtol=1e-3, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(value.grad.cpu(), ours[f"grad.act.{name}"], rtol=1e-3, atol=1e-6, err_msg=name)
 
 
 def test_on_the_cpu_the_tensors_are_the_arrays():

@@ -62,19 +62,19 @@ def four_traces(config, B, T, seed, device):
 def numpy_trace(m, tokens, targets, noise=(0, 0)):
     """noise: the seed and step of dropout"""
     noise = numpy_gpt.Noise(*noise)
-    with record(numpy_gpt.model) as seen:
+    with record(numpy_gpt.model) as tensors:
         _, grads = numpy_gpt.loss_and_grads(m, tokens, targets, noise)
     untied = numpy_gpt.loss_and_grads(untie(m), tokens, targets, noise)[1] if m.config.tied else None
-    return seen | parameters(grads, untied)
+    return tensors | parameters(grads, untied)
 
 
 def torch_trace(m, tokens, targets, noise=(0, 0)):
     noise = torch_gpt.Noise(*noise)
-    with record(torch_gpt.model, watch=lambda tensor: tensor.retain_grad()) as seen:
+    with record(torch_gpt.model, watch=lambda tensor: tensor.retain_grad()) as tensors:
         _, grads = torch_gpt.loss_and_grads(m, tokens, targets, noise)
     untied = torch_gpt.loss_and_grads(untie(m), tokens, targets, noise)[1] if m.config.tied else None
-    values = {name: to_numpy(tensor) for name, tensor in seen.items()}
-    gradients = {f"grad.act.{name}": to_numpy(tensor.grad) for name, tensor in seen.items()}
+    values = {name: to_numpy(tensor) for name, tensor in tensors.items()}
+    gradients = {f"grad.act.{name}": to_numpy(tensor.grad) for name, tensor in tensors.items()}
     return values | gradients | parameters(to_numpy(grads), to_numpy(untied))
 
 
