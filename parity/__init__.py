@@ -1,1 +1,1 @@
-"""The proof that numpy_gpt and torch_gpt are the same."""
+"""Compare numpy_gpt with torch_gpt: values, gradients, training, generated tokens, speed."""

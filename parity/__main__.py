@@ -1,4 +1,4 @@
-"""python -m parity report | mutants | bench"""
+"""Run python -m parity report, mutants or bench"""
 
 import argparse
 import importlib
@@ -8,18 +8,18 @@ from numpy_gpt import GPTError
 from numpy_gpt.system.cli import run
 
 COMMANDS = {
-    "report": "the error of numpy_gpt and of torch_gpt against float64, tensor by tensor",
-    "mutants": "change numpy_gpt's maths in one place at a time, and name the test that sees it",
-    "bench": "the speed of both, and of the matrix products alone",
+    "report": "print the error of numpy_gpt and of torch_gpt against float64 for each tensor of a training step",
+    "mutants": "break numpy_gpt's maths in one place at a time, and print the test that fails",
+    "bench": "measure the speed of both, and of the matmuls alone",
 }
 
 
 def main():
     parser = argparse.ArgumentParser(
         prog="python -m parity",
-        description="The proof that numpy_gpt and torch_gpt are the same.",
-        epilog="\n".join(f"{name:9}{what}" for name, what in COMMANDS.items())
-        + "\n\nexample: python -m parity report --n-layer 4\nEach command has a --help of its own.",
+        description="Compare numpy_gpt with torch_gpt.",
+        epilog="\n".join(f"{name:9}{summary}" for name, summary in COMMANDS.items())
+        + "\n\nexample: python -m parity report --n-layer 4\nEach command has its own --help.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("command", choices=COMMANDS)
@@ -33,4 +33,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(run("parity", main, failed=2))  # 1 says that something differs
+    sys.exit(run("parity", main, failed=2))  # 1 is the status of a difference

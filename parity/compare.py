@@ -1,12 +1,15 @@
-"""When two tensors are the same.
+"""The rule by which a tensor of numpy_gpt agrees with one of torch_gpt
 
-float64 is the truth. The error of a side is e = ||x - truth|| / ||truth||. In float32 both sides err, so neither is
-asked to equal the other, but to err at most twice as much, plus a few units in the last place. In float64 they agree to
-1e-10. No tolerance is tuned to a tensor. One exception: the error of a key bias's gradient, see scale.
+numpy_gpt's result in float64 is the truth. The error of a tensor x is ||x - truth|| / ||truth||.
 
-The error of a few numbers is luck, that of many a property of the code: a small tensor is drawn many times, and its
-error in float32 is the median of all draws. A sum wouldn't do: a draw in which LayerNorm divides by a small variance
-amplifies each side's rounding thousands of times, and would decide alone. In float64 all draws are taken as one.
+- float64: the error of torch_gpt is at most 1e-10.
+- float32: both sides have rounding errors. Neither error may exceed twice the other plus four units of 2^-24.
+
+The rule is the same for every tensor. One tensor has another denominator: the gradient of a key bias, see scale.
+
+In float32, the error of a tensor is the median over many draws of weights and tokens, because the error of a few
+numbers depends on chance. A sum over the draws would depend on a single one: if LayerNorm divides by a small variance,
+it amplifies the rounding of both sides thousands of times. In float64, all draws are treated as one long vector.
 """
 
 from typing import NamedTuple
@@ -17,7 +20,7 @@ from numpy_gpt import GPTError
 
 FEW_ULP = 4 * 2.0**-24
 FLOAT64 = 1e-10
-NOTHING = 1e-4  # of the largest: what is smaller in a draw, such as a gradient that dropout leaves at 0, is rounding
+NEGLIGIBLE = 1e-4  # a draw whose truth is smaller than this part of the largest is rounding, such as dropout of all
 
 
 class Row(NamedTuple):
@@ -25,60 +28,68 @@ class Row(NamedTuple):
     shape: tuple[int, ...]
     numpy: float  # the error of numpy_gpt in float32
     torch: float  # the error of torch_gpt in float32
-    apart: float  # how far the two are apart in float64
+    difference: float  # the difference of both in float64
 
     @property
     def agrees(self):
         return (
-            self.numpy <= 2 * self.torch + FEW_ULP and self.torch <= 2 * self.numpy + FEW_ULP and self.apart <= FLOAT64
-        )  # a nan is no agreement
+            self.numpy <= 2 * self.torch + FEW_ULP
+            and self.torch <= 2 * self.numpy + FEW_ULP
+            and self.difference <= FLOAT64
+        )  # nan never agrees
 
 
 def compare(draws):
-    """A draw: NumPy and PyTorch in float32, both in float64, {name: array} each -> a Row for every name"""
+    """Return a Row for each name; a draw is (numpy32, torch32, numpy64, torch64), each a {name: array}"""
     shapes: dict[str, tuple] = {}
     squares: dict[str, list] = {}
     for numpy32, torch32, numpy64, torch64 in draws:
         for name, truth in numpy64.items():
             shapes[name] = np.shape(truth)
-            found = [square(side[name], truth) for side in (numpy32, torch32, torch64)]
-            squares.setdefault(name, []).append([*found, square(scale(name, numpy64))])
+            found = [squared_norm(side[name], truth) for side in (numpy32, torch32, torch64)]
+            squares.setdefault(name, []).append([*found, squared_norm(scale(name, numpy64))])
     return [Row(name, shapes[name], *errors(name, np.array(squares[name]))) for name in squares]
 
 
 def errors(name, squares):
-    """squares (draws, 4) of three distances and the truth -> each side's median error, and how far they are apart"""
-    (apart,) = relative(name, *squares[:, 2:].sum(0))
+    """Return each side's median error in float32, and the difference of both sides in float64
+
+    squares: (draws, 4) squared norms: the distances of numpy32, torch32 and torch64 from the truth, and the truth
+    """
+    (difference,) = relative(name, *squares[:, 2:].sum(0))
     *sides, truth = np.sqrt(squares[:, [0, 1, 3]]).T
-    counted = truth > NOTHING * truth.max()
-    return *(float(np.median(side[counted] / truth[counted])) for side in sides), apart
+    counted = truth > NEGLIGIBLE * truth.max()
+    return *(float(np.median(side[counted] / truth[counted])) for side in sides), difference
 
 
 def error(name, found, truth):
-    """||found - truth|| / ||truth|| of the tensor called name"""
-    (e,) = relative(name, square(found[name], truth[name]), square(scale(name, truth)))
+    """Return ||found - truth|| / ||truth|| of one tensor of two {name: array}"""
+    (e,) = relative(name, squared_norm(found[name], truth[name]), squared_norm(scale(name, truth)))
     return e
 
 
 def scale(name, truth):
-    """What an error is measured by: the tensor itself, but for the gradient of a key bias
+    """Return the tensor whose norm is the denominator of an error
 
-    A key bias adds the same to all scores of a query, and softmax doesn't feel it. Its gradient is 0 in exact
-    arithmetic; what rounding leaves of it is measured by the gradient of the query bias.
+    That is the tensor itself, except for the gradient of a key bias. A key bias adds the same number to all scores of a
+    query, which doesn't change their softmax. So its gradient is 0 in exact arithmetic, and only rounding in practice.
+    Its denominator is the gradient of the query bias.
     """
     return truth[name.replace("c_attn.b.k", "c_attn.b.q")]
 
 
-def square(x, truth=0.0):
+def squared_norm(x, truth=0.0):
+    """Return ||x - truth||²"""
     difference = (np.asarray(x, np.float64) - truth).ravel()
     return difference @ difference
 
 
 def relative(name, *squares):
+    """Divide distances by the norm of the truth, all given as squares, the truth last"""
     *distances, whole = np.sqrt(squares)
     if not 0 < whole < np.inf:
         raise GPTError(
-            f"{name} is {whole} in float64, so there is nothing to compare: take more tokens or a wider model."
+            f"the norm of {name} is {whole} in float64, so no relative error exists: take more tokens or a wider model."
         )
     return [float(distance / whole) for distance in distances]
 

@@ -5,30 +5,30 @@ import pytest
 import torch
 from hypothesis import settings
 
-settings.register_profile("parity", derandomize=True, deadline=None)  # a failure on one machine can be seen on another
+settings.register_profile("parity", derandomize=True, deadline=None)  # failures can be reproduced elsewhere
 settings.load_profile("parity")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--device", default="cpu", help="where PyTorch runs: cpu, cuda")
+    parser.addoption("--device", default="cpu", help="PyTorch's device: cpu, cuda")
 
 
 @pytest.fixture(scope="session")
 def device(request):
     device = request.config.getoption("--device")
     if device != "cpu":
-        torch.zeros(1, device=device)  # a device that isn't there fails here, in PyTorch's words
+        torch.zeros(1, device=device)  # a missing device fails here, with PyTorch's message
     return device
 
 
 @pytest.fixture(scope="session")
 def data():
-    """Real files: see the docstrings of the tests that use them"""
+    """Return the directory of real files that some tests read"""
     if "GPT_TEST_DATA" not in os.environ:
-        pytest.skip("GPT_TEST_DATA doesn't say where the real files are")
+        pytest.skip("$GPT_TEST_DATA isn't set to the directory of real files")
     return Path(os.environ["GPT_TEST_DATA"])
 
 
 @pytest.fixture(autouse=True, scope="session")
 def float32_is_float32():
-    assert torch.get_float32_matmul_precision() == "highest", "TF32 keeps 10 bits of 23: parity can't be judged with it"
+    assert torch.get_float32_matmul_precision() == "highest", "TF32 keeps 10 bits of 23, too few for these tests"

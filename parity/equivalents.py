@@ -1,35 +1,35 @@
-"""The mutants that compute the same as the original, by function and changed statement, each with its reason."""
+"""List the mutants that compute the same as the original: (function, changed statement): reason"""
 
-LENGTH = "NumPy takes any negative length as the one to find out"
-AXES = "the same of four axes"
-BEGINNING = "a larger part begins with the same tokens"
-EITHER = "either way gives the same numbers"
+LENGTH = "NumPy infers the length for any negative number"
+AXES = "both axes have the same length"
+BEGINNING = "a longer selection begins with the same tokens"
+EITHER = "both branches return the same numbers"
 EVEN = "cos x = cos -x"
-MORE = "more numbers are drawn than are taken"
-ORDER = "the same in either order"
-THREADS = "the same bits on any number of threads"
-TILES = "tiles of another size, the same results"
+MORE = "more numbers are generated than are used"
+ORDER = "the order doesn't change the result"
+THREADS = "the number of threads doesn't change the result"
+TILES = "the size of a tile doesn't change the result"
 
 EQUIVALENT = {
     ("rows", "return a.reshape(-2, a.shape[-1])"): LENGTH,
     ("linear", "return (y.reshape(*x.shape[:-1], -2), (x, w, b))"): LENGTH,
     ("unembedding", "return (z.reshape(*x.shape[:-1], -2), (x, w))"): LENGTH,
     ("Noise.bytes", "return words.view(np.uint8).reshape(shape[0], -2)[:, :n].reshape(shape)"): LENGTH,
-    ("dropout", "return (y, (scale, keep))"): "the backward multiplies by both",
-    ("attention", "def attention(q, k, v, rate=1.0, noise=None):"): "the rate is read only where there is noise",
+    ("dropout", "return (y, (scale, keep))"): "the backward multiplies by both numbers",
+    ("attention", "def attention(q, k, v, rate=1.0, noise=None):"): "rate is read only if there is noise",
     ("attention", "T, S, D = (q.shape[2], k.shape[-2], q.shape[-1])"): AXES,
     ("attention", "T, S, D = (q.shape[-2], k.shape[2], q.shape[-1])"): AXES,
-    ("attention", "if T >= 1:"): "the mask of a single query hides nothing",
+    ("attention", "if T >= 1:"): "the mask of a single query is empty",
     (
         "attention",
         "ys, tiles = zip(*each_tile(partial(ops.attention, rate=rate), q, k, v, noise), strict=True)",
-    ): "bytes are drawn that a rate of 0 doesn't read",
-    ("attention_backward", "dk, dv = (np.zeros_like(v), np.zeros_like(k))"): "they have one shape",
-    ("gpt2", "s_h.append(s_i)"): "the logits are the same; test_memory.py measures what is kept",
+    ): "at a rate of 0 the bytes aren't read",
+    ("attention_backward", "dk, dv = (np.zeros_like(v), np.zeros_like(k))"): "both have the same shape",
+    ("gpt2", "s_h.append(s_i)"): "the logits are the same; tests/fast/test_memory.py measures the memory",
     ("Groups.attend", "new = qkv[:, rows].reshape(len(kv.k), -2, qkv.shape[-1])"): LENGTH,
     ("Groups.attend", "ctx.append(kv.attend(new).reshape(1, -2, qkv.shape[-1] // 3))"): LENGTH,
     ("survivors", "k = min(len(z), top_k) or len(z)"): ORDER,
-    ("survivors", "if top_p == 2:"): "all that is cut from the whole is less than rounding",
+    ("survivors", "if top_p == 2:"): "at top_p = 1 only tokens below rounding are cut",
     ("survivors", "return best(z, k)"): ORDER,
     ("survivors", "total = np.exp(z[best(z, k)]).sum()"): ORDER,
     ("survivors", "for n in (1024, 64, k):"): TILES,
@@ -48,7 +48,7 @@ EQUIVALENT = {
     ("uniform", "words = philox((np.arange(ids.max() // 4 + 2), step, sample, 0), key(seed)).ravel()[ids]"): MORE,
     ("split_heads", "return x.reshape(B, T, H, C // H).swapaxes(2, 1)"): ORDER,
     ("merge_heads", "return x.swapaxes(2, 1).reshape(B, T, H * D)"): ORDER,
-    ("step", "check_step(grads, params, moments)"): "what differs is found from either side",
+    ("step", "check_step(grads, params, moments)"): "a difference is found in either order",
     ("step", "each = threads.shared().map"): THREADS,
     ("step", "each = map"): THREADS,
     ("step", "each = threads.shared().map if sum((p.size for p, *_ in parts)) >= TILE else map"): THREADS,
@@ -62,7 +62,7 @@ EQUIVALENT = {
     ("clip", "if norm >= max_norm:"): "at equality the factor is 1",
     ("cosine", "progress = (warmup - step) / (steps - 1 - warmup)"): EVEN,
     ("cosine", "progress = (step - warmup) / (warmup - (steps - 1))"): EVEN,
-    ("Noise.bytes", "blocks = math.ceil(n)"): "more bytes than are asked for, and cut off",
-    ("Noise.bytes", "blocks = math.ceil(n * 16)"): "more bytes than are asked for, and cut off",
+    ("Noise.bytes", "blocks = math.ceil(n)"): "surplus bytes are cut off",
+    ("Noise.bytes", "blocks = math.ceil(n * 16)"): "surplus bytes are cut off",
     ("Noise.bytes", "index = np.arange(start, min(blocks, start + TILE), dtype=np.uint32)"): ORDER,
 }

@@ -1,4 +1,4 @@
-"""What both sides are compared on: nothing at its default, since zeros and ones hide half of all mistakes."""
+"""The inputs of the comparison: random weights with no gain at 1 and no bias at 0, because those hide mistakes"""
 
 import math
 from dataclasses import replace
@@ -19,7 +19,10 @@ VARIANTS = {
 
 
 def random_model(config, seed=0, dtype=np.float32):
-    """Gains around 1, biases around 0, weights that keep values near 1; drawn in float32, which float64 can hold"""
+    """Return a model with random gains around 1, biases around 0, and weights that keep activations near 1
+
+    All numbers are drawn in float32, so that the model is the same in float64.
+    """
     m = numpy_gpt.init(config)
     rng = np.random.default_rng(seed)
     for name, a in named(m.params):
@@ -35,7 +38,7 @@ def random_model(config, seed=0, dtype=np.float32):
 
 
 def random_batch(config, B, T, seed=0):
-    """tokens, targets (B,T), some tokens more than once"""
+    """Return random tokens and targets, (B,T) each; every row contains one token at least twice"""
     rng = np.random.default_rng(seed)
     text = rng.integers(0, config.n_vocab, (B, T + 1))
     text[:, T // 2] = text[:, 0]
@@ -43,7 +46,7 @@ def random_batch(config, B, T, seed=0):
 
 
 def op_arguments(seed=0, B=2, T=5, past=3, H=3, D=4, V=13, dtype=np.float64):
-    """Arguments for every op, by a label that begins with its name: distinct dimensions, signs and sizes mixed"""
+    """Return {label: arguments} for every op, with distinct dimensions; a label begins with the op's name"""
     rng = np.random.default_rng(seed)
     C, O, S, N = H * D, H * D + 2, past + T, past + T + 2
 

@@ -1,10 +1,11 @@
-"""python -m parity mutants: does the suite see every small change of the maths?
+"""python -m parity mutants: check that a test fails for every small change of the maths
 
-Each function of numpy_gpt's maths is changed in every way that mutate.py knows, one at a time and in this process, and
-tests run until one fails. A mutant that computes the same, so that no test can see it, stands in equivalents.py with
-its reason. The suite is the tests of FILES, but for those that draw their own inputs or start a process.
+Each function of numpy_gpt's maths is changed in every way that mutate.py implements. For each mutant, one at a time and
+in this process, tests run until one fails. No test can catch a mutant that computes the same as the original: these are
+listed in equivalents.py with their reasons. The tests are those of FILES, except hypothesis tests and tests that start
+a process.
 
-exit status: 0 where all mutants are caught or equivalent, 1 where one survives, 2 on wrong usage
+exit status: 0 if all mutants are caught or equivalent, 1 if one survives, 2 on wrong usage
 """
 
 import argparse
@@ -63,7 +64,7 @@ def main(argv):
         prog="python -m parity mutants", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.parse_args(argv)
-    trace.DRAWS = 2  # no mutant is a matter of luck
+    trace.DRAWS = 2  # enough: no verdict depends on the number of draws
     start = time.perf_counter()
     suite = Suite()
     count: Counter[str] = Counter()
@@ -86,13 +87,13 @@ def main(argv):
     print(f"\n{count.total()} mutants: " + ", ".join(f"{n} {kind}" for kind, n in count.items()), end="")
     print(f", by {len(suite.tests)} tests in {time.perf_counter() - start:.0f} s")
     for function, statement in sorted(unused):
-        print(f"listed as equivalent, but no mutant: {function}: {statement}")
+        print(f"listed as equivalent, but not a mutant: {function}: {statement}")
     return 0 if set(count) <= {"caught", "equivalent"} and not unused else 1
 
 
 class Suite:
     def __init__(self):
-        """Runs all tests once, so that no failure is put down to a mutant"""
+        """Run all tests once on the original, which must pass, and sort them by their time"""
         self.tests = dict(collect())
         seconds = {}
         for name, test in self.tests.items():
@@ -102,7 +103,7 @@ class Suite:
         self.order = sorted(self.tests, key=seconds.__getitem__)
 
     def first_failure(self, function, mutant):
-        """The name of the first test that fails while the function is the mutant; None where all pass"""
+        """Replace function by mutant; return the name of the first test that fails, or None if all pass"""
         code, defaults = function.__code__, function.__defaults__
         function.__code__, function.__defaults__ = mutant.code, mutant.defaults
         try:
@@ -115,7 +116,7 @@ class Suite:
             function.__code__, function.__defaults__ = code, defaults
 
     def order_for(self, function):
-        """Tests that are named after the function, then those that failed of late, then the quick ones"""
+        """Return tests named after the function first, then those that failed recently, then the fastest"""
         return sorted(self.order, key=lambda name: function.removesuffix("_backward") not in name)
 
 
@@ -130,6 +131,7 @@ def fails(test):
 
 
 def collect():
+    """Yield (name, test) for every test of FILES that needs no fixture except device"""
     session = Collected()
     with redirect_stdout(io.StringIO()):
         folder = Path(__file__).parent

@@ -1,4 +1,4 @@
-"""Ways to break a function by one small change: a sign, a term, a factor, an operand, a transpose, a constant."""
+"""Break a function by one small change: of a sign, a term, a factor, an operand, a transpose or a constant"""
 
 import ast
 import inspect
@@ -27,13 +27,14 @@ COMMUTE = (ast.Add, ast.Mult, ast.BitXor)
 class Mutant(NamedTuple):
     function: str
     place: str  # file:line
-    change: str  # what was written there -> what is
+    change: str  # old source -> new source
     statement: str  # the first line of the changed statement
     code: CodeType
     defaults: tuple | None
 
 
 def mutants(function) -> Iterator[Mutant]:
+    """Yield every mutant of a function"""
     lines, first = inspect.getsourcelines(function)
     module = ast.parse(textwrap.dedent("".join(lines)))
     definition = module.body[0]
@@ -55,6 +56,7 @@ def mutants(function) -> Iterator[Mutant]:
 
 
 def build(module, function):
+    """Compile the changed source of a function in the globals of the original"""
     made: dict[str, Callable] = {}
     code = compile(ast.fix_missing_locations(module), function.__code__.co_filename, "exec")
     exec(code, function.__globals__, made)
@@ -62,7 +64,7 @@ def build(module, function):
 
 
 def places(parent, statement):
-    """Every node below parent, what puts another in its place, and the statement to which it belongs"""
+    """Yield every node below parent, a function that replaces it, and the statement that contains it"""
     for field, child in ast.iter_fields(parent):
         for i, node in enumerate(child if isinstance(child, list) else [child]):
             if isinstance(node, ast.AST):
@@ -73,6 +75,7 @@ def places(parent, statement):
 
 
 def variants(node) -> Iterator[ast.AST]:
+    """Yield the nodes that may replace node"""
     match node:
         case ast.BinOp(left, op, right):
             yield left

@@ -1,4 +1,4 @@
-"""python -m parity report: the error of each side against float64, tensor by tensor, forward and backward."""
+"""python -m parity report: print the error of each side against float64 for every tensor, forward and backward"""
 
 import argparse
 
@@ -13,7 +13,7 @@ EXAMPLES = """examples:
   python -m parity report --n-layer 12 --n-head 12 --n-embd 768 --n-ctx 1024 --n-vocab 50257 --tokens 64 --draws 1
   python -m parity report --dropout 0.1 --untied --device cuda
 
-exit status: 0 where all tensors agree, 1 where one differs, 2 on wrong usage
+exit status: 0 if all tensors agree, 1 if one differs, 2 on wrong usage
 """
 
 
@@ -24,7 +24,8 @@ def main(argv):
     check_scores(args.tokens, args.dropout)
     if config.n_embd == 2:
         raise GPTError(
-            "--n-embd is 2: LayerNorm makes 1 and -1 of any two numbers, so nothing can be compared: give 3 or more."
+            "--n-embd is 2: LayerNorm turns any two numbers into 1 and -1, so there is no error to compare: "
+            "give 3 or more."
         )
     draws = args.draws or enough_draws(config, args.tokens)
     rows = compare_steps(config, args.batch_size, args.tokens, args.seed, args.device, draws, args.fused_attention)
@@ -35,32 +36,36 @@ def main(argv):
 def arguments():
     parser = argparse.ArgumentParser(
         prog="python -m parity report",
-        description="One training step of random weights in both packages, and the error of every tensor in it.",
+        description="Run one training step of random weights in both packages, and print the error of every tensor.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     for name in ("n_layer", "n_head", "n_embd", "n_ctx", "n_vocab"):
         default = getattr(TINY, name)
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default, metavar="N", help=f"[{default}]")
-    parser.add_argument("--no-qkv-bias", action="store_true", help="c_attn without a bias")
-    parser.add_argument("--untied", action="store_true", help="an output head of its own")
+    parser.add_argument("--no-qkv-bias", action="store_true", help="no bias in c_attn")
+    parser.add_argument("--untied", action="store_true", help="a separate output head")
     parser.add_argument("--dropout", type=float, default=0.0, metavar="RATE", help="[0]")
     parser.add_argument("--batch-size", type=at_least(1), default=2, metavar="B", help="[2]")
     parser.add_argument(
-        "--tokens", type=at_least(1), default=7, metavar="T", help="tokens in a sequence, 2 or more [7]"
+        "--tokens", type=at_least(1), default=7, metavar="T", help="length of a sequence, 2 or more [7]"
     )
-    what = "of the weights, the tokens and dropout: 0 to 2**32 - 1 [0]"
-    parser.add_argument("--seed", type=at_least(0, 2**32 - 1), default=0, metavar="S", help=what)
-    what = "of weights and tokens; an error is the median of all [16, for narrow models and short texts more]"
-    parser.add_argument("--draws", type=at_least(1), metavar="N", help=what)
-    parser.add_argument("--device", default="cpu", metavar="D", help="where PyTorch runs: cpu, cuda [cpu]")
+    seed = "seed of weights, tokens and dropout: 0 to 2**32 - 1 [0]"
+    parser.add_argument("--seed", type=at_least(0, 2**32 - 1), default=0, metavar="S", help=seed)
+    draws = "draws of weights and tokens; an error is their median [16, more for narrow models and short sequences]"
+    parser.add_argument("--draws", type=at_least(1), metavar="N", help=draws)
+    parser.add_argument("--device", default="cpu", metavar="D", help="PyTorch's device: cpu, cuda [cpu]")
     parser.add_argument(
-        "--fused-attention", action="store_true", help="the kernel that PyTorch prefers, not the plain one"
+        "--fused-attention",
+        action="store_true",
+        help="use the attention kernel that PyTorch chooses, not the plain one",
     )
     return parser
 
 
 def at_least(least, most=None):
+    """Return an argparse type for whole numbers from least to most"""
+
     def whole_number(text):
         if int(text) < least:
             raise argparse.ArgumentTypeError(f"{text} is not at least {least}")
@@ -72,20 +77,20 @@ def at_least(least, most=None):
 
 
 def check_scores(T, dropout):
-    """Raise GPTError if queries and keys have too few scores to get gradients from"""
+    """Raise GPTError if there are too few scores for gradients of queries and keys"""
     if T == 1:
         raise GPTError(
-            "--tokens is 1: a position that attends to itself alone gives its query and key no gradient, so there is "
-            "nothing to compare: give at least 2."
+            "--tokens is 1: the query and key of a position that attends only to itself have no gradient, so there is "
+            "no error to compare: give 2 or more."
         )
     if (T - 1) * (1 - dropout) < 0.5:
         raise GPTError(
-            f"--dropout {dropout} leaves {T} tokens hardly any score to compare: give more --tokens or less --dropout."
+            f"--dropout {dropout} drops nearly all scores of {T} tokens: give more --tokens or less --dropout."
         )
 
 
 def table(rows):
-    """A value and its gradient share a line; parameters have gradients alone"""
+    """Yield the lines: a value and its gradient share one; parameters have only gradients"""
     by_name = {row.name: row for row in rows}
     values = [row.name for row in rows if not row.name.startswith("grad.")]
     parameters = [row.name.removeprefix("grad.param.") for row in rows if row.name.startswith("grad.param.")]
@@ -107,13 +112,14 @@ def line(name, width, *pair):
 
 
 def summary(rows, draws=1):
+    """Yield the rule and the result in words"""
     wrong = disagreements(rows)
-    apart = max(row.apart for row in rows)
+    largest = max(row.difference for row in rows)
     median = f": the median of {draws} draws" if draws > 1 else ""
     yield f"An error is ||x - truth|| / ||truth|| with x in float32 and the truth in float64{median}."
-    yield "Softmax doesn't feel a key bias: the error of c_attn.b.k is taken relative to the gradient of c_attn.b.q."
-    yield f"Neither side's may be larger than twice the other's + {FEW_ULP:.1e}."
-    yield f"In float64 the two sides are {apart:.1e} apart at most, where {FLOAT64:.0e} is allowed."
+    yield "The gradient of c_attn.b.k is 0 in exact arithmetic: its error is relative to the gradient of c_attn.b.q."
+    yield f"Rule for float32: neither error exceeds twice the other + {FEW_ULP:.1e}."
+    yield f"Rule for float64: the two sides differ by at most {FLOAT64:.0e}. The largest difference is {largest:.1e}."
     yield f"{len(rows) - len(wrong)} of {len(rows)} tensors agree."
     if wrong:
-        yield f"The first that differs, in the order of the run, is {wrong[0].name}."
+        yield f"The first that differs, in the order of the run: {wrong[0].name}"

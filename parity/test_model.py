@@ -1,4 +1,4 @@
-"""Do the two models agree tensor by tensor: values, their gradients, the parameters' gradients?"""
+"""Do the two models agree in every tensor: values, their gradients, gradients of parameters?"""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ from .trace import compare_steps, numpy_trace, torch_trace
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_tensor_of_a_step(variant, device):
+def test_every_tensor_of_a_step_agrees(variant, device):
     config = VARIANTS[variant]
     rows = compare_steps(config, B=2, T=7, device=device)
     assert len(rows) == 30 + 30 + tensors(config)
@@ -30,7 +30,7 @@ def test_every_tensor_of_a_step(variant, device):
 
 
 def tensors(config):
-    """Parameters, a bias of c_attn counted as three, and the two parts of a tied wte"""
+    """Return the number of gradients: of parameters, of the three parts of c_attn.b, of the two parts of a tied wte"""
     a_block = 12 + (2 if config.qkv_bias else -1)
     return 2 + a_block * config.n_layer + 2 + (2 if config.tied else 1)
 
@@ -52,26 +52,26 @@ def steps(draw):
 
 @settings(max_examples=100)
 @given(step=steps())
-def test_in_any_shape(device, step):
-    """In float64: a narrow model can amplify one rounding of float32 at will, and whose it is would be luck"""
+def test_every_tensor_of_a_step_of_any_shape_agrees_in_float64(device, step):
+    """In float32, a narrow model can amplify a single rounding by any factor, on either side"""
     config, B, T, seed = step
     m, batch = random_model(config, seed, np.float64), random_batch(config, B, T, seed)
     ours, theirs = numpy_trace(m, *batch), torch_trace(torch_gpt.from_numpy(m, device), *batch)
     assert [name for name in ours if error(name, theirs, ours) > FLOAT64] == []
 
 
-def test_the_whole_context(device):
+def test_step_of_the_whole_context_agrees(device):
     rows = compare_steps(TINY, B=1, T=TINY.n_ctx, device=device)
     assert disagreements(rows) == []
 
 
-def test_a_window_of_several_tiles(device):
+def test_step_of_several_tiles_of_attention_agrees(device):
     T = 2 * QUERIES + 3
     rows = compare_steps(replace(TINY, n_ctx=T), B=2, T=T, device=device)
     assert disagreements(rows) == []
 
 
-def test_dropout_in_several_tiles_of_attention_agrees_in_float64(device):
+def test_step_of_several_tiles_with_dropout_agrees_in_float64(device):
     T = 2 * QUERIES + 3
     config = replace(TINY, n_ctx=T, dropout=0.2)
     m, batch = random_model(config, dtype=np.float64), random_batch(config, B=2, T=T)
@@ -82,7 +82,7 @@ def test_dropout_in_several_tiles_of_attention_agrees_in_float64(device):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_twins_checkpointed_gradients_are_its_plain_ones(variant, device):
+def test_checkpointed_gradients_of_the_twin_equal_its_plain_ones(variant, device):
     config = VARIANTS[variant]
     m = torch_gpt.from_numpy(random_model(config), device)
     batch = random_batch(config, B=2, T=7)
@@ -94,18 +94,18 @@ def test_the_twins_checkpointed_gradients_are_its_plain_ones(variant, device):
         np.testing.assert_array_equal(g.cpu(), c.cpu(), err_msg=name)
 
 
-def test_bfloat16_errs_as_float32_does_in_units_of_its_own(device):
+def test_bfloat16_error_is_that_of_float32_times_2_to_the_16th(device):
     m = random_model(TINY)
     batch = random_batch(TINY, B=2, T=7)
     rows = compare_steps(TINY, B=2, T=7, device=device)
     truth = numpy_trace(m._replace(params=tree_map(lambda a: a.astype(np.float64), m.params)), *batch)
     coarse = torch_trace(torch_gpt.from_numpy(m, device, torch.bfloat16), *batch)
     for row in rows:
-        if row.name not in ("loss", "grad.act.loss"):  # a scalar's error is luck
+        if row.name not in ("loss", "grad.act.loss"):  # the error of one number depends on chance
             assert error(row.name, coarse, truth) / 2**16 <= 2 * row.torch + FEW_ULP, row.name  # 8 bits, not 24
 
 
-def test_logits_of_forward(device):
+def test_logits_of_forward_agree_in_float64(device):
     m = random_model(TINY, dtype=np.float64)
     tokens, _ = random_batch(TINY, B=2, T=7)
     ours = {"logits": numpy_gpt.forward(m, tokens)}
@@ -115,8 +115,8 @@ def test_logits_of_forward(device):
 
 @pytest.mark.parametrize("tile", [3, 64])
 @pytest.mark.parametrize("pieces", [[11], [1] * 11, [4, 1, 1, 3, 2]])
-def test_with_a_kv_both_give_the_logits_of_the_whole(pieces, tile, device):
-    """Three groups at a time, which are cut at different places; heads are narrower than the text is long"""
+def test_logits_with_a_kv_equal_those_of_the_whole_text(pieces, tile, device):
+    """Three groups run at a time, each cut at different places; the text is longer than a head is wide"""
     m = random_model(replace(TINY, n_head=12), dtype=np.float64)
     twin = torch_gpt.from_numpy(m, device)
     texts = [random_batch(m.config, B, T=11, seed=B)[0] for B in (3, 1, 2)]
@@ -136,7 +136,7 @@ def test_with_a_kv_both_give_the_logits_of_the_whole(pieces, tile, device):
             assert error("logits", {"logits": side}, truth) <= FLOAT64
 
 
-def test_sequences_of_a_kv_are_taken_with_what_they_have_seen(device):
+def test_sequences_taken_from_a_kv_keep_their_past(device):
     m = random_model(TINY, dtype=np.float64)
     twin = torch_gpt.from_numpy(m, device)
     text, _ = random_batch(TINY, B=3, T=9)
@@ -165,9 +165,9 @@ DTYPES = {
 
 
 def scaled(leaf, factor, dtype):
-    """An untied model whose parameters of this name are larger by the factor
+    """Return an untied model whose parameters of this name are multiplied by factor
 
-    The queries and keys stay as they are: a softmax whose scores are huge has gradients of 0, and rounding alone.
+    Queries and keys are never multiplied: with huge scores, the gradients of softmax are 0 in exact arithmetic.
     """
     m = random_model(replace(TINY, tied=False), dtype=np.float64)
     for name, a in named(m.params):
@@ -178,14 +178,14 @@ def scaled(leaf, factor, dtype):
 
 
 def plain_step(m, tokens, targets):
-    """Logits, loss and gradients without any check"""
+    """Return logits, loss and gradients without any check"""
     logits, s_gpt2 = gpt2(tokens, m.params, m.config)
     loss, s_cross_entropy = cross_entropy(logits, targets)
     return logits, loss, gpt2_backward(*cross_entropy_backward(1.0, s_cross_entropy), s_gpt2)
 
 
-def either(f, *args):
-    """What f returns, or None if it reports that numbers have grown too large"""
+def result_or_none(f, *args):
+    """Return f(*args), or None if it raises the error of an overflow"""
     try:
         return f(*args)
     except GPTError as e:
@@ -212,11 +212,11 @@ def test_large_weights_give_the_right_result_or_an_error(dtype, leaf, device):
         norm = np.sqrt(sum((g**2).sum() for _, g in named(grads)))
         for side in (numpy_gpt, torch_gpt):
             here = m if side is numpy_gpt else torch_gpt.from_numpy(m, device)
-            found = either(side.forward, here, tokens)
+            found = result_or_none(side.forward, here, tokens)
             if found is not None:
                 assert distance(on_cpu(found), logits) < 1e-3 * np.linalg.norm(logits), (side, exponent)
                 assert side.complete(here, tokens[0].tolist(), 1, temperature=0) == [logits[0, -1].argmax()]
-            found = either(side.loss_and_grads, here, tokens, targets)
+            found = result_or_none(side.loss_and_grads, here, tokens, targets)
             if found is not None:
                 assert abs(float(found[0]) - loss) < 1e-3 * loss
                 for (name, g), (_, true) in zip(named(found[1]), named(grads), strict=True):
@@ -235,7 +235,7 @@ def distance(a, b):
 @pytest.mark.parametrize("side", [numpy_gpt, torch_gpt])
 @pytest.mark.parametrize("T", [1, 7])
 def test_layernorm_variance_overflow_is_an_error(side, T, device):
-    """1 / sqrt(inf) is 0, and the output of LayerNorm its bias: nothing that follows looks odd"""
+    """1 / sqrt(inf) is 0, so the output of LayerNorm is its bias, and everything after it is finite"""
     m = scaled("wte", 1e20, np.float32)
     here = m if side is numpy_gpt else torch_gpt.from_numpy(m, device)
     tokens, targets = random_batch(TINY, B=1, T=T)
@@ -250,7 +250,7 @@ def test_layernorm_variance_overflow_is_an_error(side, T, device):
 
 @pytest.mark.parametrize("side", [numpy_gpt, torch_gpt])
 def test_scores_that_all_overflow_to_minus_infinity_are_an_error(side, device):
-    """PyTorch's attention gives 0 to a query whose scores are all -inf"""
+    """PyTorch's attention returns 0 for a query whose scores are all -inf"""
     m = random_model(Config(61, 11, 12, 1, 1))
     w, b = m.params.h[0].attn.c_attn
     w[:, :24], b[:12], b[12:24] = 0, 1e20, -1e20
@@ -277,7 +277,7 @@ def test_a_loss_that_overflows_is_an_error(side, device):
 
 @pytest.mark.parametrize("side", [numpy_gpt, torch_gpt])
 def test_a_backward_that_overflows_is_an_error(side, device):
-    """A residual stream near 0 makes 1 / sqrt(var + eps) 316, by which LayerNorm's backward multiplies"""
+    """For a residual stream near 0, LayerNorm's backward multiplies by 1 / sqrt(eps) = 316"""
     m = scaled("head.w", 1e38, np.float32)
     m.params.wte[...] *= 1e-6
     m.params.wpe[...] = 0
@@ -291,7 +291,7 @@ def test_a_backward_that_overflows_is_an_error(side, device):
 
 
 def test_a_matmul_that_overflows_in_the_backward_is_an_error():
-    """Queries of 0 and huge keys: the scores are 0, and what overflows at first is the sum in the gradient of w"""
+    """With queries of 0 and huge keys the scores are 0, and the first overflow is a sum in the gradient of w"""
     m = random_model(TINY)
     p = m.params.h[0]
     p.attn.c_attn.w[:, :48], p.attn.c_attn.b[:48] = 0, 0

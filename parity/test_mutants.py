@@ -1,4 +1,4 @@
-"""Does `python -m parity mutants` break what it says, put it back, and tell when nobody sees it?"""
+"""Does `python -m parity mutants` make each change, restore the function, and report survivors?"""
 
 from pathlib import Path
 
@@ -11,17 +11,17 @@ from .mutate import mutants as mutants_of
 
 
 @pytest.fixture(autouse=True)
-def draws_as_before(monkeypatch):
-    monkeypatch.setattr(mutants.trace, "DRAWS", mutants.trace.DRAWS)  # which main lowers
+def restore_draws(monkeypatch):
+    monkeypatch.setattr(mutants.trace, "DRAWS", mutants.trace.DRAWS)  # main lowers it
 
 
 def hypotenuse(a, b, scale=2.0):
-    """not a mutant"""
+    """a docstring, which no mutant changes"""
     a -= b
     return (a * a + b * b) ** -0.5 / scale if a > b else -(a @ b.mT)
 
 
-def test_each_change_is_made_once_and_alone():
+def test_each_change_is_made_exactly_once():
     changes = [m.change for m in mutants_of(hypotenuse)]
     assert len(changes) == len(set(changes)) == 28
     for change in [
@@ -44,35 +44,35 @@ def test_each_change_is_made_once_and_alone():
         assert changes.count(change) == 1, change
 
 
-def test_a_mutant_computes_something_else_and_the_function_comes_back():
+def test_first_failure_runs_the_mutant_and_restores_the_function():
     suite = object.__new__(mutants.Suite)
-    seen = []
-    suite.tests = {"test": lambda: seen.append(hypotenuse(4.0, 1.0))}
+    results = []
+    suite.tests = {"test": lambda: results.append(hypotenuse(4.0, 1.0))}
     suite.order = ["test"]
     original = hypotenuse(4.0, 1.0)
     (doubled,) = [m for m in mutants_of(hypotenuse) if m.change == "2.0  ->  4.0"]
     assert suite.first_failure(hypotenuse, doubled) is None
-    assert seen == [original / 2]
+    assert results == [original / 2]
     assert hypotenuse(4.0, 1.0) == original
 
 
-@pytest.mark.parametrize("blind", [True, False])
-def test_a_survivor_is_told_and_gives_status_1(blind, monkeypatch, capsys):
+@pytest.mark.parametrize("survives", [True, False])
+def test_survivor_is_printed_and_exits_1(survives, monkeypatch, capsys):
     def test():
-        assert blind or ops.rows(ops.np.ones((2, 3, 4))).shape == (6, 4)
+        assert survives or ops.rows(ops.np.ones((2, 3, 4))).shape == (6, 4)
 
     monkeypatch.setattr(mutants, "collect", lambda: [("test_of_rows", test)])
     monkeypatch.setattr(mutants, "FUNCTIONS", [ops.rows])
     same = ("rows", "return a.reshape(-2, a.shape[-1])")
-    monkeypatch.setattr(mutants, "EQUIVALENT", {same: "the reason"})
-    assert mutants.main([]) == int(blind)
+    monkeypatch.setattr(mutants, "EQUIVALENT", {same: "a reason"})
+    assert mutants.main([]) == int(survives)
     out = capsys.readouterr().out
-    assert "equivalent: the reason" in out
-    assert ("SURVIVED: " in out) == blind
-    assert ("caught: test_of_rows" in out) == (not blind)
+    assert "equivalent: a reason" in out
+    assert ("SURVIVED: " in out) == survives
+    assert ("caught: test_of_rows" in out) == (not survives)
 
 
-def test_a_wrong_or_stale_list_of_equivalents_gives_status_1(monkeypatch, capsys):
+def test_wrong_or_stale_entry_in_equivalents_exits_1(monkeypatch, capsys):
     def test():
         assert ops.rows(ops.np.ones((2, 3, 4))).shape == (6, 4)
 
@@ -83,7 +83,7 @@ def test_a_wrong_or_stale_list_of_equivalents_gives_status_1(monkeypatch, capsys
     assert mutants.main([]) == 1
     out = capsys.readouterr().out
     assert "CAUGHT THOUGH LISTED AS EQUIVALENT: test_of_rows" in out
-    assert "listed as equivalent, but no mutant: rows: return a.reshape(7, a.shape[-1])" in out
+    assert "listed as equivalent, but not a mutant: rows: return a.reshape(7, a.shape[-1])" in out
 
 
 def test_readme_counts_the_mutants_that_there_are():

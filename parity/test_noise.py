@@ -1,4 +1,4 @@
-"""Do both draw the same random bytes?"""
+"""Do both packages generate the same random bytes?"""
 
 import numpy as np
 import pytest
@@ -20,13 +20,13 @@ shape = st.lists(st.integers(1, 40), min_size=2, max_size=4)
     ("word", "output"),
     [(0, (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)), (ONES, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD))],
 )
-def test_a_single_counter_gives_the_known_answer(word, output, device):
+def test_philox_of_one_counter_equals_the_published_output(word, output, device):
     counter = [torch.tensor(word, device=device)] * 4
     assert tuple(numpy_gpt.noise.philox((word,) * 4, (word,) * 2).tolist()) == output
     assert tuple(torch_gpt.noise.philox(counter, (word,) * 2).tolist()) == output
 
 
-def test_every_bit_of_the_name_counts_alike_in_both(device):
+def test_noise_of_large_numbers_is_equal_over_several_tiles(device):
     name = (0x89ABCDEF_FEDCBA98, 0xF7654321, 0xDA3B2C1D, 0xB89ABCDE)
     shape = (2, 16 * TILE + 40)
     ours, theirs = numpy_gpt.Noise(*name).bytes(shape), torch_gpt.Noise(*name).bytes(shape, device)
@@ -41,7 +41,7 @@ def test_every_bit_of_the_name_counts_alike_in_both(device):
     site=st.integers(0, 200),
     shape=shape,
 )
-def test_the_bytes_are_the_same(device, seed, step, sequence, site, shape):
+def test_noise_bytes_are_equal_for_any_name_and_shape(device, seed, step, sequence, site, shape):
     name = (seed, step, sequence, site)
     ours, theirs = numpy_gpt.Noise(*name).bytes(shape), torch_gpt.Noise(*name).bytes(shape, device)
     assert theirs.device.type == device.split(":")[0]
@@ -49,7 +49,7 @@ def test_the_bytes_are_the_same(device, seed, step, sequence, site, shape):
 
 
 @pytest.mark.parametrize("side", [numpy_gpt, torch_gpt])
-def test_a_name_that_is_none_is_refused(side):
+def test_noise_refuses_numbers_out_of_range(side):
     for name in ((0.5, 1), ("a", 1), (0, 2**32), (0, 0, -1), (0, 0, 0, 2**32), (True, 0)):
         with pytest.raises(GPTError, match=r"of Noise is .*: it must be a whole number from 0 to"):
             side.Noise(*name)
@@ -58,7 +58,7 @@ def test_a_name_that_is_none_is_refused(side):
 
 
 @pytest.mark.parametrize("side", [numpy_gpt, torch_gpt])
-def test_the_last_sequence_and_the_last_site_have_bytes_of_their_own(side):
+def test_noise_at_the_last_sequence_depends_on_site_and_refuses_a_larger_batch(side):
     last = side.Noise(0, 2**32 - 1, 2**32 - 1, 2**32 - 3)
     assert last.bytes((1, 16)).tolist() != last._replace(site=0).bytes((1, 16)).tolist()
     with pytest.raises(GPTError, match="sequence of Noise is 4294967295: a batch of 2 goes beyond"):

@@ -15,7 +15,7 @@ from .inputs import op_arguments
 
 
 def numpy_op(label, args, dy_seed=1):
-    """y and the gradients of all arguments that have one, by name"""
+    """Return y and the gradients of all arguments that have one, by name"""
     op, backward = getattr(ops, label.split()[0]), getattr(ops, label.split()[0] + "_backward")
     y, saved = op(*args)
     dy = np.random.default_rng(dy_seed).standard_normal(np.shape(y)).astype(np.float32).astype(y.dtype)
@@ -56,7 +56,7 @@ def four_runs(label, device, **shape):
 
 
 @pytest.mark.parametrize("label", op_arguments())
-def test_value_and_gradients_equal_pytorchs(label, device):
+def test_op_and_its_gradients_agree_with_pytorch(label, device):
     assert disagreements(rows(label, device)) == []
 
 
@@ -68,21 +68,22 @@ def shapes(smallest):
 @pytest.mark.parametrize("label", op_arguments())
 @settings(max_examples=10)
 @given(shape=shapes(smallest=5))
-def test_in_any_shape(label, device, shape):
+def test_op_agrees_in_any_shape(label, device, shape):
     assert disagreements(rows(label, device, **shape)) == []
 
 
 @pytest.mark.parametrize("label", op_arguments())
 @settings(max_examples=10)
 @given(shape=shapes(smallest=2))
-def test_in_float64_in_small_shapes_where_float32_is_luck(label, device, shape):
+def test_op_agrees_in_small_shapes_in_float64(label, device, shape):
+    """In float32 the error of so few numbers depends on chance"""
     args = op_arguments(**shape)[label]
     ours, theirs = numpy_op(label, args), torch_op(label, args, device)
     assert [name for name in ours if error(name, theirs, ours) > FLOAT64] == []
 
 
 @pytest.mark.parametrize("op", ["attention", "attention with a past"])
-def test_attention_to_a_single_position_moves_no_query_and_no_key(op, device):
+def test_attention_to_a_single_position_has_no_gradient_of_query_and_key(op, device):
     args = op_arguments(T=1, past=0)[op]
     for side in (numpy_op(op, args), torch_op(op, args, device)):
         assert not side["gradient 0"].any()

@@ -1,6 +1,6 @@
-"""Do OpenAI's real weights give, in both packages, what others have published of them?
+"""Do both packages reproduce published results of OpenAI's weights?
 
-Greedy continuations, losses, and llm.c's ten training steps; each entry of gpt2_golden.json names its source.
+They are greedy continuations, losses, and ten training steps of llm.c. Each entry of gpt2_golden.json has its source.
 """
 
 import json
@@ -33,12 +33,12 @@ def entries(published, kind, size):
 
 
 def numbers(values):
-    """NumPy's, from wherever they are"""
+    """Return values as a NumPy array, from any device"""
     return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
 
 
 @pytest.mark.parametrize("size", ["124M", "355M"])
-def test_greedy_continuations(package, size, device, published):
+def test_greedy_continuations_equal_the_published_ones(package, size, device, published):
     m = load(package, size, device)
     for entry in entries(published, "greedy", size):
         expected = entry["continuation_ids"]
@@ -48,7 +48,7 @@ def test_greedy_continuations(package, size, device, published):
 
 
 @pytest.mark.parametrize("size", ["124M", "1558M"])
-def test_losses(package, size, device, published, data):
+def test_losses_equal_the_published_ones(package, size, device, published, data):
     m = load(package, size, device)
     for entry in entries(published, "loss", size):
         for expected, batches in losses(entry, m.tokenizer, data):
@@ -57,7 +57,7 @@ def test_losses(package, size, device, published, data):
 
 
 def loss(logits, targets):
-    """The mean cross-entropy, in float64"""
+    """Return the mean cross-entropy, in float64"""
     z = logits.astype(np.float64)
     z -= z.max(-1, keepdims=True)
     picked = np.take_along_axis(z, targets[..., None], -1)[..., 0]
@@ -65,7 +65,7 @@ def loss(logits, targets):
 
 
 def losses(entry, tokenizer, data):
-    """The published numbers of an entry, each with the batches whose mean it is"""
+    """Yield each published loss of an entry with the batches of which it is the mean"""
     if "text_file" in entry:
         text = (data / entry["text_file"]).read_text()
         cut = int(0.9 * len(text))
@@ -85,8 +85,8 @@ def losses(entry, tokenizer, data):
         yield entry["loss"], [(ids[:, :-1], ids[:, 1:])]
 
 
-def test_the_losses_of_llmcs_ten_training_steps(package, device, published):
-    """llm.c decays every parameter, we only matrices: 1e-6 of a bias a step"""
+def test_ten_training_steps_have_the_losses_of_llmc(package, device, published):
+    """llm.c applies weight decay to biases too, which changes one by a factor of 1e-6 in a step"""
     m = load(package, "124M", device)
     (batch,) = [entry for entry in entries(published, "loss", "124M") if "targets" in entry]
     (entry,) = entries(published, "training", "124M")

@@ -1,4 +1,4 @@
-"""Does `python -m parity report` tell the truth, in its table and in its exit status?"""
+"""Are the table and the exit status of `python -m parity report` correct?"""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ def run(*options, device="cpu"):
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
-def test_every_value_and_every_parameter_has_a_line_and_all_agree(device):
+def test_table_has_a_line_for_every_value_and_parameter(device):
     options = ["--n-layer", "1", "--untied", "--dropout", "0.2", "--batch-size", "3", "--tokens", "5"]
     done = run(*options, device=device)
     assert (done.returncode, done.stderr) == (0, "")
@@ -32,7 +32,7 @@ def test_every_value_and_every_parameter_has_a_line_and_all_agree(device):
     assert "tensors agree." in done.stdout
 
 
-def test_a_tensor_that_differs_is_marked_and_the_first_is_named():
+def test_tensors_that_differ_are_marked_and_the_first_is_named():
     rows = [
         Row("emb", (2, 7, 12), 1e-7, 1e-7, 1e-15),
         Row("logits", (2, 7, 61), 1e-7, 9e-7, 1e-15),
@@ -43,11 +43,11 @@ def test_a_tensor_that_differs_is_marked_and_the_first_is_named():
     assert all(line.endswith("DIFFERS") for line in (emb, logits, wte))
     *_, agree, first = report.summary(rows)
     assert agree == "1 of 4 tensors agree."
-    assert first == "The first that differs, in the order of the run, is logits."
+    assert first == "The first that differs, in the order of the run: logits"
 
 
 @pytest.mark.parametrize(
-    ("options", "sentence"),
+    ("options", "message"),
     [
         (["--n-embd", "10"], "parity: n_embd 10 is not divisible by n_head 3: every head needs the same width."),
         (["--tokens", "12"], "parity: tokens has 12 positions and the model knows 11: shorten it."),
@@ -56,28 +56,28 @@ def test_a_tensor_that_differs_is_marked_and_the_first_is_named():
         (["--seed", str(2**32)], "error: argument --seed: 4294967296 is more than 4294967295"),
         (
             ["--tokens", "1"],
-            "parity: --tokens is 1: a position that attends to itself alone gives its query and",
+            "parity: --tokens is 1: the query and key of a position that attends only to itself have no gradient",
         ),
-        (["--tokens", "2", "--dropout", "0.9"], "parity: --dropout 0.9 leaves 2 tokens hardly any score to compare"),
+        (["--tokens", "2", "--dropout", "0.9"], "parity: --dropout 0.9 drops nearly all scores of 2 tokens: give"),
         (
             ["--n-embd", "1", "--n-head", "1"],
-            "is 0.0 in float64, so there is nothing to compare: take more tokens or a wider model.",
+            "is 0.0 in float64, so no relative error exists: take more tokens or a wider model.",
         ),
-        (["--n-embd", "2", "--n-head", "1"], "parity: --n-embd is 2: LayerNorm makes 1 and -1 of any two numbers"),
+        (["--n-embd", "2", "--n-head", "1"], "parity: --n-embd is 2: LayerNorm turns any two numbers into 1 and -1"),
         (["--device", "nowhere"], "parity: the device nowhere can't be used"),
         (["--device", "meta"], "parity: the device meta can't be used"),
         (["--device", "cuda:99"], "parity: the device cuda:99 can't be used"),
         (["--n-layer", "two"], "error: argument --n-layer: invalid int value"),
     ],
 )
-def test_a_mistake_gets_a_sentence_and_status_2(options, sentence):
+def test_invalid_options_exit_2_with_an_explanation(options, message):
     done = run(*options)
     assert (done.returncode, done.stdout) == (2, "")
-    assert sentence in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_closed_pipe_is_no_error():
+def test_closed_pipe_exits_0_quietly():
     command = f"{sys.executable} -m parity report | head -1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
     assert done.stdout.splitlines()[1] == "0"

@@ -1,7 +1,7 @@
-"""Do both packages tell the same stories, hundreds of them, but where rounding decides?
+"""Do both packages generate the same continuations, except for tokens that rounding decides?
 
-Tokens may differ where a move of the logits by twice their measured error brings each of the two forth: two that
-compete are then closer than four times the error.
+A token may differ only if moving the logits by twice their measured error can produce either of the two tokens. The
+logits of such a pair differ by less than four times the error.
 """
 
 import numpy as np
@@ -25,12 +25,15 @@ BEGINNINGS = ["Once upon a time", "Tom", "The dog was", "Lily and her mom went t
 
 
 def differences(ours, theirs, prompts, options, seed, forwards):
-    """Where a continuation first differs: (the larger margin of both tokens, twice the larger error of the logits)"""
+    """Return, for each pair of continuations that differ, the margin at the first difference and its limit
+
+    The margin is the larger one of both tokens. The limit is twice the larger error of the logits.
+    """
     cuts = options.get("temperature", 1), options.get("top_k", 0), options.get("top_p", 1)
-    found, seen = [], []
+    found, earlier = [], []
     for prompt, a, b in zip(prompts, ours, theirs, strict=True):
-        repetition = seen.count(prompt)
-        seen.append(prompt)
+        repetition = earlier.count(prompt)
+        earlier.append(prompt)
         step = next((i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x != y), None)
         if step is None:
             continue
@@ -51,8 +54,8 @@ def their_logits(twin):
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0}, {}, {"temperature": 0.8, "top_p": 0.95}, {"top_k": 40}])
-def test_stories_are_the_same_but_where_rounding_decides(options, device):
-    """100 continuations in float32, each alone in NumPy and all in one batch in PyTorch"""
+def test_stories_in_float32_differ_only_within_the_margin(options, device):
+    """100 continuations: NumPy generates each one separately, PyTorch all in one batch"""
     prompts = [STORY.tokenizer.encode(text) for text in BEGINNINGS for _ in range(1 + 99 // len(BEGINNINGS))][:100]
     twin = torch_gpt.from_numpy(STORY, device)
     repeated = [prompts[:i].count(prompt) for i, prompt in enumerate(prompts)]
@@ -65,7 +68,7 @@ def test_stories_are_the_same_but_where_rounding_decides(options, device):
 
 
 def without_a_kv(logits, prompt, n, cuts, seed, number):
-    """All that there is is read for every token; n is too small to fill the context"""
+    """Choose n tokens by the definition: a forward of the whole text for each token, without a kv"""
     new: list[int] = []
     for step in range(n):
         new.append(choice(np.asarray(logits([[*prompt, *new]]), np.float64), cuts, seed, number, step))
@@ -73,8 +76,8 @@ def without_a_kv(logits, prompt, n, cuts, seed, number):
 
 
 @pytest.mark.parametrize("package", [numpy_gpt, torch_gpt], ids=["numpy", "torch"])
-def test_a_kv_and_how_it_is_filled_change_nothing_but_rounding(package, device):
-    """70 continuations in float32: by the definition and without a kv, and prompts read together, 3 tokens at a time"""
+def test_stories_with_a_kv_differ_from_those_without_only_within_the_margin(package, device):
+    """70 continuations in float32, in one batch whose prompts are prefilled 3 tokens at a time"""
     prompts = [STORY.tokenizer.encode(text) for text in BEGINNINGS] * 10
     m = STORY if package is numpy_gpt else torch_gpt.from_numpy(STORY, device)
     logits = our_logits if package is numpy_gpt else their_logits(m)
@@ -88,8 +91,8 @@ def test_a_kv_and_how_it_is_filled_change_nothing_but_rounding(package, device):
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0}, {}, {"temperature": 0.8, "top_p": 0.95}, {"top_k": 40}])
-def test_the_margin_explains_what_coarser_numbers_say(options, device):
-    """bfloat16 errs so much more that many stories part; each where the margin allows it"""
+def test_stories_in_bfloat16_diverge_within_the_margin(options, device):
+    """bfloat16 rounding makes many continuations diverge"""
     prompts = [STORY.tokenizer.encode(text) for text in BEGINNINGS] * 6
     twin = torch_gpt.from_numpy(STORY, device, torch.bfloat16)
     ours = numpy_gpt.complete_batch(STORY, prompts, 40, **options, seed=7)
@@ -99,7 +102,7 @@ def test_the_margin_explains_what_coarser_numbers_say(options, device):
     assert len(found) >= 3
 
 
-def test_both_tell_as_well_what_neither_has_read(data, device, tmp_path, monkeypatch):
+def test_perplexity_of_held_out_stories_is_equal(data, device, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     path = data / "tinystories" / "valid.txt"
     twin = torch_gpt.from_numpy(STORY, device)
@@ -116,7 +119,7 @@ def test_both_tell_as_well_what_neither_has_read(data, device, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("options", [{}, {"temperature": 0.8, "top_p": 0.95}])
-def test_another_seed_is_no_matter_of_rounding(options):
+def test_stories_of_another_seed_exceed_the_margin(options):
     prompts = [STORY.tokenizer.encode(text) for text in BEGINNINGS]
     ours, others = (numpy_gpt.complete_batch(STORY, prompts, 10, **options, seed=seed) for seed in (7, 8))
     found = differences(ours, others, prompts, options, 7, [our_logits])

@@ -1,4 +1,4 @@
-"""Is the twin as careful as the reference: the same sentences, nothing half-updated, memory saved where it says so?"""
+"""Does the twin check its input like the reference, leave state intact on errors, and save memory on request?"""
 
 from dataclasses import replace
 
@@ -24,7 +24,7 @@ def m(device):
 
 
 @pytest.mark.parametrize(
-    ("tokens", "sentence"),
+    ("tokens", "message"),
     [
         (np.full((2, 7), 61), "tokens has the id 61: the model's vocabulary is 0 to 60"),
         (torch.full((2, 7), -1), "tokens has the id -1"),
@@ -34,19 +34,19 @@ def m(device):
         ([[1, 2], [3]], "tokens has rows of different lengths"),
     ],
 )
-def test_bad_tokens_get_a_sentence(tokens, sentence, m):
-    with pytest.raises(GPTError, match=sentence):
+def test_invalid_tokens_are_refused_with_an_explanation(tokens, message, m):
+    with pytest.raises(GPTError, match=message):
         torch_gpt.forward(m, tokens)
-    with pytest.raises(GPTError, match=sentence):
+    with pytest.raises(GPTError, match=message):
         torch_gpt.loss_and_grads(m, tokens, tokens)
 
 
-def test_targets_must_fit_the_tokens(m):
+def test_targets_of_another_shape_are_refused(m):
     with pytest.raises(GPTError, match=r"targets has the shape \(2, 6\) and tokens \(2, 7\)"):
         torch_gpt.loss_and_grads(m, GOOD, GOOD[:, 1:])
 
 
-def test_tokens_may_come_in_any_kind_of_integers(m, device):
+def test_tokens_of_any_integer_type_and_layout_are_accepted(m, device):
     batch = random_batch(TINY, B=2, T=7)
     loss, _ = torch_gpt.loss_and_grads(m, *batch)
     for kind in (lambda a: a.tolist(), lambda a: a.astype(">u2"), lambda a: a[:, ::-1].copy()[:, ::-1]):
@@ -54,7 +54,7 @@ def test_tokens_may_come_in_any_kind_of_integers(m, device):
     assert torch_gpt.loss_and_grads(m, *(torch.tensor(a, device=device) for a in batch))[0] == loss
 
 
-def test_a_model_of_another_kind_is_refused(m):
+def test_model_of_another_kind_is_refused(m):
     with pytest.raises(GPTError, match="the model holds NumPy arrays"):
         torch_gpt.forward(random_model(TINY), GOOD)
     half = m._replace(params=tree_map(lambda a: a.half(), m.params))
@@ -68,13 +68,13 @@ def test_a_model_of_another_kind_is_refused(m):
         torch_gpt.init(TINY, dtype="bfloat16")
 
 
-def test_numpy_gpt_refuses_a_model_of_tensors(m):
+def test_model_of_tensors_is_refused_by_numpy_gpt(m):
     for call in (numpy_gpt.forward, numpy_gpt.complete_batch):
         with pytest.raises(GPTError, match=r"the model holds tensors: m._replace\(params=torch_gpt.to_numpy"):
             call(m, GOOD)
 
 
-def test_parameters_must_be_on_one_device_that_holds_numbers(m):
+def test_parameters_on_several_devices_or_on_meta_are_refused(m):
     apart = m._replace(params=m.params._replace(wpe=m.params.wpe.to("meta")))
     nowhere = m._replace(params=tree_map(lambda a: a.to("meta"), m.params))
     for call in (torch_gpt.forward, torch_gpt.complete_batch):
@@ -87,7 +87,7 @@ def test_parameters_must_be_on_one_device_that_holds_numbers(m):
 
 
 @pytest.mark.parametrize("wrong", [torch.zeros(2, 7, device="meta"), torch.zeros(2, 7, dtype=torch.bfloat16)])
-def test_tokens_that_numpy_cannot_hold_are_refused(wrong, m):
+def test_tokens_that_numpy_cannot_represent_are_refused(wrong, m):
     for run in (lambda: torch_gpt.forward(m, wrong), lambda: torch_gpt.loss_and_grads(m, wrong, GOOD)):
         with pytest.raises(GPTError, match="tokens can't be made a NumPy array"):
             run()
@@ -101,17 +101,17 @@ KINDS = {
     "negative strides": lambda a: a[::-1].copy()[::-1],
     "big-endian": lambda a: a.astype(a.dtype.newbyteorder(">")),
     "read-only": lambda a: np.frombuffer(a.tobytes(), a.dtype).reshape(a.shape),
-    "in Fortran's order": np.asfortranarray,
-    "a part of a wider array": lambda a: np.repeat(a, 2, -1)[..., ::2],
+    "Fortran order": np.asfortranarray,
+    "slice of a wider array": lambda a: np.repeat(a, 2, -1)[..., ::2],
     "unaligned": lambda a: np.frombuffer(bytearray(b"x" + a.tobytes()), a.dtype, offset=1).reshape(a.shape),
-    "a field of records": lambda a: a.astype([("a", a.dtype), ("b", "u1")])["a"],
+    "field of a structured array": lambda a: a.astype([("a", a.dtype), ("b", "u1")])["a"],
 }
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("kind", KINDS)
-def test_from_numpy_takes_arrays_of_any_layout(kind, dtype, device):
+def test_from_numpy_accepts_arrays_of_any_layout(kind, dtype, device):
     m = random_model(TINY, dtype=dtype)
     odd = m._replace(params=tree_map(KINDS[kind], m.params))
     before = [a.tobytes() for _, a in named(odd.params)]
@@ -120,27 +120,27 @@ def test_from_numpy_takes_arrays_of_any_layout(kind, dtype, device):
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
     for (name, a), (_, b) in zip(named(m.params), named(twin.params), strict=True):
         np.testing.assert_array_equal(a, b.cpu(), err_msg=name)
-        b.zero_()  # whatever is shared may be written to
+        b.zero_()  # shared memory must be writable
     if kind in ("read-only", "big-endian"):
         assert [a.tobytes() for _, a in named(odd.params)] == before
 
 
-def test_from_numpy_takes_a_tensor_without_numbers():
+def test_from_numpy_accepts_an_empty_array():
     tree = random_model(TINY)
     empty = tree._replace(params=tree.params._replace(wte=np.empty((0, 48), np.float32)))
     assert torch_gpt.from_numpy(empty).params.wte.shape == (0, 48)
 
 
 @pytest.mark.parametrize(
-    ("params", "sentence"),
+    ("params", "message"),
     [
         (TREE._replace(wte=TREE.wte.tolist()), "parameter wte.0.0 is a float"),
         (TREE._replace(wte=TREE.wte.astype(object)), "the parameters can't be put on cpu: can't convert np.ndarray"),
         (None, "m lacks a Config or the tree of its parameters"),
     ],
 )
-def test_from_numpy_refuses_parameters_that_are_no_arrays(params, sentence):
-    with pytest.raises(GPTError, match=sentence):
+def test_from_numpy_refuses_parameters_that_are_not_arrays(params, message):
+    with pytest.raises(GPTError, match=message):
         torch_gpt.from_numpy(numpy_gpt.Model(TINY, params))
 
 
@@ -158,7 +158,7 @@ DEVICES = {
 
 
 @pytest.mark.parametrize("wrong", DEVICES)
-def test_a_device_that_cannot_be_used_is_refused(wrong):
+def test_unusable_device_is_refused_with_an_explanation(wrong):
     calls = [
         lambda: torch_gpt.init(TINY, device=wrong),
         lambda: torch_gpt.load("nowhere", wrong),
@@ -171,7 +171,7 @@ def test_a_device_that_cannot_be_used_is_refused(wrong):
 
 
 @pytest.mark.parametrize("wrong", ["float32", np.float32, torch.int64, 7, np.zeros(2), TREE])
-def test_a_dtype_that_is_none_of_pytorchs_floats_is_refused(wrong):
+def test_dtype_other_than_pytorchs_floats_is_refused(wrong):
     calls = [
         lambda: torch_gpt.init(TINY, dtype=wrong),
         lambda: torch_gpt.load("nowhere", dtype=wrong),
@@ -183,7 +183,7 @@ def test_a_dtype_that_is_none_of_pytorchs_floats_is_refused(wrong):
 
 
 @pytest.mark.parametrize("wrong", ["nonsense", torch.int8, torch.bfloat16, 7, torch.zeros(2)])
-def test_save_refuses_a_dtype_of_no_layout(wrong, m, tmp_path):
+def test_save_refuses_other_dtypes_and_models(wrong, m, tmp_path):
     with pytest.raises(GPTError, match=r"dtype is .*: it must be one of NumPy's float16, float32, float64"):
         torch_gpt.save(m, tmp_path / "model", dtype=wrong)
     with pytest.raises(GPTError, match="the model holds NumPy arrays"):
@@ -193,14 +193,14 @@ def test_save_refuses_a_dtype_of_no_layout(wrong, m, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_parameter_that_is_not_finite_is_named(m):
+def test_parameter_that_is_not_finite_is_named(m):
     m.params.h[1].mlp.c_proj.w[3, 2] = torch.nan
     for run in (lambda: torch_gpt.forward(m, GOOD), lambda: torch_gpt.loss_and_grads(m, GOOD, GOOD)):
         with pytest.raises(GPTError, match=r"the output is not finite because parameter h.1.mlp.c_proj.w isn't"):
             run()
 
 
-def test_a_loss_that_overflows_is_told(device):
+def test_loss_that_overflows_is_an_error(device):
     m = torch_gpt.from_numpy(random_model(VARIANTS["untied"]), device)
     m.params.ln_f.g[...], m.params.ln_f.b[...] = 0, 1
     m.params.head.w[...] = 0
@@ -210,7 +210,7 @@ def test_a_loss_that_overflows_is_told(device):
         torch_gpt.loss_and_grads(m, GOOD, GOOD + 1)
 
 
-def test_a_kv_that_is_full_is_left_as_it_was(m, device):
+def test_full_kv_is_an_error_and_stays_unchanged(m, device):
     kv = torch_gpt.generate.kv.new_kv(TINY, B=2, device=device)
     tokens = np.zeros((2, 11), int)
     torch_gpt.generate.step.gpt2_next([tokens], m.params, TINY, [kv])
@@ -219,7 +219,7 @@ def test_a_kv_that_is_full_is_left_as_it_was(m, device):
     assert [layer.length for layer in kv] == [11, 11]
 
 
-def test_gradients_are_taken_where_they_are_needed_alone(m):
+def test_only_loss_and_grads_computes_gradients(m):
     with torch.no_grad():
         loss, grads = torch_gpt.loss_and_grads(m, *random_batch(TINY, B=2, T=7))
     assert not loss.requires_grad
@@ -230,8 +230,8 @@ def test_gradients_are_taken_where_they_are_needed_alone(m):
     assert trainable.params.wte.is_leaf
 
 
-def test_checkpointing_keeps_less(m):
-    def kept(checkpointing):
+def test_checkpointing_saves_less_than_a_third(m):
+    def saved(checkpointing):
         sizes = []
         with torch.autograd.graph.saved_tensors_hooks(lambda a: sizes.append(a.numel()) or a, lambda a: a):
             params = tree_map(lambda a: a.detach().requires_grad_(), m.params)
@@ -239,11 +239,11 @@ def test_checkpointing_keeps_less(m):
             torch_gpt.model.gpt2(tokens, params, TINY, None, checkpointing)
         return sum(sizes)
 
-    assert kept(checkpointing=True) < kept(checkpointing=False) / 3
+    assert saved(checkpointing=True) < saved(checkpointing=False) / 3
 
 
 @pytest.mark.parametrize("setting", [{"t": 0}, {"lr": -1.0}, {"beta1": 1.0}, {"eps": float("nan")}, {"lr": None}])
-def test_a_step_that_makes_no_sense_updates_nothing(setting, m):
+def test_step_with_invalid_arguments_updates_nothing(setting, m):
     before = [a.clone() for _, a in named(m.params)]
     state = torch_gpt.adamw.moments(m.params)
     with pytest.raises(GPTError):
@@ -259,7 +259,7 @@ def test_a_step_that_makes_no_sense_updates_nothing(setting, m):
     assert all((a == b).all() for a, (_, b) in zip(before, named(m.params), strict=True))
 
 
-def test_bfloat16_trains(device):
+def test_training_in_bfloat16_halves_the_loss(device):
     m = torch_gpt.init(TINY, dtype=torch.bfloat16, device=device)
     batch = random_batch(TINY, B=2, T=7)
     state = torch_gpt.adamw.moments(m.params)
@@ -273,7 +273,7 @@ def test_bfloat16_trains(device):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_start_is_the_references(variant, device):
+def test_init_draws_the_weights_of_the_reference(variant, device):
     ours = numpy_gpt.init(VARIANTS[variant], seed=3)
     theirs = torch_gpt.init(VARIANTS[variant], seed=3, device=device)
     for (name, a), (_, b) in zip(named(ours.params), named(theirs.params), strict=True):
@@ -306,7 +306,7 @@ def test_gradients_retained_by_record_equal_the_references(checkpointing, m, dev
         np.testing.assert_allclose(value.grad.cpu(), ours[f"grad.act.{name}"], rtol=1e-3, atol=1e-6, err_msg=name)
 
 
-def test_on_the_cpu_the_tensors_are_the_arrays():
+def test_tensors_on_the_cpu_share_memory_with_the_arrays():
     ours = random_model(TINY)
     theirs = torch_gpt.from_numpy(ours)
     theirs.params.wte[3, 4] = 7
