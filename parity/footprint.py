@@ -37,7 +37,7 @@ PEAK = "\nprint(open('/proc/self/status').read().partition('VmHWM:')[2].split()[
 def show() -> None:
     """Print a line for each size as soon as it is measured"""
     print(f"{'':24}generate          train 1 x 1024    with --checkpointing")
-    print(f"{'':6}{'parameters':>14}    " + "NumPy    PyTorch  " * 3)
+    print(f"{'':6}{'parameters':>14}    " + "  ".join(["NumPy    PyTorch"] * 3))
     for size, config in RELEASED.items():
         cells = " ".join(f"{cell:8}" for cell in row(size, config))
         print(f"{size:6}{config.num_parameters():14,}    {cells}".rstrip(), flush=True)
