@@ -36,8 +36,8 @@ REPORTS = [
 ]
 
 
-def test_parity_page_has_reports():
-    assert REPORTS
+def test_parity_page_has_the_report_of_the_small_model():
+    assert "python -m parity report" in [report.id for report in REPORTS]
 
 
 @pytest.mark.parametrize(("command", "documented"), REPORTS)
@@ -129,6 +129,7 @@ def test_bench_prints_the_documented_rows_and_columns(flags, nothing_is_measured
     printed = capsys.readouterr().out.splitlines()
     if flags:
         documented = [re.sub(r"  -(?=  |$)", "  0.0 GB", line) for line in documented]  # - is out of memory
+        assert documented[:2] == printed[:2]
         assert [names(line) for line in documented] == [names(line) for line in printed]
     else:
         *table, blank, costs, machine = documented
