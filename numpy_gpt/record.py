@@ -117,7 +117,7 @@ def call(recorders: dict[int, "Recorder"], name: str, f: Callable, *args, **opti
 
 
 class Tensors(dict):
-    """A dict that explains where a missing gradient is found"""
+    """Hold tensors by name, and explain where a missing gradient is found"""
 
     def __init__(self, has_backward: bool):
         super().__init__()
@@ -139,7 +139,7 @@ class Tensors(dict):
 
 
 class Recorder:
-    """The tensors of one thread's runs"""
+    """Collect the tensors of the runs of one thread"""
 
     def __init__(self, watch: Callable[[Any], Any], has_backward: bool):
         self.tensors = Tensors(has_backward)

@@ -1,4 +1,4 @@
-"""python -m parity bench: the speed of NumPy and PyTorch, and a lower bound of the time
+"""python -m parity bench: measure the speed of NumPy and PyTorch, and a lower bound of the time
 
 Each workload runs in turn in numpy_gpt, in torch_gpt (eager, with torch.optim.AdamW), and as a lower bound: the matmuls
 with the weights alone, or for AdamW copies of as many bytes. The model has random weights in float32 and the sizes of
@@ -25,7 +25,10 @@ SIDES = {"numpy": "NumPy", "torch": "PyTorch", "fused": "PyTorch, fused AdamW", 
 
 def main(argv):
     parser = argparse.ArgumentParser(
-        prog="python -m parity bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m parity bench",
+        description=__doc__,
+        epilog="example: python -m parity bench --quick",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--json", action="store_true", help="print medians, minima and maxima in seconds as JSON")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""The rule by which a tensor of numpy_gpt agrees with one of torch_gpt
+"""Decide whether a tensor of numpy_gpt agrees with one of torch_gpt
 
 numpy_gpt's result in float64 is the truth. The error of a tensor x is ||x - truth|| / ||truth||.
 
@@ -20,7 +20,7 @@ from numpy_gpt import GPTError
 
 FEW_ULP = 4 * 2.0**-24
 FLOAT64 = 1e-10
-NEGLIGIBLE = 1e-4  # a draw whose truth is smaller than this part of the largest is rounding, such as dropout of all
+NEGLIGIBLE = 1e-4  # a draw whose truth is smaller than this part of the largest doesn't count: it is only rounding
 
 
 class Row(NamedTuple):

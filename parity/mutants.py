@@ -61,7 +61,10 @@ FILES = ["test_ops.py", "test_model.py", "test_training.py", "test_noise.py", "t
 
 def main(argv):
     parser = argparse.ArgumentParser(
-        prog="python -m parity mutants", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m parity mutants",
+        description=__doc__,
+        epilog="example: python -m parity mutants | grep SURVIVED",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.parse_args(argv)
     trace.DRAWS = 2  # enough: no verdict depends on the number of draws

@@ -1,4 +1,4 @@
-"""One training step of each side with every tensor by name: values, gradients of values, gradients of parameters."""
+"""Run one training step of each side and name every tensor: values, their gradients, gradients of parameters"""
 
 import math
 from contextlib import nullcontext
