@@ -9,7 +9,7 @@ from typing import Any
 from ..config import Config
 from ..errors import GPTError
 from ..system.atomic import replacing
-from ..system.locks import LOCK, alone
+from ..system.locks import RUN_LOCK, locked_run
 from ..text.tokenizer import HUGGING_FACE, OPENAI
 from ..text.tokenizer import load as load_tokenizer
 from . import openai
@@ -45,8 +45,8 @@ def check_no_run(directory: Path) -> None:
 def outside_training_runs(directory: Path) -> Iterator[None]:
     """Raise if directory belongs to a training run, also to one that has saved no checkpoint yet"""
     check_no_run(directory)
-    if os.path.exists(directory / LOCK):
-        with alone(directory):
+    if os.path.exists(directory / RUN_LOCK):
+        with locked_run(directory):
             yield
     else:
         yield

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..config import RELEASED
 from ..errors import GPTError
-from ..system.files import cache
+from ..system.files import cache_directory
 from . import bundle, openai
 
 SOURCES = (
@@ -28,7 +28,7 @@ INDEX_SHA256 = {  # of the other two none was published
 def roots() -> list[Path]:
     """The directories with a directory for every model; new ones come into the first"""
     given = os.environ.get("GPT2_MODELS")
-    return [*([Path(given)] if given else []), cache() / "numpy_gpt"]
+    return [*([Path(given)] if given else []), cache_directory()]
 
 
 def find(name: str) -> Path | None:

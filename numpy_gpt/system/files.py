@@ -4,7 +4,6 @@ import json
 import mmap
 import os
 import stat
-import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -69,10 +68,8 @@ def size_of(f: BinaryIO) -> int:
     return os.fstat(f.fileno()).st_size
 
 
-def cache() -> Path:
-    """The user's, as the system has it"""
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+def cache_directory() -> Path:
+    """Return the user's cache directory for this package"""
+    from platformdirs import user_cache_path  # here, since the import takes 6 ms
+
+    return user_cache_path("numpy_gpt", appauthor=False, opinion=False)

@@ -1,73 +1,42 @@
-"""Lock directories and files against other processes."""
+"""Lock directories against other processes; the operating system releases a lock if its process is killed."""
 
+import errno
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import GPTError
 from .atomic import making
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+if TYPE_CHECKING:
+    from filelock import FileLock
+
+WRITE_LOCK = ".writing.lock"  # in a directory while files in it are replaced
+RUN_LOCK = ".lock"  # in a training run's directory: locked until the run ends, and never removed afterwards
+UNSUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # on network file systems without locks
 
 
 @contextmanager
-def locked(place: Path, wait=lambda: None) -> Iterator[None]:
-    """Hold the lock of a directory or a file; wait() is called if another process holds it"""
-    if not fcntl:
+def locked(directory: Path, wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold a directory's lock; call wait first if another process holds it
+
+    A directory that can't be written to isn't locked: writing to it fails with an error of its own.
+    """
+    if not os.access(directory, os.W_OK):
         yield
         return
-    descriptor = lock(place, wait)
+    lock = acquire(directory / WRITE_LOCK, wait)
     try:
         yield
     finally:
-        os.close(descriptor)
-
-
-def lock(place: Path, wait: Callable[[], None]) -> int:
-    """Open a directory or a file and lock it; do so again if another process removed it before the lock was held"""
-    while True:
-        flags = os.O_RDONLY if os.path.isdir(place) else os.O_RDWR | os.O_CREAT
-        try:
-            descriptor = os.open(place, flags, 0o666)
-        except OSError as e:
-            raise GPTError(f"{place} can't be written to: {e.strerror}.") from None
-        try:
-            flock(descriptor, wait)
-            if names_open_file(place, descriptor):
-                return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-
-
-def names_open_file(place: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(place))
-    except FileNotFoundError:
-        return False
-
-
-def flock(descriptor: int, wait: Callable[[], None]) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        wait()
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError:
-        pass  # some network file systems lock no directories
-
-
-LOCK = ".lock"  # in a training run's directory; the run holds it to its end
+        release(lock, remove=True)
 
 
 @contextmanager
-def alone(directory: Path) -> Iterator[None]:
-    """Hold a training run's lock; raise if another process holds it
+def locked_run(directory: Path) -> Iterator[None]:
+    """Hold a training run's lock; raise GPTError if another process holds it
 
     An exception removes the lock file again if this created it and nothing else was added to the directory.
     """
@@ -75,14 +44,56 @@ def alone(directory: Path) -> Iterator[None]:
     def refuse() -> None:
         raise GPTError(f"another run is writing to {directory}: wait for its end, or choose another place.") from None
 
-    place, before = directory / LOCK, names(directory)
-    with locked(place, refuse):
+    before, remove = names(directory), False
+    lock = acquire(directory / RUN_LOCK, refuse)
+    try:
+        yield
+    except BaseException:
+        remove = RUN_LOCK not in before and names(directory) == before | {RUN_LOCK}
+        raise
+    finally:
+        release(lock, remove)
+
+
+@contextmanager
+def run_directory(directory: Path) -> Iterator[None]:
+    """Create a training run's directory and hold its lock; an exception before any other write removes both again"""
+    with making(directory), locked_run(directory):
+        yield
+
+
+def acquire(path: Path, wait: Callable[[], None]) -> "FileLock":
+    """Lock a file, which is created if it doesn't exist; call wait first if another process holds the lock"""
+    from filelock import FileLock, Timeout  # here, since the import takes 20 ms
+
+    lock = FileLock(path, thread_local=False, preserve_lock_file=True)
+    try:
         try:
-            yield
-        except BaseException:
-            if place.name not in before and names(directory) == before | {place.name}:
-                place.unlink(missing_ok=True)
-            raise
+            lock.acquire(timeout=0)
+        except Timeout:
+            wait()
+            lock.acquire()
+    except OSError as e:
+        if e.errno not in UNSUPPORTED:
+            raise GPTError(f"{path} can't be written to: {e.strerror}.") from None
+    return lock
+
+
+def release(lock: "FileLock", remove: bool) -> None:
+    """Release a lock, and remove its file first: afterwards it could be another process's lock
+
+    Windows removes no open file. There it is removed afterwards, which fails if another process has opened it.
+    """
+    if remove and os.name != "nt":
+        unlink(lock.lock_file)
+    lock.release()
+    if remove and os.name == "nt":
+        unlink(lock.lock_file)
+
+
+def unlink(path: str) -> None:
+    with suppress(OSError):
+        os.unlink(path)
 
 
 def names(directory: Path) -> set[str]:
@@ -91,10 +102,3 @@ def names(directory: Path) -> set[str]:
         return set(os.listdir(directory))
     except OSError:
         return set()
-
-
-@contextmanager
-def claimed(directory: Path) -> Iterator[None]:
-    """Create and lock a directory; an exception before anything is written to it leaves all as it was"""
-    with making(directory), alone(directory):
-        yield

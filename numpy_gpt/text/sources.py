@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ..errors import GPTError
 from ..system.atomic import make_directory
-from ..system.files import cache
+from ..system.files import cache_directory
 
 BLOCK = 1 << 20  # bytes that are read from a pipe at a time
 DESCRIPTORS = "/dev/fd/"
@@ -101,7 +101,7 @@ def open_pipe(name: str) -> BufferedReader:
 
 def token_directory() -> Path:
     """Create the directory of the token cache, and return it"""
-    path = cache() / "numpy_gpt" / "tokens"
+    path = cache_directory() / "tokens"
     try:
         make_directory(path)
     except GPTError as e:

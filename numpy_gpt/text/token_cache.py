@@ -45,7 +45,7 @@ def tokenize(files: Sequence[File], tokenizer: Tokenizer, name: str | None = Non
     path, dtype = place(name, tokenizer)
     if length(path, dtype) is None:
         folder = path.parent
-        with locked(folder / ".lock", lambda: print_stderr(f"another process writes to {folder}: waiting for it.")):
+        with locked(folder, lambda: print_stderr(f"another process writes to {folder}: waiting for it.")):
             if length(path, dtype) is None:  # that one hasn't made it
                 make(path, files, tokenizer, name, dtype)
     n = length(path, dtype)

@@ -21,7 +21,7 @@ from ..errors import CheckpointError, GPTError
 from ..fast import memory
 from ..params import Model, init, tree_map
 from ..system.cli import parse, print_stderr, run
-from ..system.locks import LOCK, claimed
+from ..system.locks import RUN_LOCK, run_directory
 from ..text import bpe, sources, token_cache, tokenizer, windows
 from ..text.tokenizer import Tokenizer
 from . import options, resume
@@ -63,7 +63,7 @@ def main(
         check_new(out)
     elif not os.path.isdir(out):
         raise GPTError(f"{out} isn't there: leave --resume out to begin a run.")
-    with claimed(out) if leader else nullcontext():
+    with run_directory(out) if leader else nullcontext():
         training = prepare(out, args, parser, trainer)
         return training.go() if training else 0
 
@@ -143,7 +143,7 @@ def check_new(out: Path) -> None:
         is_run = os.path.exists(openai.find_prefix(out).parent / resume.STANDING)
         what = "go on with it by --resume" if is_run else f"start from it by --init-from {out} in another directory"
         raise GPTError(f"{out} has a checkpoint: {what}, or choose another --out.")
-    of_a_run = os.path.exists(out / LOCK) and is_log(out / LOG)  # of one that ended before its first checkpoint
+    of_a_run = os.path.exists(out / RUN_LOCK) and is_log(out / LOG)  # of one that ended before its first checkpoint
     for name in (*openai.FILES, *(() if of_a_run else (LOG, CURVE))):
         if os.path.isfile(out / name):
             raise GPTError(f"{out} has {name}, which a new run would replace: choose another --out.")

@@ -2,16 +2,12 @@
 
 import json
 import os
-import subprocess
-import sys
-import threading
 
 import pytest
 
 from numpy_gpt import CheckpointError, GPTError
 from numpy_gpt.system.atomic import read_settled, replacing
 from numpy_gpt.system.files import map_file, read_bytes, read_json
-from numpy_gpt.system.locks import claimed, locked
 
 
 def test_a_mapped_file_can_be_written_to_and_stays_as_it_is(tmp_path):
@@ -103,59 +99,3 @@ def test_a_file_that_could_not_be_written_stays_as_it_was(tmp_path):
         half(KeyboardInterrupt)
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["file"]
-
-
-def test_one_process_waits_for_the_other(tmp_path):
-    script = f"""
-from pathlib import Path
-from numpy_gpt.system.locks import locked
-with locked(Path({str(tmp_path)!r}), wait=lambda: print("waits", flush=True)):
-    print("alone", flush=True)
-"""
-    with locked(tmp_path):
-        other = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-        assert other.stdout.readline() == "waits\n"
-    assert other.communicate()[0] == "alone\n"
-    assert os.listdir(tmp_path) == []
-
-
-def test_lock_file_that_is_removed_while_another_waits_is_locked_anew(tmp_path):
-    """Otherwise the one that waited and the next to come would both hold the lock"""
-    place, waiting, found = tmp_path / ".lock", threading.Event(), []
-
-    def hold():
-        with locked(place, waiting.set):
-            found.append(claim(tmp_path))
-
-    with locked(place):
-        thread = threading.Thread(target=hold)
-        thread.start()
-        waiting.wait()
-        place.unlink()
-    thread.join()
-    assert found == [f"another run is writing to {tmp_path}: wait for its end, or choose another place."]
-    assert claim(tmp_path) == "failed"
-
-
-def claim(directory, write=None):
-    """Claim a directory, write a file and fail; return why"""
-    try:
-        with claimed(directory):
-            assert ".lock" in os.listdir(directory)
-            if write:
-                write.touch()
-            raise GPTError("failed")
-    except GPTError as e:
-        return str(e)
-
-
-def test_failed_claim_removes_what_it_created_unless_something_was_written(tmp_path):
-    claim(tmp_path / "a" / "b")
-    assert os.listdir(tmp_path) == []
-    claim(tmp_path / "a" / "b", write=tmp_path / "a" / "by another process")
-    assert os.listdir(tmp_path / "a") == ["by another process"]
-    claim(tmp_path / "a")
-    assert os.listdir(tmp_path / "a") == ["by another process"]
-    claim(tmp_path / "a", write=tmp_path / "a" / "log.jsonl")
-    claim(tmp_path / "a")
-    assert sorted(os.listdir(tmp_path / "a")) == [".lock", "by another process", "log.jsonl"]

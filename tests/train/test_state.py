@@ -10,7 +10,7 @@ import pytest
 
 from numpy_gpt import CheckpointError, GPTError, adamw, load, named, save
 from numpy_gpt.checkpoint import openai
-from numpy_gpt.system.locks import alone
+from numpy_gpt.system.locks import locked_run
 from numpy_gpt.train import resume
 from parity.inputs import TINY, random_model
 
@@ -126,7 +126,7 @@ def test_save_into_a_run_whose_first_save_was_killed_is_refused(tmp_path):
 
 
 def test_save_into_a_directory_that_a_run_has_locked_is_refused(tmp_path):
-    with alone(tmp_path), pytest.raises(GPTError, match="another run is writing to"):
+    with locked_run(tmp_path), pytest.raises(GPTError, match="another run is writing to"):
         save(random_model(TINY), tmp_path)
     assert os.listdir(tmp_path) == [".lock"]
     save(random_model(TINY), tmp_path)  # the run has ended without a checkpoint
