@@ -1,4 +1,4 @@
-"""How every command ends: with a sentence instead of a traceback, and with a status that a script can go by."""
+"""Run a command: messages instead of tracebacks, exit codes for scripts, signals, and options from a file."""
 
 import argparse
 import os
@@ -6,7 +6,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from typing import Any, TextIO
 
 from ..errors import CheckpointError, GPTError
@@ -14,37 +14,36 @@ from . import config_file
 
 
 def run(name: str, main: Callable[[], int | None], failed: int = 1) -> int:
-    """Return main's status, or: failed, 3 if weights are missing or corrupt, 130 after Ctrl-C
+    """Return main's exit code, or `failed` after an error, 3 if weights are missing or corrupt, 130 after Ctrl-C
 
-    A closed pipe on stdout is no error. No stream keeps text that Python would fail to write at exit.
+    A closed pipe on stdout is no error. No stream keeps text that Python would fail to write at exit. An OSError that
+    isn't stdout's is a bug and propagates: code that expects one raises GPTError.
     """
-    if sys.stdout:  # a closed one is None
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    stdout: Any = Stdout(sys.stdout) if sys.stdout else None  # None if the process was started with stdout closed
     status = 0
-    try:
-        status = ended(name, main, failed)
-        if sys.stdout:
-            sys.stdout.flush()
-    except KeyboardInterrupt:  # the reader of stdout is slow
-        status = 130
-    except OSError as e:  # of stdout: what else can't be read or written is a GPTError
-        silence(sys.stdout)
-        if not isinstance(e, BrokenPipeError):
-            print_unwritten(name, e)
-            status = status or failed
-    if sys.stderr:
+    with redirect_stdout(stdout):
         try:
-            sys.stderr.flush()
-        except OSError:  # argparse leaves in the buffer what it can't write
-            silence(sys.stderr)
+            status = exit_code(name, main, failed)
+            if stdout:
+                stdout.flush()
+        except KeyboardInterrupt:  # while the flush waits for a slow reader
+            status = 130
+        except OSError as e:
+            if not stdout or e is not stdout.error:
+                raise
+            silence(stdout)
+            if not isinstance(e, BrokenPipeError):
+                print_unwritten(name, e)
+                status = status or failed
+    flush_stderr()
     return status
 
 
-def ended(name: str, main: Callable[[], int | None], failed: int) -> int:
-    """Return main's status, or that of its error, which is printed"""
+def exit_code(name: str, main: Callable[[], int | None], failed: int) -> int:
+    """Return main's exit code; print the message of a GPTError and return its code"""
     try:
         return main() or 0
-    except SystemExit as e:  # of argparse, after --help or wrong usage
+    except SystemExit as e:  # argparse's, after --help or wrong usage
         return int(e.code or 0)
     except GPTError as e:
         print_stderr(f"{name}: {e}")
@@ -56,96 +55,125 @@ def ended(name: str, main: Callable[[], int | None], failed: int) -> int:
         return failed
 
 
-def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
+class Stdout:
+    """Pass everything on to stdout, and record the error of a write that fails"""
+
+    def __init__(self, stream: Any):
+        stream.reconfigure(errors="backslashreplace")
+        self.stream = stream
+        self.error: OSError | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        with self.recording():
+            return self.stream.write(text)
+
+    def flush(self) -> None:
+        with self.recording():
+            self.stream.flush()
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as e:
+            self.error = e
+            raise
+
+
+def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line, with the values of --config FILE.toml as defaults"""
-    what = "options by name, as in seed = 1; the command line overrides them, or adds to --stop"
-    parser.add_argument("--config", metavar="FILE.toml", default=None, help=what)
-    refuse_unknown(parser, words)
-    given = parser.parse_args(words)
+    help = "options by name, as in seed = 1; the command line overrides them, and adds to --stop"
+    parser.add_argument("--config", metavar="FILE.toml", default=None, help=help)
+    refuse_unknown(parser, arguments)
+    given = parser.parse_args(arguments)
     if given.config is None:
         return given
     try:
-        parser.set_defaults(**config_file.read(given.config, parser))
+        parser.set_defaults(**config_file.read_options(given.config, parser))
     except GPTError as e:
         parser.error(str(e))
-    return parser.parse_args(words)
+    return parser.parse_args(arguments)
 
 
-def refuse_unknown(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
-    """Refuse an unknown option with a space in it: argparse would take it for a positional or an item of a list"""
+def refuse_unknown(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    """Refuse an unknown option that contains a space: argparse would take it as a positional or an item of a list"""
     options = {name: action for action in parser._actions for name in action.option_strings}
-    valued = False  # the word before is an option that takes this word as its value
-    for word in words:
-        if word == "--":
+    takes_next = False  # whether the argument before is an option whose value is this argument
+    for argument in arguments:
+        if argument == "--":
             return
-        name, equals, _ = word.partition("=")
-        long = word.startswith("--")
+        name, equals, _ = argument.partition("=")
+        long = argument.startswith("--")
         action = options.get(name) or next((options[o] for o in options if long and o.startswith(name)), None)
-        if long and " " in word and not action and not valued:
-            hint = config_file.suggestion(re.split("[= ]", word)[0], options)
-            parser.error(f"unrecognized argument {word[:40]!r}{hint}: {otherwise(parser)}.")
-        valued = action is not None and action.nargs is None and not equals
+        if long and " " in argument and not action and not takes_next:
+            similar = config_file.suggestion(re.split("[= ]", argument)[0], options)
+            parser.error(f"unrecognized argument {argument[:40]!r}{similar}: {leading_dashes_hint(parser)}.")
+        takes_next = action is not None and action.nargs is None and not equals
 
 
-def otherwise(parser: argparse.ArgumentParser) -> str:
-    """Return how to give a value that starts with --"""
+def leading_dashes_hint(parser: argparse.ArgumentParser) -> str:
+    """Return an instruction for a positional argument that starts with --"""
     names = [action.metavar or action.dest for action in parser._actions if not action.option_strings]
     return f"put -- before a {names[-1]} that starts with --" if names else "put ./ before a file that starts with --"
 
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Ctrl-C waits for the end of this, however slow a reader is; a second one doesn't"""
-    came: list[bool] = []
+    """Raise KeyboardInterrupt at the end of the block if Ctrl-C was pressed in it; a second one raises at once"""
+    interrupts = 0
 
-    def wait(*_: Any) -> None:
-        if came:
+    def handle(*_: Any) -> None:
+        nonlocal interrupts
+        interrupts += 1
+        if interrupts > 1:
             raise KeyboardInterrupt
-        came.append(True)
 
-    before = signal.signal(signal.SIGINT, wait)
+    before = signal.signal(signal.SIGINT, handle)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-    if came:
+    if interrupts:
         raise KeyboardInterrupt
 
 
 class Stop:
-    """Ctrl-C, SIGTERM or a closed terminal ask for the end, which comes when it suits; the same again, at once"""
+    """Record Ctrl-C, SIGTERM or SIGHUP in `signal`, for a loop that then ends; raise if the same signal comes again"""
 
     SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
     def __init__(self, notice: str):
         self.notice = notice.encode() + b"\n"
-        self.came: list[int] = []
+        self.received: list[int] = []
 
     def __enter__(self) -> "Stop":
-        heard = [number for number in self.SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # nohup ignores one
-        self.before = {number: signal.signal(number, self.ask) for number in heard}
+        handled = [number for number in self.SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # by nohup: SIGHUP
+        self.before = {number: signal.signal(number, self.handle) for number in handled}
         return self
 
     def __exit__(self, *_: Any) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
-    def ask(self, number: int, _: Any) -> None:
-        if number in self.came:
+    def handle(self, number: int, _: Any) -> None:
+        if number in self.received:
             raise KeyboardInterrupt
-        if not self.came and sys.stderr:
+        if not self.received and sys.stderr:
             with suppress(OSError):
-                os.write(sys.stderr.fileno(), self.notice)  # print can't be entered twice
-        self.came.append(number)
+                os.write(sys.stderr.fileno(), self.notice)  # print isn't reentrant
+        self.received.append(number)
 
     @property
     def signal(self) -> int:
-        """The one that came first, or 0"""
-        return self.came[0] if self.came else 0
+        """Return the number of the first signal, or 0"""
+        return self.received[0] if self.received else 0
 
 
 def print_stderr(text: str) -> None:
-    """Print on stderr, where there is one"""
+    """Print on stderr, unless it is closed or can't be written"""
     if sys.stderr:
         try:
             print(text, file=sys.stderr, flush=True)
@@ -154,11 +182,21 @@ def print_stderr(text: str) -> None:
 
 
 def print_unwritten(name: str, error: OSError) -> None:
+    """Print why stdout can't be written"""
     print_stderr(f"{name}: the output can't be written: {error.strerror}.")
 
 
+def flush_stderr() -> None:
+    """Flush stderr: argparse leaves a message in its buffer if that can't be written"""
+    if sys.stderr:
+        try:
+            sys.stderr.flush()
+        except OSError:
+            silence(sys.stderr)
+
+
 def silence(stream: TextIO) -> None:
-    """Redirect a stream that can't be written to the null device: Python flushes its buffer again at exit"""
+    """Redirect a stream that can't be written to the null device, since Python flushes its buffer again at exit"""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, stream.fileno())
     os.close(null)

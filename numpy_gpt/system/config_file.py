@@ -12,11 +12,11 @@ from ..errors import GPTError
 KINDS = {int: "an integer", float: "a number", str: "a string"}
 
 
-def read(path: str, parser: argparse.ArgumentParser) -> dict[str, Any]:
-    """Return the values by their destination in the parser's namespace, for parser.set_defaults"""
+def read_options(path: str, parser: argparse.ArgumentParser) -> dict[str, Any]:
+    """Return the options in a TOML file as keyword arguments for parser.set_defaults"""
     actions = {action.dest: action for action in parser._actions}
     values: dict[str, Any] = {}
-    for key, value in contents(path).items():
+    for key, value in read_toml(path).items():
         name = key.replace("-", "_")
         if name in values:
             raise GPTError(f"{path}: {key} is given twice, once with - and once with _: remove one of them.")
@@ -24,63 +24,64 @@ def read(path: str, parser: argparse.ArgumentParser) -> dict[str, Any]:
             raise GPTError(f"{path}: {key} is a table: put the options outside of tables.")
         if name not in actions:
             raise GPTError(f"{path}: {key} is an unknown option{suggestion(name, actions)}.")
-        values[name] = converted(f"{path}: {key}", value, actions[name])
+        values[name] = convert(f"{path}: {key}", value, actions[name])
     return values
 
 
-def contents(path: str) -> dict[str, Any]:
+def read_toml(path: str) -> dict[str, Any]:
+    """Return the contents of a TOML file, which may begin with a byte order mark"""
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as e:
         raise GPTError(f"{path} can't be read: {e.strerror}.") from None
-    except (ValueError, RecursionError) as e:  # ValueError is also what text that isn't UTF-8 raises
-        raise GPTError(f"{path} is no TOML: {e}.") from None
+    except (ValueError, RecursionError) as e:  # ValueError also if it isn't UTF-8
+        raise GPTError(f"{path} isn't valid TOML: {e}.") from None
 
 
 def is_table(value: Any) -> bool:
-    """Whether it is a table or an array of tables"""
+    """Return whether a value is a table or an array of tables"""
     return any(isinstance(item, dict) for item in (value if isinstance(value, list) else [value]))
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """Name the most similar of the known options, if there is one"""
-    found = difflib.get_close_matches(name, known, 1)
-    return f" (did you mean {found[0].replace('_', '-')}?)" if found else ""
+    """Return a question with the most similar known option, or an empty string"""
+    similar = difflib.get_close_matches(name, known, 1)
+    return f" (did you mean {similar[0].replace('_', '-')}?)" if similar else ""
 
 
-def converted(place: str, value: Any, action: argparse.Action) -> Any:
-    """Return the value as the parser would store it, or raise GPTError if it has another type"""
+def convert(place: str, value: Any, action: argparse.Action) -> Any:
+    """Return a TOML value as the parser would store it; raise GPTError if it has the wrong type"""
     if action.required or action.dest in ("help", "config"):
         raise GPTError(f"{place} can't come from a file: give it on the command line.")
     if action.nargs == 0:  # store_true and BooleanOptionalAction
         if not isinstance(value, bool):
-            raise GPTError(f"{place} is {shown(value)}: it must be true or false.")
+            raise GPTError(f"{place} is {abbreviate(value)}: it must be true or false.")
         return value
     kind: Any = action.type or str
     if action.nargs != "+" and not isinstance(action, argparse._AppendAction):
-        return checked(place, value, action, kind, KINDS[kind])
+        return check(place, value, action, kind, KINDS[kind])
     if value == [] and action.nargs == "+":
         raise GPTError(f"{place} is empty: give at least one value.")
     items = value if isinstance(value, list) else [value]
-    return [checked(place, item, action, kind, f"{KINDS[kind]} or a list of them") for item in items]
+    return [check(place, item, action, kind, f"{KINDS[kind]} or a list of them") for item in items]
 
 
-def checked(place: str, value: Any, action: argparse.Action, kind: Any, needed: str) -> Any:
-    """Return one value, which must be of this kind and one of the action's choices"""
+def check(place: str, value: Any, action: argparse.Action, kind: Any, needed: str) -> Any:
+    """Return one value as `kind`; raise GPTError if it has another type or isn't one of the action's choices"""
     if isinstance(value, int) and value.bit_length() > 64:
         raise GPTError(f"{place} is an integer of more than 64 bits: make it smaller.")
     if type(value) is not kind and not (kind is float and type(value) is int):
-        raise GPTError(f"{place} is {shown(value)}: it must be {needed}.")
+        raise GPTError(f"{place} is {abbreviate(value)}: it must be {needed}.")
     if action.choices is not None and value not in action.choices:
-        raise GPTError(f"{place} is {shown(value)}: it must be one of {', '.join(map(str, action.choices))}.")
+        raise GPTError(f"{place} is {abbreviate(value)}: it must be one of {', '.join(map(str, action.choices))}.")
     return kind(value)
 
 
-def shown(value: Any) -> str:
-    """Return a short form of a TOML value"""
+def abbreviate(value: Any) -> str:
+    """Return a TOML value as text of at most 40 characters"""
     if isinstance(value, dict):
         return "a table"
     if isinstance(value, bool):
         return str(value).lower()
-    text = repr(value) if isinstance(value, int | float | str | list) else str(value)  # str of a date is its TOML
+    text = repr(value) if isinstance(value, int | float | str | list) else str(value)  # str(date) is its TOML
     return text if len(text) <= 40 else text[:37] + "..."

@@ -30,13 +30,13 @@ def to_train(*words, toml):
     return vars(parse(options.parser("numpy_gpt.train"), ["--config", "run.toml", *words]))
 
 
-def test_config_key_prompt_is_the_prompt(monkeypatch):
+def test_config_key_prompt_sets_the_prompt(monkeypatch):
     args = to_generate(monkeypatch, toml='prompt = "Once upon a time"')
     assert args.prompt == "Once upon a time"
     assert to_generate(monkeypatch, "Tom", toml='prompt = "Once upon a time"').prompt == "Tom"
 
 
-def test_config_list_for_stop_repeats_the_option(monkeypatch):
+def test_config_list_for_stop_gives_several_stop_strings(monkeypatch):
     args = to_generate(monkeypatch, toml='stop = ["one", "two words"]')
     assert (args.stop, args.prompt) == (["one", "two words"], None)
     assert to_generate(monkeypatch, toml='stop = "one"').stop == ["one"]
@@ -62,11 +62,11 @@ def test_config_list_for_data_is_replaced_by_the_command_line():
 
 
 @pytest.mark.parametrize("value", ["true", "false"])
-def test_config_boolean_is_the_option_or_its_negation(value):
+def test_config_boolean_sets_the_option_or_its_negation(value):
     args = to_train(toml=f"checkpointing = {value}\nresume = {value}")
     assert (args["checkpointing"], args["resume"]) == (value == "true", value == "true")
     assert to_train("--no-checkpointing", toml="checkpointing = true")["checkpointing"] is False
-    assert "checkpointing" not in to_train(toml="seed = 1")  # so that a resumed run keeps its own
+    assert "checkpointing" not in to_train(toml="seed = 1")  # a resumed run keeps its own value
 
 
 @pytest.mark.parametrize("value", [True, False])
@@ -77,7 +77,7 @@ def test_config_checkpointing_applies_to_a_resumed_run(text, value):
     assert resume.load(Path("run")).about["settings"]["checkpointing"] is value
 
 
-MISTAKES = {
+ERRORS = {
     "stpo = 'x'": "run.toml: stpo is an unknown option (did you mean stop?).",
     "max_new_token = 3": "run.toml: max_new_token is an unknown option (did you mean max-new-tokens?).",
     "[generate]\nseed = 1": "run.toml: generate is a table: put the options outside of tables.",
@@ -96,31 +96,31 @@ MISTAKES = {
     "help = true": "run.toml: help can't come from a file: give it on the command line.",
     "config = 'other.toml'": "run.toml: config can't come from a file: give it on the command line.",
     "top-k = 1\ntop_k = 1": "run.toml: top_k is given twice, once with - and once with _: remove one of them.",
-    "seed = ": "run.toml is no TOML: ",
+    "seed = ": "run.toml isn't valid TOML: ",
     "top_p = 2": "top_p is 2.0: it must be a probability from 0 to 1",
 }
 
 
-@pytest.mark.parametrize("toml", MISTAKES, ids=lambda toml: toml[:30])
-def test_config_mistake_names_the_key(monkeypatch, capsys, toml):
+@pytest.mark.parametrize("toml", ERRORS, ids=lambda toml: toml[:30])
+def test_config_error_names_the_key(monkeypatch, capsys, toml):
     with pytest.raises(SystemExit, match="2"):
         to_generate(monkeypatch, toml=toml)
-    assert f"error: {MISTAKES[toml]}" in capsys.readouterr().err
+    assert f"error: {ERRORS[toml]}" in capsys.readouterr().err
 
 
-def test_config_empty_list_of_files_is_refused(capsys):
+def test_config_with_an_empty_list_of_files_is_refused(capsys):
     with pytest.raises(SystemExit, match="2"):
         to_train(toml="data = []")
     assert "run.toml: data is empty: give at least one value." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--stpo=The end", "--stpo The end", "-- The end"])
-def test_unknown_option_with_a_space_is_no_prompt(monkeypatch, capsys, option):
+def test_unknown_option_with_a_space_is_not_taken_as_the_prompt(monkeypatch, capsys, option):
     with pytest.raises(SystemExit, match="2"):
         to_generate(monkeypatch, option)
     hint = " (did you mean --stop?)" if "stpo" in option else ""
-    sentence = f"unrecognized argument {option!r}{hint}: put -- before a prompt that starts with --."
-    assert sentence in capsys.readouterr().err
+    message = f"unrecognized argument {option!r}{hint}: put -- before a prompt that starts with --."
+    assert message in capsys.readouterr().err
     assert to_generate(monkeypatch, "--seed", "1", "--", option).prompt == option
 
 
@@ -131,7 +131,7 @@ def test_option_value_may_start_with_dashes(monkeypatch, stop):
 
 
 @pytest.mark.parametrize("words", [["--data", "--stpo=The end"], ["--data", "a.txt", "--stpo=The end"]])
-def test_unknown_option_with_a_space_is_no_data_file(words):
+def test_unknown_option_with_a_space_is_not_taken_as_a_data_file(words):
     status, _, err = train(*words, "--out", "run")
     assert status == 2
     assert err.endswith(
@@ -141,15 +141,15 @@ def test_unknown_option_with_a_space_is_no_data_file(words):
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("words", "message"),
     [
         (["--modle storyteller"], "unrecognized argument '--modle storyteller' (did you mean --model?): put -- before"),
         (["a.txt", "--config", "run.toml"], "run.toml: file can't come from a file: give it on the command line."),
     ],
 )
-def test_evaluate_refuses_unknown_options_and_its_file_in_config(words, sentence):
+def test_evaluate_refuses_an_unknown_option_and_a_file_name_in_config(words, message):
     Path("run.toml").write_text("file = 'b.txt'")
     command = [sys.executable, "-m", "numpy_gpt.evaluate", "perplexity", *words]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
-    assert sentence in done.stderr
+    assert message in done.stderr

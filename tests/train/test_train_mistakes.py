@@ -129,7 +129,7 @@ MISTAKES = {
         "--context is 999, and storyteller sees 256 tokens",
     ),
     "no such file of flags": (["--config", "nowhere.toml", "--out", "run"], 2, "nowhere.toml can't be read: No such"),
-    "no TOML": (["--config", "text.txt", "--out", "run"], 2, "text.txt is no TOML: "),
+    "no TOML": (["--config", "text.txt", "--out", "run"], 2, "text.txt isn't valid TOML: "),
     "an unknown flag in it": (
         ["--config", "bad.toml", "--out", "run"],
         2,
