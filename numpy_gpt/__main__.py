@@ -7,8 +7,8 @@ COMMANDS = {
     "generate": "continue a prompt",
     "train": "train a model on text",
     "evaluate": "measure a model on text",
-    "download": "fetch a released model",
-    "checkpoint": "look into a checkpoint, verify it, or convert it",
+    "download": "download a released model",
+    "checkpoint": "inspect, verify or convert a checkpoint",
 }
 
 
@@ -20,13 +20,13 @@ def main() -> int:
     if name in ("-h", "--help"):
         print(usage())
         return 0
-    print(f"numpy-gpt: there is no command {name!r}: choose one of {', '.join(COMMANDS)}.", file=sys.stderr)
+    print(f"numpy-gpt: {name!r} isn't a command: choose one of {', '.join(COMMANDS)}.", file=sys.stderr)
     return 2
 
 
 def usage() -> str:
-    lines = [f"  numpy-gpt {name:12}{what}" for name, what in COMMANDS.items()]
-    return "\n".join(["GPT-2 in NumPy. The commands, each with --help:", "", *lines])
+    lines = [f"  numpy-gpt {name:12}{summary}" for name, summary in COMMANDS.items()]
+    return "\n".join(["GPT-2 in NumPy. Each command has its own --help:", "", *lines])
 
 
 if __name__ == "__main__":

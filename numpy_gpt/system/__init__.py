@@ -1,1 +1,1 @@
-"""What every command needs from the operating system: exit codes, signals, files."""
+"""Connect commands to the operating system: exit codes, signals, files, locks."""

@@ -1,4 +1,4 @@
-"""Read files that can't be trusted: validated, with a limit, mapped where they are large."""
+"""Read untrusted files: with validation and a size limit, or mapped into memory if they are large."""
 
 import json
 import mmap
@@ -13,8 +13,8 @@ from ..errors import CheckpointError
 
 
 def map_file(path: Path) -> np.ndarray:
-    """-> its bytes, of which none is read yet; they can be written to, and the file stays as it is"""
-    with opened(path) as f:
+    """Return a file's bytes, mapped copy-on-write: none is read yet, and writing to the array doesn't change the file"""
+    with open_regular(path) as f:
         size = size_of(f)
         try:
             data = mmap.mmap(f.fileno(), size, access=mmap.ACCESS_COPY) if size else bytearray()
@@ -24,47 +24,51 @@ def map_file(path: Path) -> np.ndarray:
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
-    with opened(path) as f:
+    """Return a file's bytes; raise CheckpointError if there are more than limit"""
+    with open_regular(path) as f:
         if size_of(f) > limit:
-            raise CheckpointError(f"{path} has {size_of(f):,} bytes where {limit:,} are plenty: it is another file.")
+            raise CheckpointError(
+                f"{path} has {size_of(f):,} bytes, and a valid one has at most {limit:,}: get the right file."
+            )
         return f.read(limit)
 
 
 def read_json(path: Path, limit: int = 1 << 20) -> dict[str, Any]:
+    """Return the JSON object in a file; raise CheckpointError if there is none, or if it has more than limit bytes"""
     return parse_json(path, read_bytes(path, limit))
 
 
 def parse_json(path: Path, text: bytes) -> dict[str, Any]:
+    """Return the JSON object in text; raise CheckpointError, which names path, if there is none"""
     try:
         value = json.loads(text.decode("utf-8"), object_pairs_hook=without_duplicates)
-    except (ValueError, RecursionError) as e:  # ValueError is also what text that isn't UTF-8 raises
-        raise CheckpointError(f"{path} has no valid JSON ({e}): get the file again.") from None
+    except (ValueError, RecursionError) as e:  # ValueError also if it isn't UTF-8
+        raise CheckpointError(f"{path} isn't valid JSON ({e}): get the file again.") from None
     if not isinstance(value, dict):
-        raise CheckpointError(
-            f"{path} holds a JSON {type(value).__name__} where an object belongs: get the file again."
-        )
+        raise CheckpointError(f"{path} contains a JSON {type(value).__name__} and no object: get the file again.")
     return value
 
 
-def without_duplicates(pairs):
+def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return pairs as a dict; raise ValueError if two have the same name"""
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("a name occurs twice")
     return found
 
 
-def opened(path: Path) -> BinaryIO:
-    """A regular file: to open a pipe or a terminal would wait for ever"""
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file; raise CheckpointError for anything else, since opening a pipe or a terminal could block"""
     try:
         if stat.S_ISREG(path.stat().st_mode):
             return open(path, "rb")
     except (OSError, ValueError) as e:  # ValueError: a NUL in the name
         raise CheckpointError(f"{path} can't be read: {getattr(e, 'strerror', e)}.") from None
-    raise CheckpointError(f"{path} is a directory or a device where a file is needed.")
+    raise CheckpointError(f"{path} is a directory or a device: give a file.")
 
 
 def size_of(f: BinaryIO) -> int:
-    """Of what was opened: by now its name may be another file's"""
+    """Return the size of an open file: another file may have its name by now"""
     return os.fstat(f.fileno()).st_size
 
 

@@ -1,4 +1,4 @@
-"""Is nothing half-written, nothing written to that was only read, and one process at a time in a locked directory?"""
+"""Test reads of untrusted files, and that a file is replaced atomically."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from numpy_gpt.system.atomic import read_settled, replacing
 from numpy_gpt.system.files import map_file, read_bytes, read_json
 
 
-def test_a_mapped_file_can_be_written_to_and_stays_as_it_is(tmp_path):
+def test_write_to_a_mapped_file_leaves_the_file_unchanged(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"abc")
     data = map_file(path)
@@ -21,8 +21,8 @@ def test_a_mapped_file_can_be_written_to_and_stays_as_it_is(tmp_path):
     assert len(map_file(path)) == 0
 
 
-def test_what_is_no_file_is_not_opened(tmp_path):
-    os.mkfifo(tmp_path / "pipe")  # to open it would wait for ever
+def test_read_of_anything_but_a_regular_file_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")  # opening it would block
     for name in ("pipe", "", "nothing", "x" * 300, "a\0b"):
         for read in (map_file, read_json):
             with pytest.raises(
@@ -32,7 +32,7 @@ def test_what_is_no_file_is_not_opened(tmp_path):
                 read(tmp_path / name)
 
 
-def test_what_is_replaced_whenever_it_is_read_gets_a_sentence(tmp_path):
+def test_read_of_files_replaced_at_every_read_raises(tmp_path):
     file = tmp_path / "file"
 
     def read(_):
@@ -45,17 +45,17 @@ def test_what_is_replaced_whenever_it_is_read_gets_a_sentence(tmp_path):
     assert read_settled(tmp_path, lambda _: file.stat().st_size, lambda _: [file]) == 1000
 
 
-def test_a_file_that_is_too_large_is_not_read(tmp_path):
+def test_read_of_a_file_beyond_the_limit_is_refused(tmp_path):
     with open(tmp_path / "large", "wb") as f:
         f.truncate(1 << 40)
-    with pytest.raises(CheckpointError, match="1,099,511,627,776 bytes where 100 are plenty"):
+    with pytest.raises(CheckpointError, match="1,099,511,627,776 bytes, and a valid one has at most 100"):
         read_bytes(tmp_path / "large", 100)
 
 
-NO_JSON = {
-    "nothing": b"",
-    "a bomb of brackets": b"[" * 500_000,
-    "half of it": b'{"n_vocab": 5',
+INVALID_JSON = {
+    "an empty file": b"",
+    "500,000 brackets": b"[" * 500_000,
+    "a truncated object": b'{"n_vocab": 5',
     "not UTF-8": b'{"\xff": 1}',
     "a name twice": b'{"n_head": 1, "n_head": 2}',
     "a number of 5,000 digits": b'{"n": 1' + b"0" * 5000 + b"}",
@@ -64,16 +64,16 @@ NO_JSON = {
 }
 
 
-@pytest.mark.parametrize("what", NO_JSON)
-def test_json_that_is_none_gets_a_sentence(what, tmp_path):
-    (tmp_path / "x.json").write_bytes(NO_JSON[what])
+@pytest.mark.parametrize("kind", INVALID_JSON)
+def test_read_json_refuses_invalid_json(kind, tmp_path):
+    (tmp_path / "x.json").write_bytes(INVALID_JSON[kind])
     with pytest.raises(CheckpointError, match=r"x\.json"):
         read_json(tmp_path / "x.json")
     (tmp_path / "x.json").write_text(json.dumps({"n": 1}))
     assert read_json(tmp_path / "x.json") == {"n": 1}
 
 
-def test_a_file_is_replaced_when_all_is_written(tmp_path):
+def test_file_is_replaced_after_the_last_write(tmp_path):
     path = tmp_path / "file"
     path.write_text("old")
     with replacing(path) as f:
@@ -84,18 +84,18 @@ def test_a_file_is_replaced_when_all_is_written(tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_a_file_that_could_not_be_written_stays_as_it_was(tmp_path):
+def test_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "file"
     path.write_text("old")
 
-    def half(error):
+    def write_half(error):
         with replacing(path) as f:
             f.write(b"ne")
             raise error
 
     with pytest.raises(GPTError, match="No space left on device; what was there before still is"):
-        half(OSError(28, "No space left on device"))
+        write_half(OSError(28, "No space left on device"))
     with pytest.raises(KeyboardInterrupt):
-        half(KeyboardInterrupt)
+        write_half(KeyboardInterrupt)
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["file"]
