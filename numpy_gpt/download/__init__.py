@@ -1,1 +1,1 @@
-"""Fetch the released checkpoints."""
+"""Download the released checkpoints."""

@@ -1,30 +1,30 @@
-"""python -m numpy_gpt.download 124M: fetch a released model"""
+"""python -m numpy_gpt.download 124M: download a released model"""
 
 import argparse
 import sys
 from pathlib import Path
 
 from ..checkpoint.hub import NAMES
-from ..system.cli import run
-from .fetch import download, remark
+from ..system.cli import print_stderr, run
+from .fetch import download
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m numpy_gpt.download",
-        description="Fetch a released checkpoint, or what is missing of it, and print the directory that it is in.",
+        description="Download a released checkpoint, or its missing and corrupt files, and print its directory.",
         epilog="example:\n  python -m numpy_gpt.download 124M",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", choices=NAMES, help="by its size or its alias", metavar="{" + ",".join(NAMES) + "}")
+    parser.add_argument("model", choices=NAMES, help="its size or alias", metavar="{" + ",".join(NAMES) + "}")
     parser.add_argument(
-        "--dir", type=Path, metavar="D", help="put it in D/124M; default: $GPT2_MODELS, or else the user's cache"
+        "--dir", type=Path, metavar="D", help="write to D/124M (default: $GPT2_MODELS, or else the user's cache)"
     )
     args = parser.parse_args()
     try:
         print(download(args.model, args.dir))
     except KeyboardInterrupt:
-        remark("interrupted; what has come is kept, and the same command goes on from there.")
+        print_stderr("download: interrupted; the received bytes are kept: run the command again to resume.")
         raise
     return 0
 

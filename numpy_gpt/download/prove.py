@@ -1,4 +1,4 @@
-"""Compare the files of a released model with what is known of them: sizes, SHA-256, and a checksum of every tensor."""
+"""Verify the files of a released model: sizes, SHA-256, and a checksum of every tensor."""
 
 from hashlib import sha256
 from pathlib import Path
@@ -12,14 +12,15 @@ from ..fast.threads import shared
 from ..system.files import map_file
 
 
-def first_wrong(path: Path, size: str, file: str) -> tuple[int, str] | None:
-    """From which byte on the file isn't as it was released, and how that shows"""
+def first_corruption(path: Path, size: str, file: str) -> tuple[int, str] | None:
+    """Return the offset of the first corrupt tensor, or 0 for a small file, and the reason; None if all is intact"""
     if file == DATA:
-        return first_broken(path, bundle.read_index(path.with_name(INDEX)))
-    return None if is_right(path, size, file) else (0, f"{file} is not the released one")
+        return first_corrupt_tensor(path, bundle.read_index(path.with_name(INDEX)))
+    return None if is_released(path, size, file) else (0, f"{file} is not the released one")
 
 
-def first_broken(data: Path, entries: dict[str, bundle.Entry]) -> tuple[int, str] | None:
+def first_corrupt_tensor(data: Path, entries: dict[str, bundle.Entry]) -> tuple[int, str] | None:
+    """Return the offset of the first tensor whose checksum isn't the one in its index entry, and the reason"""
     content = map_file(data)
     crcs = shared().map(crc32c, (content[entry.offset :][: entry.size] for entry in entries.values()))
     for (name, entry), crc in zip(entries.items(), crcs, strict=True):  # names and offsets have the same order
@@ -28,8 +29,8 @@ def first_broken(data: Path, entries: dict[str, bundle.Entry]) -> tuple[int, str
     return None
 
 
-def is_right(path: Path, size: str, file: str) -> bool:
-    """One of the small files; where its SHA-256 was never published, it is an index that has what it must"""
+def is_released(path: Path, size: str, file: str) -> bool:
+    """Return whether a small file has its SHA-256, or its tensors for an index whose SHA-256 was never published"""
     digest = INDEX_SHA256.get(size) if file == INDEX else SAME[file][1]
     if digest:
         return sha256(path.read_bytes()).hexdigest() == digest

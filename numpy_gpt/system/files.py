@@ -13,7 +13,7 @@ from ..errors import CheckpointError
 
 
 def map_file(path: Path) -> np.ndarray:
-    """Return a file's bytes, mapped copy-on-write: none is read yet, and writing to the array doesn't change the file"""
+    """Return a file's bytes, mapped copy-on-write: none is read yet, and writes to the array leave the file unchanged"""
     with open_regular(path) as f:
         size = size_of(f)
         try:

@@ -19,7 +19,6 @@ from parity.inputs import TINY, random_model
 def test_a_model_is_found_in_both_roots_under_both_names(tmp_path, monkeypatch, place):
     """when all its weights are there"""
     monkeypatch.setitem(RELEASED, "124M", TINY)
-    monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("GPT2_MODELS", raising=False)
     cache, models = tmp_path / "cache" / "numpy_gpt", tmp_path / "models"
@@ -43,23 +42,6 @@ def test_a_model_in_hugging_faces_layout_is_found_too(tmp_path, monkeypatch):
     (tmp_path / "gpt2-xl").mkdir()
     (tmp_path / "gpt2-xl" / "model.safetensors").write_bytes(b"x")
     assert hub.find("1558M") == tmp_path / "gpt2-xl"
-
-
-CACHES = {
-    ("linux", "HOME"): ".cache",
-    ("linux", "XDG_CACHE_HOME"): "",
-    ("darwin", "HOME"): "Library/Caches",
-    ("win32", "LOCALAPPDATA"): "",
-}
-
-
-@pytest.mark.parametrize(("platform", "variable"), CACHES)
-def test_the_cache_is_where_the_system_has_it(platform, variable, tmp_path, monkeypatch):
-    for other in ("GPT2_MODELS", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(other, raising=False)
-    monkeypatch.setattr(sys, "platform", platform)
-    monkeypatch.setenv(variable, str(tmp_path))
-    assert hub.roots() == [tmp_path / CACHES[platform, variable] / "numpy_gpt"]
 
 
 def test_a_name_that_is_none_is_told_with_those_that_are(tmp_path):

@@ -184,7 +184,7 @@ def test_what_is_there_stays_until_there_is_something_better(server, files, tmp_
     (tmp_path / "124M" / DATA).write_bytes(own)
     for source in ("one", "two"):
         server.replies[source, DATA] = [answers(404) for _ in range(10)]
-    with pytest.raises(CheckpointError, match=f"no source gives {DATA}"):
+    with pytest.raises(CheckpointError, match=f"no source provides {DATA}"):
         download("124M", tmp_path)
     assert (tmp_path / "124M" / DATA).read_bytes() == own
 
@@ -352,7 +352,7 @@ def test_a_file_that_only_has_the_size_is_fetched_from_the_next_source(server, f
     assert contents(download("124M", tmp_path)) == files
     assert server.asked(file) == [("one", 0), ("two", 0)]
     server.files["two"][file] = content
-    with pytest.raises(CheckpointError, match=f"no source gives {file} of the 124M .*{file} is not the released one"):
+    with pytest.raises(CheckpointError, match=f"no source provides {file} .*{file} is not the released one"):
         download("124M", tmp_path / "again")
     assert not (tmp_path / "again" / "124M" / file).exists()
 
@@ -408,7 +408,7 @@ def test_ctrl_c_keeps_what_has_come_and_says_so(server, tmp_path):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (130, "")
-    assert err == "download: interrupted; what has come is kept, and the same command goes on from there.\n"
+    assert err == "download: interrupted; the received bytes are kept: run the command again to resume.\n"
     assert size_of(part) >= 100_000
 
 
@@ -417,7 +417,7 @@ def test_of_two_at_once_one_waits_and_every_byte_comes_once(server, files, tmp_p
     first = command(tmp_path, server)
     wait_for(server.asked)
     second = command(tmp_path, server)
-    assert second.stderr.readline() == f"download: another process writes to {tmp_path / '124M'}: waiting for it.\n"
+    assert second.stderr.readline() == f"download: another process is writing to {tmp_path / '124M'}: waiting for it.\n"
     server.go.set()
     for process in (first, second):
         out, err = process.communicate(timeout=20)
@@ -428,7 +428,7 @@ def test_of_two_at_once_one_waits_and_every_byte_comes_once(server, files, tmp_p
 
 def test_no_room_is_told_before_the_first_byte(server, tmp_path, monkeypatch):
     monkeypatch.setattr(fetch.shutil, "disk_usage", lambda _: SimpleNamespace(free=240_000))
-    with pytest.raises(GPTError, match=f"too little room for {DATA}: 384 bytes more are needed"):
+    with pytest.raises(GPTError, match=f"too little space for {DATA}: 384 more bytes are needed"):
         download("124M", tmp_path)
     assert server.asked() == []
 
@@ -437,7 +437,9 @@ def test_a_disk_that_is_full_gets_a_sentence_and_the_part_is_kept(server, files,
     process = command(tmp_path, server, "bash", "-c", 'ulimit -f 100 && exec "$@"', "bash")
     _, err = process.communicate(timeout=20)
     assert process.returncode == 1
-    assert err.startswith(f"download: {tmp_path / '124M'} can't be written to: File too large; mend that")
+    assert err.startswith(
+        f"download: {tmp_path / '124M'} can't be written to: File too large; fix that and run the command again"
+    )
     assert err.count("\n") == 1
     assert (tmp_path / "124M" / f"{DATA}.part").read_bytes() == files[DATA][: 100 * 1024]
     assert not (tmp_path / "124M" / DATA).exists()

@@ -1,5 +1,6 @@
 """Test reads of untrusted files, and that a file is replaced atomically."""
 
+import importlib
 import json
 import os
 
@@ -7,7 +8,7 @@ import pytest
 
 from numpy_gpt import CheckpointError, GPTError
 from numpy_gpt.system.atomic import read_settled, replacing
-from numpy_gpt.system.files import map_file, read_bytes, read_json
+from numpy_gpt.system.files import cache_directory, map_file, read_bytes, read_json
 
 
 def test_write_to_a_mapped_file_leaves_the_file_unchanged(tmp_path):
@@ -99,3 +100,22 @@ def test_failed_write_leaves_the_old_file(tmp_path):
         write_half(KeyboardInterrupt)
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+CACHES = {
+    ("unix.Unix", "HOME"): ".cache",
+    ("unix.Unix", "XDG_CACHE_HOME"): "",
+    ("macos.MacOS", "HOME"): "Library/Caches",
+    ("windows.Windows", "LOCALAPPDATA"): "",
+}
+
+
+@pytest.mark.parametrize(("system", "variable"), CACHES)
+def test_cache_directory_is_where_the_system_has_caches(system, variable, tmp_path, monkeypatch):
+    module, name = system.split(".")
+    module = importlib.import_module(f"platformdirs.{module}")
+    monkeypatch.setattr("platformdirs.PlatformDirs", getattr(module, name))
+    monkeypatch.setattr("platformdirs.windows.get_win_folder", lambda _: os.environ["LOCALAPPDATA"])
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv(variable, str(tmp_path))
+    assert cache_directory() == tmp_path / CACHES[system, variable] / "numpy_gpt"
