@@ -1,8 +1,11 @@
-"""Two sources of a checkpoint on this machine, which misbehave as they are told."""
+"""A local server with two sources of a tiny checkpoint, which fail on request, and the command that downloads it."""
 
 import os
 import re
+import subprocess
+import sys
 import threading
+import time
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
@@ -16,6 +19,13 @@ from parity.inputs import TINY
 
 VOCABULARY = {"encoder.json": b'{"!": 0}\n', "vocab.bpe": b"#version: 0.2\n"}
 PIECE = 1000
+BROKEN = "model/h1/attn/c_attn/w"
+COMMAND = """
+import sys, pytest, sources
+sources.set_up(pytest.MonkeyPatch(), sys.argv.pop(), timeout=20)
+from numpy_gpt.download.__main__ import main, run
+sys.exit(run("download", main))
+"""
 
 
 def set_up(monkeypatch, url, timeout=0.3):
@@ -44,10 +54,10 @@ class Server(ThreadingHTTPServer):
         self.files = {"one": dict(files), "two": dict(files)}
         self.replies = {}  # to the first requests for a file of a source; what comes after them gets an honest one
         self.requests = []
-        self.go = threading.Event()  # ends a stall
+        self.proceed = threading.Event()  # ends a stall
         self.url = f"http://127.0.0.1:{self.server_port}"
 
-    def asked(self, file=DATA):
+    def requested(self, file=DATA):
         """-> the sources that were asked for the file, and from which byte on"""
         return [(request.source, request.start) for request in self.requests if request.file == file]
 
@@ -87,7 +97,7 @@ def sends(n=None, stall=False, length=0, first=0, total=0):
         handler.head(206 if start else 200, **headers)
         handler.wfile.write(body[start:][:n])
         if stall:
-            handler.server.go.wait(20)
+            handler.server.proceed.wait(20)
 
     return reply
 
@@ -100,20 +110,46 @@ def answers(status):
     return reply
 
 
-def knows_no_ranges(handler, body, start):
+def ignores_ranges(handler, body, start):
     handler.head(200, Content_Length=len(body))
     handler.wfile.write(body)
 
 
-def does_not_stop(handler, body, start):
+def sends_too_much(handler, body, start):
     handler.head(200)
     handler.wfile.write(body + b"more" * PIECE)
 
 
-def tells_no_length(handler, body, start):
+def omits_length(handler, body, start):
     handler.head(200)
     handler.wfile.write(body[:100_000])
 
 
 def redirects(handler, body, start):
     handler.head(302, Location=handler.path.replace("one", "two"))
+
+
+def flip(content, at):
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
+def command(directory, server, *before, stderr=subprocess.PIPE):
+    """python -m numpy_gpt.download 124M --dir directory, in a process of its own"""
+    line = [*before, sys.executable, "-c", COMMAND, "124M", "--dir", str(directory), server.url]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment)
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def size_of(path):
+    return path.stat().st_size if path.exists() else 0
+
+
+def contents(directory):
+    return {file.name: file.read_bytes() for file in directory.iterdir()}

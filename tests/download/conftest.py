@@ -1,0 +1,42 @@
+import threading
+
+import pytest
+from sources import BROKEN, VOCABULARY, Server, set_up
+
+from numpy_gpt import save
+from numpy_gpt.checkpoint import bundle
+from numpy_gpt.checkpoint.hub import INDEX
+from parity.inputs import TINY, random_model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return random_model(TINY)
+
+
+@pytest.fixture(scope="module")
+def files(model, tmp_path_factory):
+    """The six, by name"""
+    directory = tmp_path_factory.mktemp("released")
+    save(model, directory)
+    return {file.name: file.read_bytes() for file in directory.iterdir()} | VOCABULARY
+
+
+@pytest.fixture(scope="module")
+def broken_at(files, tmp_path_factory):
+    path = tmp_path_factory.mktemp("index") / INDEX
+    path.write_bytes(files[INDEX])
+    return bundle.read_index(path)[BROKEN].offset
+
+
+@pytest.fixture
+def server(files, monkeypatch):
+    server = Server(files)
+    set_up(monkeypatch, server.url)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield server
+    server.proceed.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
