@@ -13,7 +13,7 @@ from ..errors import CheckpointError
 
 
 def map_file(path: Path) -> np.ndarray:
-    """Return a file's bytes, mapped copy-on-write: none is read yet, and writes to the array leave the file unchanged"""
+    """Return a file's bytes, mapped copy-on-write: none is read yet, and the file doesn't change with the array"""
     with open_regular(path) as f:
         size = size_of(f)
         try:

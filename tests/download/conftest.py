@@ -1,7 +1,7 @@
 import threading
 
 import pytest
-from sources import BROKEN, VOCABULARY, Server, set_up
+from sources import CORRUPT, VOCABULARY, Server, set_up
 
 from numpy_gpt import save
 from numpy_gpt.checkpoint import bundle
@@ -16,17 +16,18 @@ def model():
 
 @pytest.fixture(scope="module")
 def files(model, tmp_path_factory):
-    """The six, by name"""
+    """Return the contents of the six files by their names"""
     directory = tmp_path_factory.mktemp("released")
-    save(model, directory)
+    save(model, directory, "openai")
     return {file.name: file.read_bytes() for file in directory.iterdir()} | VOCABULARY
 
 
 @pytest.fixture(scope="module")
-def broken_at(files, tmp_path_factory):
+def corrupt_at(files, tmp_path_factory):
+    """Return the offset of the tensor that tests corrupt"""
     path = tmp_path_factory.mktemp("index") / INDEX
     path.write_bytes(files[INDEX])
-    return bundle.read_index(path)[BROKEN].offset
+    return bundle.read_index(path)[CORRUPT].offset
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from parity.inputs import TINY
 
 VOCABULARY = {"encoder.json": b'{"!": 0}\n', "vocab.bpe": b"#version: 0.2\n"}
 PIECE = 1000
-BROKEN = "model/h1/attn/c_attn/w"
+CORRUPT = "model/h1/attn/c_attn/w"
 COMMAND = """
 import sys, pytest, sources
 sources.set_up(pytest.MonkeyPatch(), sys.argv.pop(), timeout=20)
@@ -29,7 +29,7 @@ sys.exit(run("download", main))
 
 
 def set_up(monkeypatch, url, timeout=0.3):
-    """The 124M is tiny, and the sources are one and two at that url"""
+    """Make the released 124M a tiny model, and url/one and url/two its sources"""
     monkeypatch.setitem(RELEASED, "124M", TINY)
     for file, content in VOCABULARY.items():
         monkeypatch.setitem(hub.SAME, file, (len(content), sha256(content).hexdigest()))
@@ -45,34 +45,34 @@ def set_up(monkeypatch, url, timeout=0.3):
 class Request(NamedTuple):
     source: str
     file: str
-    start: int  # the first byte that was asked for
+    start: int  # the first requested byte
 
 
 class Server(ThreadingHTTPServer):
     def __init__(self, files):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files = {"one": dict(files), "two": dict(files)}
-        self.replies = {}  # to the first requests for a file of a source; what comes after them gets an honest one
+        self.replies = {}  # by source and file, for the first requests; later ones get sends()
         self.requests = []
         self.proceed = threading.Event()  # ends a stall
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def requested(self, file=DATA):
-        """-> the sources that were asked for the file, and from which byte on"""
+        """Return the source and the first requested byte of each request for the file"""
         return [(request.source, request.start) for request in self.requests if request.file == file]
 
     def handle_error(self, request, client_address):
-        """A client that hangs up is none"""
+        """Ignore a client that closes the connection"""
 
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         source, _, file = urlsplit(self.path).path.strip("/").split("/")
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "bytes=0-"))
-        self.server.requests.append(Request(source, file, int(asked[1])))
+        wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "bytes=0-"))
+        self.server.requests.append(Request(source, file, int(wanted[1])))
         replies = self.server.replies.get((source, file))
         reply = replies.pop(0) if replies else sends()
-        reply(self, self.server.files[source][file], int(asked[1]))
+        reply(self, self.server.files[source][file], int(wanted[1]))
 
     def head(self, status, **headers):
         self.send_response(status)
@@ -85,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def sends(n=None, stall=False, length=0, first=0, total=0):
-    """The rest of the file, or n bytes of it; length, first and total are by how much the header lies"""
+    """Return a reply of the rest of the file, or n bytes of it, with headers that are wrong by length, first and total"""
 
     def reply(handler, body, start):
         if start >= len(body) or handler.headers["Accept-Encoding"] != "identity":
@@ -103,6 +103,8 @@ def sends(n=None, stall=False, length=0, first=0, total=0):
 
 
 def answers(status):
+    """Return a reply of an error page"""
+
     def reply(handler, body, start):
         handler.head(status)
         handler.wfile.write(b"<h1>It isn't here.</h1>")
@@ -130,11 +132,12 @@ def redirects(handler, body, start):
 
 
 def flip(content, at):
+    """Return content with one bit flipped"""
     return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
 
 
 def command(directory, server, *before, stderr=subprocess.PIPE):
-    """python -m numpy_gpt.download 124M --dir directory, in a process of its own"""
+    """Start python -m numpy_gpt.download 124M --dir directory"""
     line = [*before, sys.executable, "-c", COMMAND, "124M", "--dir", str(directory), server.url]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment)

@@ -1,4 +1,4 @@
-"""Test a download that nothing disturbs, and the places in which it refuses to write."""
+"""Test a complete download, and the directories that it refuses."""
 
 import os
 import termios
@@ -31,7 +31,7 @@ def test_download_into_a_training_runs_directory_is_refused(tmp_path):
 
 
 def test_download_over_a_model_of_another_shape_is_refused(tmp_path):
-    save(random_model(TINY), tmp_path / "124M")
+    save(random_model(TINY), tmp_path / "124M", "openai")
     before = {path: path.read_bytes() for path in (tmp_path / "124M").iterdir()}
     with pytest.raises(GPTError, match=r"has another model, Config\(n_vocab=61.*: choose another place"):
         download("124M", tmp_path)
@@ -65,7 +65,7 @@ def test_terminal_shows_the_progress_of_every_file(server, tmp_path):
     process = command(tmp_path, server, stderr=stderr)
     os.close(stderr)
     shown = b""
-    with suppress(OSError):  # Linux's way to say that the other end is closed
+    with suppress(OSError):  # on Linux: the other end is closed
         while some := os.read(terminal, 1 << 16):
             shown += some
     os.close(terminal)

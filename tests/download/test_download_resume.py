@@ -1,4 +1,4 @@
-"""Test that bytes already on disk are used, whatever interrupted the download, and are never lost."""
+"""Test that files and parts on disk are used, and are never lost."""
 
 import os
 import signal
@@ -29,8 +29,7 @@ def test_target_of_a_link_is_never_written_to(server, files, tmp_path):
     assert (tmp_path / "mine").read_bytes() == bytes(300_000)
 
 
-def test_corrupt_file_stays_until_its_replacement_is_verified(server, files, tmp_path):
-    """somebody's own weights under OpenAI's names"""
+def test_other_weights_under_the_same_name_stay_if_no_source_answers(server, files, tmp_path):
     (tmp_path / "124M").mkdir()
     own = bytes(len(files[DATA]))
     (tmp_path / "124M" / DATA).write_bytes(own)
@@ -61,7 +60,7 @@ def test_truncated_file_is_completed(server, files, tmp_path, file):
 
 @pytest.mark.parametrize("more", [b"", b"more"])
 def test_complete_part_needs_no_request(server, files, tmp_path, more):
-    """killed before the file got its name, or by a program that wrote on"""
+    """A download that was killed before the rename leaves one"""
     (tmp_path / "124M").mkdir()
     (tmp_path / "124M" / f"{DATA}.part").write_bytes(files[DATA] + more)
     assert contents(download("124M", tmp_path)) == files
@@ -93,7 +92,7 @@ def test_ctrl_c_keeps_the_received_bytes_and_prints_how_to_resume(server, tmp_pa
     assert size_of(part) >= 100_000
 
 
-def test_second_download_at_once_waits_and_requests_nothing(server, files, tmp_path):
+def test_second_concurrent_download_waits_and_requests_nothing(server, files, tmp_path):
     server.replies["one", DATA] = [lambda *request: server.proceed.wait(20) and sends()(*request)]
     first = command(tmp_path, server)
     wait_for(server.requested)

@@ -25,21 +25,21 @@ from numpy_gpt.checkpoint.hub import DATA, INDEX
 from numpy_gpt.download import fetch
 from numpy_gpt.download.fetch import download
 
-BREAKS = {
-    "the body is cut off": sends(100_000),
+INTERRUPTIONS = {
+    "the body breaks off": sends(100_000),
     "the body stalls": sends(100_000, stall=True),
     "the body lacks its end": sends(-5000),
-    "the body ends without a word": omits_length,
+    "the body has no length": omits_length,
 }
 
 
-@pytest.mark.parametrize("what", BREAKS)
-def test_next_source_continues_where_one_broke_off(server, files, tmp_path, what):
-    server.replies["one", DATA] = [BREAKS[what]]
+@pytest.mark.parametrize("kind", INTERRUPTIONS)
+def test_next_source_continues_where_one_broke_off(server, files, tmp_path, kind):
+    server.replies["one", DATA] = [INTERRUPTIONS[kind]]
     assert contents(download("124M", tmp_path)) == files
     first, (source, start) = server.requested()
     assert (first, source) == (("one", 0), "two")
-    sent = len(files[DATA]) - 5000 if "lacks" in what else 100_000
+    sent = len(files[DATA]) - 5000 if "lacks" in kind else 100_000
     assert sent - PIECE <= start <= sent
 
 
@@ -60,14 +60,14 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("what", REFUSALS)
-def test_part_is_kept_if_a_source_cannot_continue_it(server, files, tmp_path, what):
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_part_is_kept_if_a_source_cannot_continue_it(server, files, tmp_path, kind):
     server.replies["one", DATA] = [sends(100_000), answers(404)]
-    server.replies["two", DATA] = [REFUSALS[what]]
+    server.replies["two", DATA] = [REFUSALS[kind]]
     assert contents(download("124M", tmp_path)) == files
     starts = [start for _, start in server.requested()]
     assert starts[1] >= 100_000 - PIECE
-    assert starts[1:] == [starts[1]] * 3  # two, one, two: nothing was lost or added
+    assert starts[1:] == [starts[1]] * 3  # two, one, two: all for the same byte
 
 
 @pytest.mark.parametrize("status", [404, 503])
@@ -77,9 +77,9 @@ def test_body_of_an_error_page_is_not_written(server, files, tmp_path, status):
     assert server.requested() == [("one", 0), ("two", 0)]
 
 
-@pytest.mark.parametrize("lie", [-100_000, 5000])
-def test_response_with_another_length_is_refused(server, files, tmp_path, lie):
-    server.replies["one", DATA] = [sends(length=lie)]
+@pytest.mark.parametrize("error", [-100_000, 5000])
+def test_response_with_another_length_is_refused(server, files, tmp_path, error):
+    server.replies["one", DATA] = [sends(length=error)]
     assert contents(download("124M", tmp_path)) == files
     assert server.requested() == [("one", 0), ("two", 0)]
 
@@ -87,7 +87,7 @@ def test_response_with_another_length_is_refused(server, files, tmp_path, lie):
 def test_source_without_ranges_is_read_from_the_missing_byte_on(server, files, tmp_path):
     server.replies["one", DATA] = [sends(100_000)]
     server.replies["two", DATA] = [ignores_ranges]
-    server.files["two"][DATA] = bytes(50_000) + files[DATA][50_000:]  # those bytes are on disk already
+    server.files["two"][DATA] = bytes(50_000) + files[DATA][50_000:]  # its first 50,000 bytes aren't used
     assert contents(download("124M", tmp_path)) == files
     assert len(server.requested()) == 2
 
@@ -107,33 +107,34 @@ def test_redirect_is_followed_with_its_range(server, files, tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_any_five_failures_end_in_an_intact_model(server, files, broken_at, tmp_path, seed):
+def test_any_five_failures_end_in_an_intact_model(server, files, corrupt_at, tmp_path, seed):
     rng = random.Random(seed)
-    mishaps = [
+    failures = [
         *(answers(status) for status in (404, 416, 500)),
         *(sends(n) for n in (0, 1, 70_000)),
         *(sends(total=1), sends(first=-1), sends(length=9), ignores_ranges, sends_too_much),
-        lambda handler, body, start: sends()(handler, flip(body, broken_at), start),
+        lambda handler, body, start: sends()(handler, flip(body, corrupt_at), start),
         lambda handler, body, start: ignores_ranges(handler, bytes(len(body)), start),
     ]
-    server.replies = {("one", DATA): rng.choices(mishaps, k=3), ("two", DATA): rng.choices(mishaps, k=2)}
+    server.replies = {("one", DATA): rng.choices(failures, k=3), ("two", DATA): rng.choices(failures, k=2)}
     assert contents(download("124M", tmp_path)) == files
 
 
 @pytest.fixture
-def nowhere():
-    """A URL at which nobody listens"""
+def unreachable():
+    """Return the URL of a port that refuses connections"""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{s.getsockname()[1]}"
 
 
-def test_unreachable_sources_are_named_with_what_to_do(nowhere, tmp_path):
-    process = command(tmp_path, SimpleNamespace(url=nowhere))
+def test_unreachable_sources_are_named_with_what_to_do(unreachable, tmp_path):
+    process = command(tmp_path, SimpleNamespace(url=unreachable))
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err.count("\n")) == (3, "", 1)
-    assert f"{nowhere}/one can't be reached: ConnectionError; {nowhere}/two can't be reached: ConnectionError" in err
-    assert f"put encoder.json, vocab.bpe, {INDEX}, {DATA} from {nowhere}/one/124M into" in err
+    for source in ("one", "two"):
+        assert f"{unreachable}/{source} can't be reached: ConnectionError" in err
+    assert f"put encoder.json, vocab.bpe, {INDEX}, {DATA} from {unreachable}/one/124M into" in err
     assert f"into {tmp_path / '124M'} by hand, or set GPT2_MODELS" in err
     assert contents(tmp_path / "124M").keys() == {"checkpoint", "hparams.json"}
 
