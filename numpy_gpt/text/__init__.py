@@ -1,1 +1,1 @@
-"""Text to tokens, tokens to windows."""
+"""Turn text into tokens, and tokens into windows."""

@@ -1,4 +1,4 @@
-"""Open the files that a text is read from; a pipe is read once, into a temporary file of the token cache."""
+"""Open the files of a text; read a pipe once, into a temporary file of the token cache."""
 
 import os
 import stat
@@ -19,7 +19,7 @@ DESCRIPTORS = "/dev/fd/"
 
 
 class Spooled(NamedTuple):
-    """What came through a pipe, under the name of the pipe"""
+    """The contents of a pipe, with the pipe's name for error messages"""
 
     name: str
     contents: BufferedRandom
@@ -33,7 +33,7 @@ File = str | Path | Spooled
 
 @contextmanager
 def opened(file: File) -> Iterator[BufferedReader | BufferedRandom]:
-    """Open a file that can be read again: a pipe must be spooled before"""
+    """Open a file or a spooled pipe at its beginning; raise GPTError if it can't be read"""
     if isinstance(file, Spooled):
         file.contents.seek(0)
         yield file.contents
@@ -50,50 +50,52 @@ def opened(file: File) -> Iterator[BufferedReader | BufferedRandom]:
 
 
 def size(file: File) -> int:
+    """Return the size of a file in bytes"""
     with opened(file) as f:
         return os.fstat(f.fileno()).st_size
 
 
-def lasts(file: str) -> bool:
-    """Return whether the file can be read after this process, too: a descriptor's name means another file then"""
-    passing = file.startswith((DESCRIPTORS, "/dev/stdin", "/proc/"))
-    return not passing and os.path.isfile(file) and os.access(file, os.R_OK)
+def is_rereadable(file: str) -> bool:
+    """Return whether a later process can read the file by this name; descriptors will be other files then"""
+    is_descriptor = file.startswith((DESCRIPTORS, "/dev/stdin", "/proc/"))
+    return not is_descriptor and os.path.isfile(file) and os.access(file, os.R_OK)
 
 
 @contextmanager
 def spooled(files: Iterable[File]) -> Iterator[Mapping[File, Spooled]]:
-    """Read each pipe among the files once; yield what was read by the pipe"""
+    """Read each pipe among the files once; yield a dict from the pipe to its contents"""
     with ExitStack() as stack:
         yield {file: spool(file, stack) for file in dict.fromkeys(files) if is_pipe(file)}
 
 
 def is_pipe(file: File) -> bool:
+    """Return whether a file is a pipe or a socket that hasn't been spooled"""
     if isinstance(file, Spooled):
         return False
     try:
         mode = os.stat(file).st_mode
-    except (OSError, ValueError):  # opened raises them as GPTError
+    except (OSError, ValueError):  # opened raises GPTError
         return False
     return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
 def spool(pipe: File, stack: ExitStack) -> Spooled:
-    """Read a pipe into a file without a name, which is gone with the stack, or with the process if that is killed"""
-    name, place = str(pipe), token_directory()
+    """Read a pipe into a file without a name, which the stack or the end of the process removes"""
+    name, directory = str(pipe), token_directory()
     try:
-        contents = stack.enter_context(tempfile.TemporaryFile(dir=place))  # noqa: SIM115
-        with open_pipe(name) as f, bar("reading", None) as shown:
+        contents = stack.enter_context(tempfile.TemporaryFile(dir=directory))  # noqa: SIM115
+        with open_pipe(name) as f, progress_bar("reading", None) as bar:
             while block := f.read(BLOCK):
                 contents.write(block)
-                shown.update(len(block))
+                bar.update(len(block))
         contents.flush()
     except OSError as e:
-        raise GPTError(f"{name} can't be read into {place}: {e.strerror}.") from None
+        raise GPTError(f"{name} can't be read into {directory}: {e.strerror}.") from None
     return Spooled(name, contents)
 
 
 def open_pipe(name: str) -> BufferedReader:
-    """Open a pipe, or a socket by its descriptor: a socket can't be opened by name"""
+    """Open a pipe, or a socket by its descriptor, since a socket can't be opened by name"""
     number = "0" if name == "/dev/stdin" else name.removeprefix(DESCRIPTORS)
     by_number = name != number and number.isdecimal()
     return open(os.dup(int(number)) if by_number else name, "rb")
@@ -105,13 +107,13 @@ def token_directory() -> Path:
     try:
         make_directory(path)
     except GPTError as e:
-        raise GPTError(f"{e} Tokens are kept there: let XDG_CACHE_HOME name another place.") from None
+        raise GPTError(f"{e} It is for the token cache: set XDG_CACHE_HOME to another directory.") from None
     return path
 
 
-def bar(what: str, total: int | None):
+def progress_bar(description: str, total: int | None):
     """Return a progress bar of bytes, which only a terminal shows"""
     from tqdm import tqdm
 
-    quiet = None if sys.stderr else True  # None: where it is no terminal
-    return tqdm(desc=what, total=total, unit="B", unit_scale=True, disable=quiet, leave=False)
+    disable = None if sys.stderr else True  # None: unless stderr is a terminal
+    return tqdm(desc=description, total=total, unit="B", unit_scale=True, disable=disable, leave=False)

@@ -1,7 +1,9 @@
-"""Tokenize a text once for a vocabulary, and map its tokens from the user's cache afterwards.
+"""Tokenize a text once per vocabulary, and map its tokens from a file in the user's cache afterwards.
 
-A file in the cache is named by the contents of the text and the vocabulary. Neither text nor tokens need fit into
-memory, except for a single word.
+The file's name is a hash of the text and the vocabulary. Memory holds a few pieces of the text at a time, so that
+neither text nor tokens need to fit; only a single word must. The file ends with the number of its tokens, and is made
+anew if its length doesn't match. Its contents aren't verified: a CRC-32 would add a fifth to the time for the SHA-256
+of the text, which dominates the start of a run on a large text.
 """
 
 import codecs
@@ -20,72 +22,73 @@ from ..fast.threads import cores
 from ..system.atomic import replacing
 from ..system.cli import print_stderr
 from ..system.locks import locked
-from .sources import File, bar, opened, size, spooled, token_directory
+from .sources import File, opened, progress_bar, size, spooled, token_directory
 from .tokenizer import EOT, Tokenizer
 
-PIECE = 1 << 20  # bytes that are read and tokenised at a time
-# After a word and before a space every piece of the tokenizer's pattern ends, wherever the text was begun to be read.
-# The spaces after a mark belong to the mark.
+PIECE = 1 << 20  # bytes that are read and tokenized at a time
+# A text may be cut after a word and before a space: there every match of the tokenizer's pattern ends, wherever reading
+# began. Spaces after <|endoftext|> belong to the mark.
 LAST_CUT = regex.compile(rf"(?r)(?<=\S)(?<!{regex.escape(EOT)})(?=\s)")
 MARK = regex.compile(rf"\s*{regex.escape(EOT)}\s*")
-FORMAT = b"1"  # counts up when the same text and vocabulary give another file
-LAST = np.dtype("<u8")  # of the number that a file of tokens ends with
+FORMAT = b"1"  # to be increased when the same text and vocabulary give another file
+COUNT = np.dtype("<u8")  # the number of tokens at the end of a file
 
 
-def tokenize(files: Sequence[File], tokenizer: Tokenizer, name: str | None = None) -> np.ndarray:
-    """Return the tokens of the files in one row, mapped from a file; <|endoftext|> separates files and documents
+def tokenize(files: Sequence[File], tokenizer: Tokenizer, text_key: str | None = None) -> np.ndarray:
+    """Return the tokens of the files in one row, mapped from the cache; <|endoftext|> separates files and documents
 
-    name is their key, if it is known and no file is a pipe that is still to be read. The mapped file ends with the
-    number of its tokens: one that is cut off is made anew.
+    text_key is key(files, tokenizer), if that is known. Then no file may be a pipe.
     """
-    if name is None:
+    if text_key is None:
         with spooled(files) as pipes:
             files = [pipes.get(file, file) for file in files]
             return tokenize(files, tokenizer, key(files, tokenizer))
-    path, dtype = place(name, tokenizer)
-    if length(path, dtype) is None:
-        folder = path.parent
-        with locked(folder, lambda: print_stderr(f"another process writes to {folder}: waiting for it.")):
-            if length(path, dtype) is None:  # that one hasn't made it
-                make(path, files, tokenizer, name, dtype)
-    n = length(path, dtype)
+    path, dtype = cache_file(text_key, tokenizer)
+    if count(path, dtype) is None:
+        directory = path.parent
+        with locked(directory, lambda: print_stderr(f"another process is writing to {directory}: waiting for it.")):
+            if count(path, dtype) is None:  # unless the other process wrote this file
+                write(path, files, tokenizer, text_key, dtype)
+    n = count(path, dtype)
     return np.asarray(np.memmap(path, dtype, "r", shape=(n,))) if n else np.empty(0, dtype)
 
 
-def place(name: str, tokenizer: Tokenizer) -> tuple[Path, np.dtype]:
-    """Return the file in the token cache of the text with this key, and the dtype of its tokens"""
+def cache_file(text_key: str, tokenizer: Tokenizer) -> tuple[Path, np.dtype]:
+    """Return the path in the token cache of the text with this key, and the dtype of its tokens"""
     dtype = np.dtype("<u2" if tokenizer.n_vocab <= 1 << 16 else "<u4")
-    return token_directory() / f"{name}.u{8 * dtype.itemsize}", dtype
+    return token_directory() / f"{text_key}.u{8 * dtype.itemsize}", dtype
 
 
-def cached(name: str, tokenizer: Tokenizer) -> bool:
-    return length(*place(name, tokenizer)) is not None
+def is_cached(text_key: str, tokenizer: Tokenizer) -> bool:
+    """Return whether the tokens of the text with this key are in the cache"""
+    return count(*cache_file(text_key, tokenizer)) is not None
 
 
-def length(path: Path, dtype: np.dtype) -> int | None:
-    """How many tokens a file says it has, and has"""
-    if not os.path.isfile(path) or path.stat().st_size < LAST.itemsize:
+def count(path: Path, dtype: np.dtype) -> int | None:
+    """Return the number of tokens in a file; None if it doesn't exist, or doesn't have the length that it should"""
+    if not os.path.isfile(path) or path.stat().st_size < COUNT.itemsize:
         return None
     with opened(path) as f:
-        f.seek(-LAST.itemsize, os.SEEK_END)
-        n = int(np.frombuffer(f.read(), LAST)[0])
-        return n if f.tell() == n * dtype.itemsize + LAST.itemsize else None
+        f.seek(-COUNT.itemsize, os.SEEK_END)
+        n = int(np.frombuffer(f.read(), COUNT)[0])
+        return n if f.tell() == n * dtype.itemsize + COUNT.itemsize else None
 
 
-def make(path: Path, files: Sequence[File], tokenizer: Tokenizer, name: str, dtype: np.dtype) -> None:
+def write(path: Path, files: Sequence[File], tokenizer: Tokenizer, text_key: str, dtype: np.dtype) -> None:
+    """Tokenize the files into path; raise GPTError if they changed meanwhile"""
     n = 0
     with replacing(path) as f:
         with progress(files, "tokens") as bar:
-            for row in rows(pieces(files, bar.update), tokenizer):
-                f.write(row.astype(dtype).data)
-                n += len(row)
-        f.write(np.array([n], LAST).data)
-        if key(files, tokenizer) != name:
+            for ids in encoded(pieces(files, bar.update), tokenizer):
+                f.write(ids.astype(dtype).data)
+                n += len(ids)
+        f.write(np.array([n], COUNT).data)
+        if key(files, tokenizer) != text_key:
             raise GPTError(f"{' '.join(map(str, files))} changed while it was read: start again.")
 
 
 def key(files: Iterable[File], tokenizer: Tokenizer) -> str:
-    """What a text and a vocabulary are called: the same for the same contents, wherever they lie"""
+    """Return a hash of a text and a vocabulary, which depends on the files' contents and not on their names"""
     digests = [hashlib.sha256(part).digest() for part in (FORMAT, *tokenizer.files)]
     for file in files:
         with opened(file) as f:
@@ -93,14 +96,15 @@ def key(files: Iterable[File], tokenizer: Tokenizer) -> str:
     return hashlib.sha256(b"".join(digests)).hexdigest()[:32]
 
 
-def progress(files: Iterable[File], what: str):
-    return bar(what, sum(size(file) for file in files))
+def progress(files: Iterable[File], description: str):
+    """Return a progress bar of the files' bytes"""
+    return progress_bar(description, sum(size(file) for file in files))
 
 
-def rows(texts: Iterable[str | None], tokenizer: Tokenizer) -> Iterator[np.ndarray]:
-    """The ids of each piece, a few of them at once: tiktoken lets other threads run"""
+def encoded(texts: Iterable[str | None], tokenizer: Tokenizer) -> Iterator[np.ndarray]:
+    """Yield the ids of each piece; one thread per core encodes, since tiktoken releases the GIL"""
 
-    def encode(text):
+    def encode(text: str | None) -> np.ndarray:
         return np.array(mark if text is None else tokenizer.encode(text), np.uint32)
 
     mark = [] if tokenizer.eot is None else [tokenizer.eot]
@@ -111,11 +115,14 @@ def rows(texts: Iterable[str | None], tokenizer: Tokenizer) -> Iterator[np.ndarr
 
 
 def pieces(files: Iterable[File], done=lambda nbytes: None) -> Iterator[str | None]:
-    """The text of all files, in pieces whose tokens are those of the whole; None between two documents"""
+    """Yield the text of all files in pieces that can be encoded one by one, and None between two documents
+
+    done is called with the number of bytes after each read.
+    """
     parted, begun = False, False
     for file in files:
         parted = begun
-        for text in read(file, done):
+        for text in file_pieces(file, done):
             for i, part in enumerate(MARK.split(text)):
                 parted |= begun and i > 0
                 if part:
@@ -125,25 +132,26 @@ def pieces(files: Iterable[File], done=lambda nbytes: None) -> Iterator[str | No
                     parted, begun = False, True
 
 
-def read(file: File, done=lambda nbytes: None) -> Iterator[str]:
-    """The text of a file, in pieces of some PIECE bytes"""
+def file_pieces(file: File, done=lambda nbytes: None) -> Iterator[str]:
+    """Yield the text of a file in pieces of about PIECE bytes, without a byte order mark"""
     utf8, text = codecs.getincrementaldecoder("utf-8")(), ""
     with opened(file) as f:
         for n, block in enumerate(iter(lambda: f.read(PIECE), b"")):
-            text += decoded(file, utf8, block, n * PIECE)
+            text += decode(file, utf8, block, n * PIECE)
             text = text.removeprefix("\ufeff") if n == 0 else text
             cut = LAST_CUT.search(text)
             if cut:
                 yield text[: cut.start()]
                 text = text[cut.start() :]
             done(len(block))
-        decoded(file, utf8, b"", f.tell())
+        decode(file, utf8, b"", f.tell())
     yield text
 
 
-def decoded(file, utf8, block, start):
+def decode(file: File, utf8: codecs.IncrementalDecoder, block: bytes, start: int) -> str:
+    """Decode the block at this offset of a file, an empty one at the end; raise GPTError if it isn't UTF-8"""
     try:
         return utf8.decode(block, final=not block)
     except UnicodeDecodeError as e:
-        at = start + len(block) - len(e.object) + e.start  # the decoder kept the beginning of a character
+        at = start + len(block) - len(e.object) + e.start  # e.object begins with a character cut by the block before
         raise GPTError(f"{file} is no UTF-8 text: byte {at} is {e.object[e.start]:#04x}.") from None

@@ -1,5 +1,6 @@
-"""Windows of a row of tokens: a window is read, and the same window one token further on is what follows."""
+"""Cut a row of tokens into windows: the targets of a window are the same window shifted by one token."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -8,40 +9,46 @@ from ..noise import below
 
 
 class Split(NamedTuple):
-    """One row of tokens to train on, one to see how well it went"""
+    """The tokens to train on, and the tokens to validate with"""
 
     train: np.ndarray
     val: np.ndarray
 
 
 def split(tokens: np.ndarray) -> Split:
-    """The last tenth is for validation"""
+    """Split off the last tenth of the tokens for validation"""
     at = int(0.9 * len(tokens))
     return Split(tokens[:at], tokens[at:])
 
 
 def windows(tokens: np.ndarray, context: int, stride: int | None = None) -> np.ndarray:
-    """(n, context + 1) views, `stride` apart or else one after the other: [:, :-1] is read, [:, 1:] is what follows"""
+    """Return views (n, context + 1) that begin every `stride` tokens (default: context); [:, 1:] are the targets"""
     return np.lib.stride_tricks.sliding_window_view(tokens, context + 1)[:: stride or context]
 
 
-def random_batch(tokens: np.ndarray, context: int, seed: int, step: int, numbers: np.ndarray):
-    """Windows from anywhere -> tokens, targets (B,T): the sequences with these numbers of a step, whoever asks"""
+def random_batch(
+    tokens: np.ndarray, context: int, seed: int, step: int, numbers: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return tokens and targets (B,T) of random windows, which depend only on seed, step and number in the step"""
     starts = below(len(tokens) - context, seed, step, numbers)
     return pair(windows(tokens, context, stride=1)[starts])
 
 
-def batches(tokens: np.ndarray, context: int, B: int, most: int = 0):
-    """tokens, targets (B,T): each token follows once; or, where there are more than `most`, so many, evenly spread"""
+def batches(tokens: np.ndarray, context: int, B: int, limit: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield tokens and targets (B,T), in which each token is a target once
+
+    If there are more than `limit` batches, yield that many, of windows that are evenly spread; 0 is no limit.
+    """
     whole = windows(tokens, context) if len(tokens) > context else np.empty((0, context + 1), tokens.dtype)
     n = len(whole)
-    chosen = np.arange(most * B) * n // (most * B) if 0 < most * B < n else np.arange(n)
+    chosen = np.arange(limit * B) * n // (limit * B) if 0 < limit * B < n else np.arange(n)
     for i in range(0, len(chosen), B):
         yield pair(whole[chosen[i : i + B]])
-    if len(chosen) == n and n * context + 1 < len(tokens):  # what is left is shorter
+    if len(chosen) == n and n * context + 1 < len(tokens):  # the rest is shorter than a window
         yield pair(tokens[None, n * context :])
 
 
-def pair(rows: np.ndarray):
+def pair(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the tokens and the targets of windows"""
     rows = rows.astype(np.int64)
     return rows[:, :-1], rows[:, 1:]

@@ -119,12 +119,12 @@ def texts(s: TrainOptions, args: argparse.Namespace, before: State | None) -> It
 
 def lost(name: str, s: TrainOptions, before: State) -> str | None:
     """Return the key of a text that the run to resume can't read again, or None if it can"""
-    gone = [file for file in getattr(s, name) if not sources.lasts(file)]
+    gone = [file for file in getattr(s, name) if not sources.is_rereadable(file)]
     if not gone:
         return None
     recorded = before.about["text"] if isinstance(before.about["text"], list) else []
     key = dict(zip(options.FILES, recorded, strict=False)).get(name)
-    if not isinstance(key, str) or not token_cache.cached(key, before.m.tokenizer):
+    if not isinstance(key, str) or not token_cache.is_cached(key, before.m.tokenizer):
         raise GPTError(
             f"{gone[0]} can't be read again, and its tokens aren't in the cache: give the same text with "
             f"{options.flag(name)}."

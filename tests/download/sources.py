@@ -85,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def sends(n=None, stall=False, length=0, first=0, total=0):
-    """Return a reply of the rest of the file, or n bytes of it, with headers that are wrong by length, first and total"""
+    """Return a reply of n bytes or the rest of the file; its headers are wrong by length, first and total"""
 
     def reply(handler, body, start):
         if start >= len(body) or handler.headers["Accept-Encoding"] != "identity":

@@ -1,4 +1,4 @@
-"""Test texts that come through pipes, and resumed runs whose text is gone."""
+"""Test texts that are read from pipes, and resumed runs whose text no longer exists."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ EVALUATE = [sys.executable, "-m", "numpy_gpt.evaluate", "perplexity"]
 
 @pytest.fixture
 def pipes(tmp_path):
-    """Make a FIFO into which a process writes the contents once"""
+    """Return a function that makes a FIFO and starts a process that writes the contents to it once"""
     writers = []
 
     def make(contents, name="pipe"):
@@ -36,12 +36,12 @@ def pipes(tmp_path):
 
 
 def cache():
-    """Return what is in the token cache"""
+    """Return the names in the token cache"""
     return sorted(path.name for path in Path("cache/numpy_gpt/tokens").iterdir())
 
 
-def test_run_from_pipes_is_the_run_from_files(text, pipes):
-    """With a new vocabulary, for which the text is read once more"""
+def test_run_from_pipes_is_identical_to_a_run_from_files(text, pipes):
+    """The new vocabulary takes a second pass over the text"""
     args = [*SHORT, "--tokenizer", "bpe:270"]
     written = Path(text).read_text()
     Path("val.txt").write_text(written[:999])
@@ -65,7 +65,7 @@ def test_bash_process_substitution_is_read(text):
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket", "file", "process substitution"])
-def test_evaluate_reads_a_stream_as_a_file(text, kind):
+def test_evaluate_gives_the_same_result_from_a_stream(text, kind):
     expected = subprocess.run([*EVALUATE, text], capture_output=True, check=True).stdout
     kept = cache()
     if kind == "file":
@@ -86,13 +86,13 @@ def test_evaluate_reads_a_stream_as_a_file(text, kind):
 
 
 @pytest.mark.parametrize(
-    ("contents", "sentence"),
+    ("contents", "message"),
     [(b"caf\xe9", "/dev/stdin is no UTF-8 text: byte 3 is 0xe9."), (b"", "/dev/stdin has fewer than two tokens")],
 )
-def test_bad_text_from_a_pipe_is_named_by_its_pipe(text, contents, sentence):
+def test_invalid_text_from_a_pipe_is_reported_with_its_name(text, contents, message):
     done = subprocess.run([*EVALUATE, "/dev/stdin"], input=contents, capture_output=True)
     assert done.returncode == 1
-    assert done.stderr.decode().startswith(f"evaluate: {sentence}")
+    assert done.stderr.decode().startswith(f"evaluate: {message}")
     assert {name for name in cache() if not name.endswith(".u16")} == set()
 
 
@@ -107,7 +107,7 @@ def test_device_or_directory_is_refused(text, name):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 @pytest.mark.parametrize("written", [False, True])
-def test_ended_while_it_waits_for_a_pipe_leaves_no_text(text, number, written):
+def test_signal_while_a_pipe_is_read_leaves_no_file(text, number, written):
     os.mkfifo("pipe")
     with subprocess.Popen([*COMMAND, "--data", "pipe", "--out", "new/run", *SHORT], stderr=subprocess.PIPE) as p:
         while not Path("cache/numpy_gpt/tokens").exists():
@@ -116,7 +116,7 @@ def test_ended_while_it_waits_for_a_pipe_leaves_no_text(text, number, written):
         with open("pipe", "w") if written else open(os.devnull, "w") as f:
             f.write("Once upon a time")
             f.flush()
-            time.sleep(0.2)  # it blocks in open, or in read
+            time.sleep(0.2)  # until it blocks in open, or in read
             p.send_signal(number)
             assert p.wait(timeout=60) == (130 if number == signal.SIGINT else -number)
         assert p.stderr.read() == b""
@@ -124,19 +124,19 @@ def test_ended_while_it_waits_for_a_pipe_leaves_no_text(text, number, written):
     assert Path("new").exists() == (number == signal.SIGKILL)
 
 
-@pytest.mark.parametrize("way", ["pipe", "/dev/stdin", "file that is gone"])
-def test_resume_takes_a_text_that_is_gone_from_the_cache(text, pipes, way):
+@pytest.mark.parametrize("kind", ["pipe", "/dev/stdin", "removed file"])
+def test_resume_takes_a_removed_text_from_the_cache(text, pipes, kind):
     trained("--data", text, "--out", "whole", *SHORT)
     trained("--resume", "--out", "whole", "--steps", "8")
-    if way == "pipe":
+    if kind == "pipe":
         trained("--data", pipes(Path(text).read_text()), "--out", "run", *SHORT)
-    elif way == "/dev/stdin":
-        words = [*COMMAND, "--data", way, "--out", "run", *SHORT]
-        subprocess.run(words, input=Path(text).read_bytes(), stdout=subprocess.DEVNULL, check=True)
+    elif kind == "/dev/stdin":
+        command = [*COMMAND, "--data", kind, "--out", "run", *SHORT]
+        subprocess.run(command, input=Path(text).read_bytes(), stdout=subprocess.DEVNULL, check=True)
     else:
         trained("--data", str(shutil.copy(text, "copy.txt")), "--out", "run", *SHORT)
         Path("copy.txt").unlink()
-    unread, _ = ends = os.pipe()  # nothing is written to it: to read it would wait for ever
+    unread, _ = ends = os.pipe()  # reading it would block
     done = subprocess.run([*COMMAND, "--resume", "--out", "run", "--steps", "8"], stdin=unread, timeout=60)
     for end in ends:
         os.close(end)
@@ -144,7 +144,7 @@ def test_resume_takes_a_text_that_is_gone_from_the_cache(text, pipes, way):
     assert_same("run", "whole")
 
 
-def test_resume_asks_for_a_text_that_neither_pipe_nor_cache_has(text, pipes):
+def test_resume_without_text_and_cache_requires_data(text, pipes):
     written = Path(text).read_text()
     pipe = pipes(written)
     trained("--data", pipe, "--out", "run", *SHORT)
