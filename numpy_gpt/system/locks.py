@@ -68,6 +68,7 @@ def acquire(path: Path, wait: Callable[[], None]) -> "FileLock":
 
     lock = FileLock(path, thread_local=False, preserve_lock_file=True)
     try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o666))  # filelock waits forever if /proc refuses the file
         try:
             lock.acquire(timeout=0)
         except Timeout:

@@ -17,17 +17,17 @@ def own_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def to_generate(monkeypatch, *words, toml=None):
+def to_generate(monkeypatch, *arguments, toml=None):
     if toml is not None:
         Path("run.toml").write_bytes(toml if isinstance(toml, bytes) else toml.encode())
-        words = ("--config", "run.toml", *words)
-    monkeypatch.setattr(sys, "argv", ["generate", *words])
+        arguments = ("--config", "run.toml", *arguments)
+    monkeypatch.setattr(sys, "argv", ["generate", *arguments])
     return generate.parse("numpy_gpt.generate", lambda parser: None)[0]
 
 
-def to_train(*words, toml):
+def to_train(*arguments, toml):
     Path("run.toml").write_text(toml)
-    return vars(parse(options.parser("numpy_gpt.train"), ["--config", "run.toml", *words]))
+    return vars(parse(options.parser("numpy_gpt.train"), ["--config", "run.toml", *arguments]))
 
 
 def test_config_key_prompt_sets_the_prompt(monkeypatch):
@@ -130,9 +130,9 @@ def test_option_value_may_start_with_dashes(monkeypatch, stop):
     assert (args.stop, args.prompt) == (["-- the end"], "Tom")
 
 
-@pytest.mark.parametrize("words", [["--data", "--stpo=The end"], ["--data", "a.txt", "--stpo=The end"]])
-def test_unknown_option_with_a_space_is_not_taken_as_a_data_file(words):
-    status, _, err = train(*words, "--out", "run")
+@pytest.mark.parametrize("arguments", [["--data", "--stpo=The end"], ["--data", "a.txt", "--stpo=The end"]])
+def test_unknown_option_with_a_space_is_not_taken_as_a_data_file(arguments):
+    status, _, err = train(*arguments, "--out", "run")
     assert status == 2
     assert err.endswith(
         "unrecognized argument '--stpo=The end' (did you mean --steps?): put ./ before a file that starts with --.\n"
@@ -141,15 +141,15 @@ def test_unknown_option_with_a_space_is_not_taken_as_a_data_file(words):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["--modle storyteller"], "unrecognized argument '--modle storyteller' (did you mean --model?): put -- before"),
         (["a.txt", "--config", "run.toml"], "run.toml: file can't come from a file: give it on the command line."),
     ],
 )
-def test_evaluate_refuses_an_unknown_option_and_a_file_name_in_config(words, message):
+def test_evaluate_refuses_an_unknown_option_and_a_file_name_in_config(arguments, message):
     Path("run.toml").write_text("file = 'b.txt'")
-    command = [sys.executable, "-m", "numpy_gpt.evaluate", "perplexity", *words]
+    command = [sys.executable, "-m", "numpy_gpt.evaluate", "perplexity", *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert message in done.stderr

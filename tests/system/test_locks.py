@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -103,10 +104,17 @@ def test_lock_that_cannot_be_created_is_named(tmp_path):
         pass
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="/proc is Linux's")
+@pytest.mark.parametrize("lock", [locked, locked_run])
+def test_lock_in_a_directory_that_takes_no_files_raises(lock):
+    with pytest.raises((GPTError, OSError), match="/proc/"), lock(Path("/proc")):
+        Path("/proc/file").touch()  # without root's permissions there is no lock
+
+
 def test_lock_of_a_run_refuses_a_second_run_and_is_kept(tmp_path):
-    sentence = f"another run is writing to {tmp_path}: wait for its end, or choose another place."
+    message = f"another run is writing to {tmp_path}: wait for its end, or choose another place."
     with locked_run(tmp_path):
-        assert fail_in(tmp_path) == sentence
+        assert fail_in(tmp_path) == message
     assert os.listdir(tmp_path) == [RUN_LOCK]
     assert fail_in(tmp_path) == "failed"
     assert os.listdir(tmp_path) == [RUN_LOCK]

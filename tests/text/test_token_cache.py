@@ -15,9 +15,11 @@ from numpy_gpt.text import bpe  # noqa: E402
 from numpy_gpt.text.token_cache import encoded, key, pieces, tokenize  # noqa: E402
 
 EOT = "<|endoftext|>"
-WORDS = load("storyteller").tokenizer
+TOKENIZER = load("storyteller").tokenizer
 BYTES = bpe.tokenizer([])
-SOME = st.sampled_from(["a", " ", "\n", "Tom", "'s", "12", "!", "\u00a0", "\x1c", "\t", "é", "🙂", EOT, "<|", "\r\n"])
+FRAGMENT = st.sampled_from(
+    ["a", " ", "\n", "Tom", "'s", "12", "!", "\u00a0", "\x1c", "\t", "é", "🙂", EOT, "<|", "\r\n"]
+)
 SPACES = " \n\r\t\u00a0"
 README = Path(__file__).parents[2] / "README.md"
 
@@ -49,12 +51,12 @@ def whole(texts, tokenizer):
 
 
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)
-@given(st.lists(st.lists(SOME, max_size=30).map("".join), min_size=1, max_size=3), st.integers(1, 12))
+@given(st.lists(st.lists(FRAGMENT, max_size=30).map("".join), min_size=1, max_size=3), st.integers(1, 12))
 def test_text_in_pieces_has_the_tokens_of_the_whole(tmp_path_factory, texts, size):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("numpy_gpt.text.token_cache.PIECE", size)
-        found = encoded(pieces(files(tmp_path_factory.mktemp("text"), *texts)), WORDS)
-        assert [i for row in found for i in row] == whole(texts, WORDS)
+        found = encoded(pieces(files(tmp_path_factory.mktemp("text"), *texts)), TOKENIZER)
+        assert [i for row in found for i in row] == whole(texts, TOKENIZER)
 
 
 def test_books_in_pieces_have_the_tokens_of_the_whole(data, monkeypatch, tmp_path):
@@ -62,10 +64,10 @@ def test_books_in_pieces_have_the_tokens_of_the_whole(data, monkeypatch, tmp_pat
     tales = data / "stories" / "fairytaleqa_278.txt"
     books = [*(book for book in sorted((data / "stories").glob("*.txt")) if book != tales), tales]
     monkeypatch.setattr("numpy_gpt.text.token_cache.PIECE", 9999)
-    ids = tokenize(books, WORDS)
+    ids = tokenize(books, TOKENIZER)
     assert ids.dtype == np.uint16
-    assert ids.tolist() == whole([book.read_bytes().decode() for book in books], WORDS)
-    assert (ids == WORDS.eot).sum() == 28 + 277
+    assert ids.tolist() == whole([book.read_bytes().decode() for book in books], TOKENIZER)
+    assert (ids == TOKENIZER.eot).sum() == 28 + 277
 
 
 def test_vocabulary_without_merges_gives_bytes(tmp_path):
@@ -77,13 +79,18 @@ def test_vocabulary_without_merges_gives_bytes(tmp_path):
 
 def test_text_is_tokenized_once_per_contents_and_vocabulary(tmp_path, monkeypatch):
     one, copy, other = files(tmp_path, "one text", "one text", "another")
-    ids = tokenize([one], WORDS)
+    ids = tokenize([one], TOKENIZER)
     with monkeypatch.context() as patch:
         patch.setattr("numpy_gpt.text.token_cache.encoded", None)  # raises if it is called
-        assert (tokenize([copy], WORDS) == ids).all()
+        assert (tokenize([copy], TOKENIZER) == ids).all()
     made = sorted((tmp_path / "cache" / "numpy_gpt" / "tokens").glob("*.u16"))
     assert len(made) == 1
-    for paths, tokenizer in (([one], BYTES), ([other], WORDS), ([one, other], WORDS), ([other, one], WORDS)):
+    for paths, tokenizer in (
+        ([one], BYTES),
+        ([other], TOKENIZER),
+        ([one, other], TOKENIZER),
+        ([other, one], TOKENIZER),
+    ):
         before = len(made)
         tokenize(paths, tokenizer)
         made = sorted((tmp_path / "cache" / "numpy_gpt" / "tokens").glob("*.u16"))
@@ -95,10 +102,10 @@ def test_text_is_tokenized_once_per_contents_and_vocabulary(tmp_path, monkeypatc
 @pytest.mark.parametrize("kept", [0, 7, 8, 9, -1, -2])
 def test_truncated_cache_file_is_written_anew(tmp_path, kept):
     paths = files(tmp_path, "a text of some tokens")
-    ids = tokenize(paths, WORDS).tolist()
+    ids = tokenize(paths, TOKENIZER).tolist()
     (made,) = (tmp_path / "cache" / "numpy_gpt" / "tokens").glob("*.u16")
     made.write_bytes(made.read_bytes()[:kept])
-    assert tokenize(paths, WORDS).tolist() == ids
+    assert tokenize(paths, TOKENIZER).tolist() == ids
 
 
 def test_text_that_changes_while_it_is_read_is_not_cached(tmp_path, monkeypatch):
@@ -111,19 +118,19 @@ def test_text_that_changes_while_it_is_read_is_not_cached(tmp_path, monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr("numpy_gpt.text.token_cache.encoded", encode_and_change)
         with pytest.raises(GPTError, match=r"0.txt changed while it was read: start again\."):
-            tokenize([path], WORDS)
+            tokenize([path], TOKENIZER)
     path.write_text("hello one")
-    assert WORDS.decode(tokenize([path], WORDS)) == "hello one"
+    assert TOKENIZER.decode(tokenize([path], TOKENIZER)) == "hello one"
 
 
 def test_cache_that_cannot_be_created_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc")
     with pytest.raises(GPTError, match="It is for the token cache: set XDG_CACHE_HOME to another directory"):
-        tokenize(files(tmp_path, "a text"), WORDS)
+        tokenize(files(tmp_path, "a text"), TOKENIZER)
 
 
 def test_key_depends_on_where_a_file_ends(tmp_path):
-    assert key(files(tmp_path, "ab", "c"), WORDS) != key(files(tmp_path, "a", "bc"), WORDS)
+    assert key(files(tmp_path, "ab", "c"), TOKENIZER) != key(files(tmp_path, "a", "bc"), TOKENIZER)
 
 
 def test_vocabulary_above_65536_takes_four_bytes_a_token(tmp_path):
@@ -139,7 +146,7 @@ def test_failed_tokenizing_leaves_no_file(tmp_path, monkeypatch):
     good, bad = files(tmp_path, "a text of several pieces", b"and another one \xff")
     for paths in ([bad], [good, bad]):
         with pytest.raises(GPTError, match=r"1.txt is no UTF-8 text: byte 16 is 0xff\.$"):
-            tokenize(paths, WORDS)
+            tokenize(paths, TOKENIZER)
     assert [path.name for path in (tmp_path / "cache" / "numpy_gpt" / "tokens").iterdir()] == []
 
 
@@ -156,7 +163,7 @@ def test_invalid_utf8_is_reported_with_its_offset(tmp_path, monkeypatch, text, b
 def test_file_that_cannot_be_read_is_named(tmp_path):
     for name, why in (("missing", "No such file"), (".", "neither a file nor a pipe"), ("a\0b", "null")):
         with pytest.raises(GPTError, match=why):
-            tokenize([tmp_path / name], WORDS)
+            tokenize([tmp_path / name], TOKENIZER)
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch):
@@ -165,9 +172,9 @@ def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch):
     peaks = []
     for times in (50, 200):
         (path,) = files(tmp_path, README.read_text() * times)
-        WORDS.encode("a text")  # builds the encoder outside of the measurement
+        TOKENIZER.encode("a text")  # builds the encoder outside of the measurement
         tracemalloc.start()
-        tokenize([path], WORDS)
+        tokenize([path], TOKENIZER)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert path.stat().st_size > 4e6
@@ -179,4 +186,4 @@ def test_saved_vocabulary_has_the_same_key(tmp_path):
     checkpoint.save(m, tmp_path / "m")
     again = load(tmp_path / "m").tokenizer
     paths = files(tmp_path, "one text")
-    assert key(paths, again) == key(paths, WORDS)
+    assert key(paths, again) == key(paths, TOKENIZER)
