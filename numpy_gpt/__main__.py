@@ -2,6 +2,9 @@
 
 import runpy
 import sys
+from functools import partial
+
+from .system.cli import print_stderr, run
 
 COMMANDS = {
     "generate": "continue a prompt",
@@ -17,10 +20,15 @@ def main() -> int:
     if name in COMMANDS:
         sys.argv = [f"numpy-gpt {name}", *sys.argv[2:]]
         runpy.run_module(f"numpy_gpt.{name}", run_name="__main__", alter_sys=False)  # ends with SystemExit
+    return run("numpy-gpt", partial(list_commands, name))
+
+
+def list_commands(name: str) -> int:
+    """Print the commands; return 2 if they are listed because name isn't one of them"""
     if name in ("-h", "--help"):
         print(usage())
         return 0
-    print(f"numpy-gpt: {name!r} isn't a command: choose one of {', '.join(COMMANDS)}.", file=sys.stderr)
+    print_stderr(f"numpy-gpt: {name!r} isn't a command: choose one of {', '.join(COMMANDS)}.")
     return 2
 
 

@@ -46,3 +46,9 @@ def test_unknown_command_lists_the_known_ones():
     assert err == (
         "numpy-gpt: 'generat' isn't a command: choose one of generate, train, evaluate, download, checkpoint.\n"
     )
+
+
+def test_list_of_commands_is_quiet_on_a_closed_pipe():
+    script = f"{sys.executable} -m numpy_gpt | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
