@@ -40,6 +40,7 @@ FUNCTIONS: list[Any] = [
     kv.new_kv,
     sampling.sample,
     sampling.survivors,
+    sampling.nucleus_size,
     sampling.best,
     adamw.moments,
     adamw.step,

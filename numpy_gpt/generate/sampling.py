@@ -1,21 +1,22 @@
-"""From logits to a token: the best one, or one drawn after temperature, top-k and top-p, in that order."""
+"""Choose a token from logits: the best one, or one drawn after temperature, top-k and top-p, in this order."""
 
 import numpy as np
 
 from ..noise import uniform
 
+ROUNDING = 1e-9  # more than the rounding error of a sum of probabilities
+
 
 def sample(logits, temperature, top_k, top_p, seed, number, step):
-    """
-    Draw a token of the sample with this number: logits (V,) -> a token id; of equals the lower one
+    """Draw the token of a step of the sample with this number: logits (V,) -> a token id, the lowest of equal ones
 
-    argmax(z + g) with Gumbel noise g = -log(-log u) is a draw from softmax z. It needs no sum over the vocabulary, so
-    that two who agree on z to rounding almost never draw different tokens.
+    argmax(z + g) with Gumbel noise g = -log(-log u) is a draw from softmax(z). It needs no sum over the vocabulary, so
+    two implementations whose z agree up to rounding almost never draw different tokens.
     """
     if temperature == 0:
         return int(logits.argmax())
     z = logits.astype(np.float64)
-    with np.errstate(over="ignore"):  # of a tiny temperature only the best is left
+    with np.errstate(over="ignore"):  # at a tiny temperature, all but the best overflow to -inf
         z = (z - z.max()) / temperature
     ids = survivors(z, top_k, top_p)
     gumbel = -np.log(-np.log(uniform(seed, number, step, ids)))
@@ -23,21 +24,35 @@ def sample(logits, temperature, top_k, top_p, seed, number, step):
 
 
 def survivors(z, top_k, top_p):
-    """The ids that are left: of the top_k best (0: of all), the fewest that hold top_p of their probability"""
-    k = min(top_k, len(z)) or len(z)
+    """Return the ids that top-k and top-p keep: z (V,) float64 -> ids
+
+    Sort all ids by z, the lower of equal ones first. Keep the top_k best (0: all). Of these, keep the fewest that hold
+    top_p of their probability.
+    """
+    if 0 < top_k < len(z):
+        ids = best(z, top_k)
+        return ids[: nucleus_size(z[ids], top_p)]
+    n = nucleus_size(z, top_p)
+    return best(z, n) if n < len(z) else np.arange(n)
+
+
+def nucleus_size(z, top_p):
+    """Return the least n for which the n best hold top_p of the probability, at least 1
+
+    All probabilities below (1 - top_p) / V hold less than 1 - top_p together, so the nucleus is among the others. Only
+    these are sorted, since a full sort of a large vocabulary takes milliseconds.
+    """
     if top_p == 1:
-        return np.arange(k) if k == len(z) else best(z, k)
-    total = np.exp(z if k == len(z) else z[best(z, k)]).sum()
-    for n in (64, 1024, k):  # to sort them all would take longer than the rest of a small model's step
-        ids = best(z, min(n, k))
-        mass = np.exp(z[ids]).cumsum()
-        if mass[-1] >= top_p * total:
-            break
-    return ids[: np.searchsorted(mass, top_p * total) + 1]
+        return len(z)
+    p = np.exp(z)  # up to a common factor
+    total = p.sum()
+    likely = z[p >= (1 - top_p - ROUNDING) / len(z) * total]
+    mass = np.exp(np.sort(likely)[::-1]).cumsum()
+    return min(int(np.searchsorted(mass, top_p * total)) + 1, len(mass))
 
 
 def best(z, k):
-    """The k best ids in order; of equals the lower one comes first"""
+    """Return the k best ids in order, the lower of equal ones first"""
     ids = np.flatnonzero(z >= np.partition(z, -k)[-k])  # with all that equal the last
     return ids[np.argsort(-z[ids], kind="stable")][:k]
 

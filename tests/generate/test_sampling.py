@@ -1,4 +1,4 @@
-"""Is a token drawn with the probability that it should have, by numbers that depend on nothing but their name?"""
+"""Test the probabilities of drawn tokens, top-k and top-p against their definition, and the random numbers."""
 
 import math
 
@@ -19,7 +19,7 @@ def softmax(z):
 
 
 def by_definition(z, top_k, top_p):
-    """All of them sorted; Python's sort is stable"""
+    """Sort the whole vocabulary, the lower of equal ids first, and cut it after top_k and top_p"""
     order = sorted(range(len(z)), key=lambda i: -z[i])[: top_k or len(z)]
     total, mass, kept = sum(math.exp(z[i]) for i in order), 0.0, []
     for i in order:
@@ -30,7 +30,7 @@ def by_definition(z, top_k, top_p):
     return kept
 
 
-def test_greedy_takes_the_best_and_of_equals_the_lower():
+def test_temperature_0_takes_the_best_token_and_the_lowest_of_equal_ones():
     assert sample(Z, temperature=0, top_k=3, top_p=0.5, seed=7, number=2, step=3) == 1
     assert type(sample(Z, 0, 0, 1, 0, 0, 0)) is int
 
@@ -39,15 +39,14 @@ def test_greedy_takes_the_best_and_of_equals_the_lower():
 @given(
     z=st.lists(st.integers(-8, 0), min_size=1, max_size=200),
     top_k=st.integers(0, 220),
-    top_p=st.sampled_from([0, 1e-9, 0.1, 0.5, 0.9, 0.999, 1]),
+    top_p=st.sampled_from([0, 1e-9, 0.1, 0.5, 0.9, 0.999, 1 - 1e-12, 1]),
 )
-def test_the_cuts_keep_what_the_definition_keeps(z, top_k, top_p):
-    """Logits in whole numbers: many are equal, and of those the lower ids stay"""
+def test_survivors_are_those_of_a_full_sort_with_many_equal_logits(z, top_k, top_p):
     z = np.array(z, np.float64)
     assert sorted(survivors(z, top_k, top_p)) == sorted(by_definition(z, top_k, top_p))
 
 
-def test_the_cuts_of_a_large_vocabulary_keep_what_the_definition_keeps():
+def test_survivors_of_a_large_vocabulary_are_those_of_a_full_sort():
     z = np.random.default_rng(0).standard_normal(20000) * 2
     z -= z.max()
     for top_k, top_p in ((0, 0.3), (0, 0.9), (0, 0.9999), (5000, 0.95), (5000, 1), (64, 0.5), (65, 0.9999), (0, 1)):
@@ -59,14 +58,14 @@ def test_the_cuts_of_a_large_vocabulary_keep_what_the_definition_keeps():
     [
         (1, 0, 1, softmax(Z)),
         (0.5, 0, 1, softmax(Z * 2)),
-        (2, 3, 1, softmax([-np.inf, 1, -np.inf, 0.5, 1, -np.inf])),  # temperature first, or the cut would be another
+        (2, 3, 1, softmax([-np.inf, 1, -np.inf, 0.5, 1, -np.inf])),  # temperature comes before top-k and top-p
         (1, 0, 0.8, softmax([-np.inf, 2, -np.inf, 1, 2, -np.inf])),
         (1, 1, 0.9, [0, 1, 0, 0, 0, 0]),
         (1, 0, 0, [0, 1, 0, 0, 0, 0]),
         (1e-300, 0, 1, [0, 0.5, 0, 0, 0.5, 0]),
     ],
 )
-def test_tokens_come_as_often_as_their_probabilities_say(temperature, top_k, top_p, expected):
+def test_frequencies_of_drawn_tokens_match_their_probabilities(temperature, top_k, top_p, expected):
     n = 8000
     counts = np.bincount([sample(Z, temperature, top_k, top_p, 11, 0, step) for step in range(n)], minlength=6)
     sigma = np.sqrt(n * np.asarray(expected) * (1 - np.asarray(expected)))
@@ -74,13 +73,13 @@ def test_tokens_come_as_often_as_their_probabilities_say(temperature, top_k, top
 
 
 @pytest.mark.parametrize("number", [0, 3, 2**32 - 1])
-def test_the_number_of_a_token_is_a_word_of_philox(number):
+def test_uniform_gives_each_token_its_word_of_philox(number):
     words = [philox((i // 4, 9, number, 0), (5, 7)).tolist()[i % 4] for i in range(11)]
     u = uniform(2**32 * 7 + 5, number, 9, np.arange(11))
     assert u.tolist() == [(word + 0.5) / 2**32 for word in words]
 
 
-def test_a_token_has_the_same_number_whichever_others_are_left():
+def test_uniform_gives_a_token_the_same_number_beside_any_others():
     everything = uniform(3, 6, 1, np.arange(50257))
     for ids in ([0], [50256], [3, 4, 7, 50000], range(0, 50257, 2)):
         np.testing.assert_array_equal(uniform(3, 6, 1, np.array(ids)), everything[np.array(ids)])
@@ -89,11 +88,11 @@ def test_a_token_has_the_same_number_whichever_others_are_left():
 
 
 def test_uniform_differs_for_each_seed_sample_and_step():
-    names = [(seed, number, step) for seed in (0, 1, 2**32, 2**63) for number in (0, 1, 2) for step in (0, 1, 2)]
-    assert len({tuple(uniform(*name, np.arange(8))) for name in names}) == 36
+    streams = [(seed, number, step) for seed in (0, 1, 2**32, 2**63) for number in (0, 1, 2) for step in (0, 1, 2)]
+    assert len({tuple(uniform(*stream, np.arange(8))) for stream in streams}) == 36
 
 
-def test_the_likeliest_come_in_order_with_their_probabilities():
+def test_likeliest_sorts_the_best_ids_and_gives_the_logprob_of_every_id():
     ids, logprobs = likeliest(Z, 3)
     assert ids.tolist() == [1, 4, 3]
     np.testing.assert_allclose(np.exp(logprobs), softmax(Z))
