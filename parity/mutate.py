@@ -41,6 +41,9 @@ def mutants(function) -> Iterator[Mutant]:
     assert isinstance(definition, ast.FunctionDef)
     if ast.get_docstring(definition):
         del definition.body[0]
+    definition.returns = None
+    for argument in (node for node in ast.walk(definition) if isinstance(node, ast.arg)):
+        argument.annotation = None
     for node, put, statement in list(places(definition, definition)):
         texts = {ast.unparse(node)}
         for other in variants(node):
