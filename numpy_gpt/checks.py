@@ -90,13 +90,21 @@ def check_model(m, dtypes=(np.float32, np.float64), kind=np.ndarray):
             raise GPTError(f"parameter {name} has the dtype {a.dtype} and wte {p.wte.dtype}: use one for all.")
 
 
+VOCABULARY_MISSING = (
+    "put the vocabulary that this model was trained with beside its weights, as encoder.json and vocab.bpe or as "
+    "vocab.json and merges.txt"
+)
+
+
+def check_has_tokenizer(tokenizer, source, advice=VOCABULARY_MISSING):
+    """Raise GPTError with this advice if the model of source has no tokenizer"""
+    if tokenizer is None:
+        raise GPTError(f"{source} has no tokenizer: {advice}.")
+
+
 def check_tokenizer(tokenizer, config, source, error=GPTError):
     """Raise unless there is a tokenizer and the model of source has an embedding for each of its tokens"""
-    if tokenizer is None:
-        raise GPTError(
-            f"{source} has no tokenizer: put the vocabulary that this model was trained with beside its weights, as "
-            "encoder.json and vocab.bpe or as vocab.json and merges.txt."
-        )
+    check_has_tokenizer(tokenizer, source)
     if tokenizer.n_vocab > config.n_vocab:
         raise error(
             f"{source} has the vocabulary of another model: {tokenizer.encoder} has {tokenizer.n_vocab} tokens and the "

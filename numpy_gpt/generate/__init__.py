@@ -1,61 +1,136 @@
-"""Prompts to tokens, with a kv: stream, complete, complete_batch.
+"""Continue prompts: stream, complete and complete_batch.
 
-A prompt that is longer than the context loses its beginning. The same seed and sample give the same tokens alone and in
-a batch, but where rounding decides. In a batch the repetitions of a prompt take the next sample numbers: sample,
-sample + 1, ... Different prompts of a batch share their random numbers at each step, so their draws are correlated. For
-independent draws, give each prompt another seed or sample in a call of its own.
+The same seed and sample number give the same tokens alone and in a batch, unless rounding decides between two tokens.
 """
 
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from ..checks import check_finite, check_model, no_overflow
+from ..params import Model
 from . import scheduler
 from .kv import new_kv
 from .options import DecodingOptions, check_prompts
 from .sampling import sample
-from .scheduler import Backend
+from .scheduler import Draw, StepFunctions
 from .step import gpt2_next
 
 
-def stream(m, ids, max_new_tokens=200, temperature=1.0, top_k=0, top_p=1.0, seed=0, stop=(), sample=0):
-    """The new ids one by one, as soon as each is drawn
+def stream(
+    m: Model,
+    ids: Sequence[int] | np.ndarray,
+    max_new_tokens: int = 200,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    stop: Iterable[int | str] = (),
+    sample: int = 0,
+) -> Iterator[int]:
+    """Yield the new tokens of a prompt one by one, as soon as each is drawn
 
-    stop has token ids, which end it and are left out, and texts, which end it when complete: their tokens are there.
-    sample is the number of the sample: each number gives other random numbers for the same seed.
+    Parameters
+    ----------
+    m: the model
+    ids: the token ids of the prompt, at least one; a prompt that is longer than the context loses its beginning
+    max_new_tokens: the most tokens to draw, from 0
+    temperature: a divisor of the logits, from 0; 0 always takes the best token
+    top_k: draw from the top_k best tokens; 0 keeps all
+    top_p: then draw from the fewest best tokens whose probabilities sum to top_p, from 0 to 1; 1 keeps all
+    seed: the seed of the random numbers, from 0 to 2**64 - 1
+    stop: token ids and strings that end the sequence; a stop id isn't yielded; all tokens of a stop string are
+    sample: the number of the sample, from 0 to 2**32 - 1; each number gives other random numbers for the same seed
+
+    Raises
+    ------
+    GPTError: an argument is invalid, which is checked before the first token is drawn, or the logits aren't finite
+
+    Examples
+    --------
+    >>> m = numpy_gpt.load("storyteller")
+    >>> tokens = numpy_gpt.stream(m, m.tokenizer.encode("Once upon a time"), 5, temperature=0)
+    >>> "".join(m.tokenizer.decode([token]) for token in tokens)
+    ', there was a little'
     """
-    drawn = draws(m, [ids], DecodingOptions(max_new_tokens, temperature, top_k, top_p, seed, sample), stop)
-    return (draw.token for draw in drawn if draw.end != "id")
+    options = DecodingOptions(max_new_tokens, temperature, top_k, top_p, seed, sample)
+    new = draws(m, [ids], options, stop)
+    return (draw.token for draw in new if draw.end != "id")
 
 
-def complete(m, ids, max_new_tokens=200, temperature=1.0, top_k=0, top_p=1.0, seed=0, stop=(), sample=0):
-    """The new ids in one list, without the prompt's"""
+def complete(
+    m: Model,
+    ids: Sequence[int] | np.ndarray,
+    max_new_tokens: int = 200,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    stop: Iterable[int | str] = (),
+    sample: int = 0,
+) -> list[int]:
+    """Return the new tokens of a prompt, without the prompt's own; the parameters and errors are those of stream
+
+    Examples
+    --------
+    >>> m = numpy_gpt.load("storyteller")
+    >>> m.tokenizer.decode(numpy_gpt.complete(m, m.tokenizer.encode("Once upon a time"), 5, temperature=0))
+    ', there was a little'
+    """
     return list(stream(m, ids, max_new_tokens, temperature, top_k, top_p, seed, stop, sample))
 
 
-def complete_batch(m, prompts, max_new_tokens=200, temperature=1.0, top_k=0, top_p=1.0, seed=0, stop=(), sample=0):
-    """Return the new ids of each prompt
+def complete_batch(
+    m: Model,
+    prompts: Iterable[Sequence[int] | np.ndarray],
+    max_new_tokens: int = 200,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    stop: Iterable[int | str] = (),
+    sample: int = 0,
+) -> list[list[int]]:
+    """Return a list of new tokens for each prompt; the other parameters and the errors are those of stream
 
-    Different prompts share their random numbers, so their draws are correlated. The repetitions of a prompt don't: they
-    take the sample numbers sample, sample + 1, ...
+    Repetitions of a prompt take the next sample numbers: sample, sample + 1, ... Different prompts share their random
+    numbers at each step, so their draws are correlated. For independent draws, continue each prompt in a call of its
+    own, with another seed or sample.
+
+    Examples
+    --------
+    >>> m = numpy_gpt.load("storyteller")
+    >>> prompts = [m.tokenizer.encode(text) for text in ("Once upon a time", "Tom and Lily")]
+    >>> [m.tokenizer.decode(new) for new in numpy_gpt.complete_batch(m, prompts, 5, temperature=0)]
+    [', there was a little', ' were happy. They liked']
     """
+    options = DecodingOptions(max_new_tokens, temperature, top_k, top_p, seed, sample)
     prompts = check_prompts(prompts)
     new: list[list[int]] = [[] for _ in prompts]
-    for draw in draws(m, prompts, DecodingOptions(max_new_tokens, temperature, top_k, top_p, seed, sample), stop):
+    for draw in draws(m, prompts, options, stop):
         if draw.end != "id":
             new[draw.prompt].append(draw.token)
     return new
 
 
-def draws(m, prompts, settings, stop, with_logits=False):
-    """The new tokens of all prompts, step by step"""
+def draws(
+    m: Model, prompts: Iterable[Any], options: DecodingOptions, stop: Any, with_logits: bool = False
+) -> Iterator[Draw]:
+    """Return an iterator over the new tokens of all prompts, step by step"""
     check_model(m)
-    backend = Backend(partial(new_kv, m.config, m.params.wte.dtype), partial(read, m), sample_each, np.asarray)
-    return scheduler.draws(m, prompts, settings, stop, backend, with_logits)
+    functions = StepFunctions(
+        new_kv=partial(new_kv, m.config, m.params.wte.dtype),
+        read=partial(read, m),
+        sample=sample_each,
+        to_array=np.asarray,
+    )
+    return scheduler.draws(m, prompts, options, stop, functions, with_logits)
 
 
 def read(m, groups, kv):
+    """Return gpt2_next's logits; raise GPTError if they aren't finite"""
     with no_overflow("the output", m.params):
         logits = gpt2_next(groups, m.params, m.config, kv)
     check_finite("the output", logits, m.params)
@@ -63,5 +138,6 @@ def read(m, groups, kv):
 
 
 def sample_each(logits, temperature, top_k, top_p, seed, numbers, step):
+    """Draw a token of each sample: logits (B,V), B sample numbers -> B token ids"""
     pairs = zip(logits, numbers, strict=True)
     return [sample(z, temperature, top_k, top_p, seed, number, step) for z, number in pairs]

@@ -1,4 +1,4 @@
-"""Check the settings, prompts and stop strings of generation; invalid ones raise GPTError."""
+"""Check the options, prompts and stop conditions of generation; invalid ones raise GPTError."""
 
 import math
 import operator
@@ -19,11 +19,12 @@ class DecodingOptions(NamedTuple):
     top_k: int
     top_p: float
     seed: int
-    sample: int = 0  # the number of the first
+    sample: int = 0  # number of the first sample
 
 
-def check_decoding_options(settings: DecodingOptions) -> DecodingOptions:
-    n, temperature, top_k, top_p, seed, sample = settings
+def check_decoding_options(options: DecodingOptions) -> DecodingOptions:
+    """Check each option's type and range; return them as Python's int and float"""
+    n, temperature, top_k, top_p, seed, sample = options
     for name, number in (("max_new_tokens", n), ("top_k", top_k), ("seed", seed), ("sample", sample)):
         if not is_index(number) or number < 0:
             raise GPTError(f"{name} is {number!r}: it must be a whole number of at least 0.")
@@ -32,37 +33,38 @@ def check_decoding_options(settings: DecodingOptions) -> DecodingOptions:
         raise GPTError(f"seed is {seed}: it must be smaller than 2**64.")
     check_samples(sample, 1)
     if not is_real(temperature) or not 0 <= float(temperature) < math.inf:
-        raise GPTError(f"temperature is {temperature!r}: it must be 0, for the best token always, or more.")
+        raise GPTError(f"temperature is {temperature!r}: it must be finite and at least 0; 0 takes the best token.")
     if not is_real(top_p) or not 0 <= top_p <= 1:
-        raise GPTError(f"top_p is {top_p!r}: it must be a probability from 0 to 1, which keeps every token.")
+        raise GPTError(f"top_p is {top_p!r}: it must be a probability from 0 to 1; 1 keeps every token.")
     return DecodingOptions(n, float(temperature), top_k, float(top_p), seed, sample)
 
 
 def check_samples(first: int, count: int) -> None:
-    """Check that the samples' numbers fit a word of the random numbers' counter"""
+    """Check that the sample numbers fit into 32 bits, their place in the counter of the random numbers"""
     if first + count > 2**32:
         last = f", so the last is {first + count - 1}" if count > 1 else ""
         raise GPTError(f"sample is {first}{last}: a sample's number must be smaller than 2**32.")
 
 
 def check_prompt(ids: Any, config: Config) -> list[int]:
-    """Check a prompt's ids, and return all of them as a list"""
+    """Check a prompt's ids, and return them as a list"""
     try:
         ids = ids.tolist() if hasattr(ids, "tolist") else ids
         row = np.array(ids)
-    except (ValueError, TypeError, RuntimeError):  # ValueError: some are lists; the others: a tensor without numbers
+    except (ValueError, TypeError, RuntimeError):  # ValueError: nested lists; the others: a tensor on meta
         row = np.empty((0, 0))
     if not isinstance(ids, list | tuple | range):
         raise GPTError(f"ids is {ids!r:.60}: it must be a list of token ids.")
     if not len(ids):
         raise GPTError("ids is empty: give at least one token, such as the tokenizer's eot.")
     if row.ndim > 1:
-        raise GPTError("ids has lists in it: it must be one list of token ids; complete_batch takes several.")
+        raise GPTError("ids contains lists: it must be one list of token ids; complete_batch takes several prompts.")
     check_ids(row, config, "ids")
     return row.tolist()
 
 
 def check_prompts(prompts: Any) -> list[Any]:
+    """Return the prompts as a list; check_prompt checks each"""
     try:
         return list(iter(prompts))
     except TypeError:
@@ -70,17 +72,17 @@ def check_prompts(prompts: Any) -> list[Any]:
 
 
 def check_stop(stop: Any) -> tuple[set[int], list[bytes]]:
-    """-> the ids and the texts, as bytes"""
-    sentence = f"stop is {stop!r}: give a list of token ids and of texts that aren't empty."
+    """Return the stop ids, and the stop strings as UTF-8 bytes"""
+    message = f"stop is {stop!r}: it must be a list of token ids and of strings that aren't empty."
     if isinstance(stop, str | bytes) or not isinstance(stop, Iterable) or getattr(stop, "ndim", 1) == 0:
-        raise GPTError(sentence)
+        raise GPTError(message)
     stop = list(stop)
     if not all(is_index(s) or (isinstance(s, str) and s) for s in stop):
-        raise GPTError(sentence)
-    texts = [s for s in stop if isinstance(s, str)]
-    if any("\ufffd" in text for text in texts):
-        raise GPTError(f"stop is {stop!r}: a text has U+FFFD, which stands for bytes that are no text.")
+        raise GPTError(message)
+    strings = [s for s in stop if isinstance(s, str)]
+    if any("\ufffd" in string for string in strings):
+        raise GPTError(f"stop is {stop!r}: a stop string can't contain U+FFFD, which replaces invalid bytes in text.")
     try:
-        return {operator.index(s) for s in stop if not isinstance(s, str)}, [text.encode() for text in texts]
+        return {operator.index(s) for s in stop if not isinstance(s, str)}, [string.encode() for string in strings]
     except UnicodeEncodeError:
-        raise GPTError(f"stop is {stop!r}: a text has a character that UTF-8 can't write.") from None
+        raise GPTError(f"stop is {stop!r}: a stop string has a character that can't be encoded as UTF-8.") from None

@@ -1,4 +1,4 @@
-"""What python -m numpy_gpt.generate shows of its samples: text as it comes, a line for each token, or JSON."""
+"""Print samples while they are drawn: as streamed text, as one line per token with probabilities, or as JSON."""
 
 import argparse
 import json
@@ -11,115 +11,122 @@ from ..system.cli import print_stderr, uninterrupted
 from ..text.tokenizer import Tokenizer
 from .sampling import likeliest
 from .scheduler import Draw
-from .stopping import Text
 
-REASONS = {"id": "eot", "text": "stop", "length": "length"}  # the only id that ends a sample is eot
+REASONS = {"id": "eot", "text": "stop", "length": "length"}  # the command's only stop id is eot
 
-PIECE = 1000  # characters: a pipe takes so few whole, where Python's unbuffered stdout would lose the rest of more
+PIECE = 1000  # characters per write: unbuffered stdout drops what a pipe has no room for, and short writes fit
 
 
 class Sample:
-    """One of them: `unshown` is what is to be shown next, as soon as that may be"""
+    """The text of one sample; `unprinted` is the output that can be printed next"""
 
     def __init__(self, tokenizer: Tokenizer, args: argparse.Namespace, seed: int, number: int, prompt_tokens: int):
         self.tokenizer = tokenizer
         self.args = args
-        self.told = {"prompt_tokens": prompt_tokens, "seed": seed, "sample": number, "model": args.model}
-        self.text = Text(tokenizer, args.stop)
+        self.origin = {"prompt_tokens": prompt_tokens, "seed": seed, "sample": number, "model": args.model}
+        self.decoder = tokenizer.decoder()
+        self.text = ""
         self.tokens: list[int] = []
         self.steps: list[dict[str, Any]] = []
-        self.unshown = ""
+        self.unprinted = ""
         self.ended = False
 
-    def take(self, draw: Draw) -> None:
+    def add(self, draw: Draw) -> None:
+        """Add a token; bytes that may belong to a stop string are held back from the text"""
         if draw.end == "id":
             return
         self.tokens.append(draw.token)
-        new = self.text.feed(draw.token)
+        new = self.decoder.feed(draw.token, draw.held)
+        self.text += new
         if draw.logits is not None:
             self.steps.append(self.step(draw))
             new = line(self.steps[-1])
         if not self.args.json:
-            self.unshown += new
+            self.unprinted += new
 
     def step(self, draw: Draw) -> dict[str, Any]:
+        """Return the token and the most probable tokens with their probabilities"""
         best, logprobs = likeliest(draw.logits, self.args.logprobs)
-        token, *others = (self.told_of(i, float(logprobs[i])) for i in [draw.token, *best.tolist()])
+        token, *others = (self.describe(i, float(logprobs[i])) for i in [draw.token, *best.tolist()])
         return token | {"best": others}
 
-    def told_of(self, token: int, logprob: float) -> dict[str, Any]:
+    def describe(self, token: int, logprob: float) -> dict[str, Any]:
         text = self.tokenizer.decode([token])
         return {"id": token, "text": text, "logprob": logprob, "probability": math.exp(logprob)}
 
     def end(self, reason: str | None, timings: dict[str, float | None]) -> None:
+        """Add the text that was held back, or drop it if it begins with a stop string"""
         self.ended = True
-        rest = self.text.end()
+        rest = self.decoder.flush(drop_held=reason == "stop")
+        self.text += rest
         if self.args.json:
-            told = {"text": self.text.said, "tokens": self.tokens, "finish_reason": reason, **self.told}
+            result = {"text": self.text, "tokens": self.tokens, "finish_reason": reason, **self.origin}
             steps = {"logprobs": self.steps} if self.args.logprobs else {}
-            self.unshown = json.dumps(told | steps | {"timings": timings}) + "\n"
+            self.unprinted = json.dumps(result | steps | {"timings": timings}) + "\n"
         elif not self.args.logprobs:
-            self.unshown += rest + "\n"
+            self.unprinted += rest + "\n"
 
 
 def line(step: dict[str, Any]) -> str:
-    """The token and its probability in 24 columns, then those of the best: "," 0.773   "," 0.773, " there" 0.221"""
+    """Return the token and its probability in 24 columns, then the best ones: "," 0.773   "," 0.773, " there" 0.221"""
     tokens = [step, *step["best"]]
     token, *best = (f"{json.dumps(t['text'], ensure_ascii=False)} {t['probability']:.3f}" for t in tokens)
     return f"{token:24} {', '.join(best)}\n"
 
 
-class Show:
-    """Shows the first sample as it comes, then what there is of the next, and so on"""
+class Printer:
+    """Print the first sample while it is drawn; print the text of each next one when the one before it has ended"""
 
     def __init__(self, samples: list[Sample], args: argparse.Namespace, prompt: str, load_s: float):
         self.samples = samples
         self.args = args
         self.load_s = load_s
-        self.shown = 0  # samples, completely
+        self.printed = 0  # samples that are printed completely
         self.drawn = [0] * len(samples)
         self.started = time.perf_counter()
-        self.first: float | None = None  # when the first token was there
+        self.first: float | None = None  # time of the first token
         plain = not args.json and not args.logprobs
         self.prompt = prompt if plain and sys.stdout and sys.stdout.isatty() else ""
         self.separator = "" if args.json else "---\n"
         self.write(self.prompt)
 
-    def take(self, draw: Draw) -> None:
+    def add(self, draw: Draw) -> None:
+        """Add a token to its sample, and print the text that this completes"""
         self.first = self.first or time.perf_counter()
         self.drawn[draw.prompt] += 1
         sample = self.samples[draw.prompt]
-        sample.take(draw)
+        sample.add(draw)
         if draw.end:
             sample.end(REASONS[draw.end], self.timings(self.drawn[draw.prompt]))
-        self.show()
+        self.print_ready()
 
-    def show(self) -> None:
-        while self.shown < len(self.samples):
-            sample = self.samples[self.shown]
+    def print_ready(self) -> None:
+        """Print the new output of the first sample that hasn't been printed completely, then of the next ones"""
+        while self.printed < len(self.samples):
+            sample = self.samples[self.printed]
             if sample.ended or not self.args.no_stream:
-                with uninterrupted():  # nothing is shown by half, or twice
-                    self.write(sample.unshown)
-                    sample.unshown = ""
+                with uninterrupted():  # Ctrl-C between the two lines would print the text again
+                    self.write(sample.unprinted)
+                    sample.unprinted = ""
             if not sample.ended:
                 return
-            self.shown += 1
-            if self.shown < len(self.samples):
+            self.printed += 1
+            if self.printed < len(self.samples):
                 self.write(self.separator + self.prompt)
 
     def end(self, reason: str | None) -> None:
-        """End those that haven't, for this reason; a terminal is told how long all of them took"""
+        """End the samples that haven't ended yet; print the timings of all if stderr is a terminal"""
         for sample, drawn in zip(self.samples, self.drawn, strict=True):
             if not sample.ended:
                 sample.end(reason, self.timings(drawn))
-        self.show()
+        self.print_ready()
         if sys.stderr and sys.stderr.isatty():
             timings = self.timings(sum(self.drawn), len(self.samples))
-            told = ", ".join(f"{name} {number:.3g}" for name, number in timings.items() if number is not None)
-            print_stderr(f"{sum(self.drawn)} tokens: {told}")
+            shown = ", ".join(f"{name} {number:.3g}" for name, number in timings.items() if number is not None)
+            print_stderr(f"{sum(self.drawn)} tokens: {shown}")
 
     def timings(self, drawn: int, samples: int = 1) -> dict[str, float | None]:
-        """What so many tokens took; the first of each sample comes with the prefill"""
+        """Return the times until now, and the rate of the drawn tokens after each sample's first"""
         first = self.first or self.started
         decode_s = time.perf_counter() - first if self.first else 0.0
         return {

@@ -1,4 +1,4 @@
-"""One step of decoding: new tokens of several groups to the logits after each sequence."""
+"""Run one step of decoding: from the new tokens of several groups to the logits after each sequence."""
 
 import numpy as np
 
@@ -9,24 +9,26 @@ from .kv import Groups
 
 
 def gpt2_next(groups, p, config, kv):
-    """groups of new tokens, each (B,T) ints and with its own kv -> logits (ΣB,V) after the last token of each sequence
+    """Return the logits (ΣB,V) after the last token of each sequence; append the new tokens to the groups' kvs
 
-    All of them stand in one row, R = Σ B T, and share the products with the weights. Nothing is saved.
+    groups: of each group the new tokens, (B,T) ints; kv: of each group its kv. All new tokens stand side by side in one
+    row of R = Σ B T and share the matmuls with the weights. Nothing is saved for a backward.
     """
     check_kv(kv, groups, p)
     tokens, positions, rows, last = one_row(groups, [past[0].length for past in kv])
     x, _ = embedding(tokens, p.wte, p.wpe, positions)  # (1,R,C)
     for p_i, *kv_i in zip(p.h, *kv, strict=True):
-        x = block(x, p_i, config, Groups(kv_i, rows))[0]  # a name for saved would keep it
+        x = block(x, p_i, config, Groups(kv_i, rows))[0]  # a variable for saved would keep it in memory
     n, _ = layernorm(x[:, last], *p.ln_f)  # (1,ΣB,C)
     logits, _ = unembedding(n, p.wte if p.head is None else p.head.w)  # (1,ΣB,V)
     return logits[0]
 
 
 def one_row(groups, starts):
-    """
-    groups of new tokens, each (B,T), and the position of each one's first -> tokens (1,R), positions (R,), for each
-    group the slice of its rows, and of all the rows those that are the last of a sequence
+    """Put the new tokens of all groups into one row of R = Σ B T
+
+    groups: of each group the new tokens (B,T); starts: of each group the position of its first new token -> tokens
+    (1,R), positions (R,), the slice of each group in the row, and the index of each sequence's last token in the row
     """
     positions, rows, last, R = [], [], [], 0
     for (B, T), start in zip((tokens.shape for tokens in groups), starts, strict=True):

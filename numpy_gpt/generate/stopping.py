@@ -1,60 +1,56 @@
-"""End a sample at a stop id or a stop string; hold back incomplete UTF-8 and the beginning of a stop string."""
+"""End a sequence at a stop id, or at a stop string that its tokens complete."""
 
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-from ..errors import GPTError
+from ..checks import check_has_tokenizer
 from ..text.tokenizer import Tokenizer
 from .options import check_stop
 
 
-class Text:
-    """Holds back what may still become a character, or a text of stop; of that text and what follows nothing is said"""
+class StopMatcher:
+    """Find stop strings in the bytes of a sequence, which arrive token by token
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()):
-        self.decoder = tokenizer.decoder()
-        self.stop = stop
-        self.held = ""
-        self.said = ""
-        self.stopped = False
+    A stop string may begin in one token and end in a later one. `held` contains the last bytes of the sequence, from
+    the first complete stop string on; before one is complete, from the first position at which one may have begun.
+    """
 
-    def feed(self, token: int) -> str:
-        self.held += self.decoder.feed(token)
-        begun = (n for text in self.stop for n in range(1, len(text)) if self.held.endswith(text[:n]))
-        return self.say(len(self.held) - max(begun, default=0))
+    def __init__(self, strings: Sequence[bytes]):
+        self.strings = strings
+        self.held = b""
 
-    def end(self) -> str:
-        if self.stopped:  # what the decoder may still hold comes after the text of stop
-            return ""
-        self.held += self.decoder.flush()
-        return self.say(len(self.held))
+    def feed(self, new: bytes) -> bool:
+        """Append the bytes of a token, and return whether a stop string is complete"""
+        tail = self.held + new
+        complete = [tail.index(string) for string in self.strings if string in tail]
+        start = min(complete) if complete else len(tail) - self.begun(tail)
+        self.held = tail[start:]
+        return bool(complete)
 
-    def say(self, n: int) -> str:
-        """The first n characters of those held back, or all before a text of stop"""
-        stops = [self.held.index(text) for text in self.stop if text in self.held]
-        new = self.held[: min(stops, default=n)]
-        self.held = "" if stops else self.held[n:]
-        self.said += new
-        self.stopped = bool(stops)
-        return new
+    def begun(self, tail: bytes) -> int:
+        """Return the length of the longest end of tail that a stop string begins with"""
+        lengths = (n for s in self.strings for n in range(1, min(len(s), len(tail) + 1)) if tail.endswith(s[:n]))
+        return max(lengths, default=0)
 
 
-class Ends:
-    """Knows the ids and texts of stop; a text may begin in one token and end in another"""
+class StopConditions:
+    """Check each new token of a batch against the stop ids, and the text against the stop strings"""
 
-    def __init__(self, stop: Any, tokenizer: Any):
-        self.ids, self.texts = check_stop(stop)
-        if self.texts and tokenizer is None:
-            raise GPTError("stop has a text, and the model has no tokenizer to see it with: give token ids.")
-        self.tokenizer = tokenizer
-        self.tails: defaultdict[int, bytes] = defaultdict(bytes)  # a prompt's last new bytes, as many as a text has
+    def __init__(self, stop: Iterable[int | str], tokenizer: Tokenizer | None):
+        self.ids, strings = check_stop(stop)
+        if strings:
+            check_has_tokenizer(tokenizer, "the model", "give stop as token ids instead of strings")
+        self.token_bytes = tokenizer.token if tokenizer is not None and strings else None
+        self.matchers: defaultdict[int, StopMatcher] = defaultdict(lambda: StopMatcher(strings))
 
-    def after(self, prompt: int, token: int) -> str | None:
+    def check(self, prompt: int, token: int) -> str | None:
+        """Return "id" for a stop id, "text" if the token completes a stop string, else None"""
         if token in self.ids:
             return "id"
-        if not self.texts:
+        if self.token_bytes is None:
             return None
-        tail = self.tails[prompt] + self.tokenizer.token(token)
-        self.tails[prompt] = tail[-max(map(len, self.texts)) :]
-        return "text" if any(text in tail for text in self.texts) else None
+        return "text" if self.matchers[prompt].feed(self.token_bytes(token)) else None
+
+    def held(self, prompt: int) -> int:
+        """Return how many of the last bytes of the prompt's new text belong, or may belong, to a stop string"""
+        return len(self.matchers[prompt].held)

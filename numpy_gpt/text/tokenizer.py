@@ -128,18 +128,26 @@ class Tokenizer:
 
 
 class Decoder:
-    """Text from one id after another; the bytes of a character that isn't complete are held back"""
+    """Decode ids one at a time; hold back the bytes of an incomplete character
+
+    The caller can hold back more: the last bytes of the text, if a stop string may begin in them.
+    """
 
     def __init__(self, tokenizer: Tokenizer):
         self.tokenizer = tokenizer
         self.utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self.held = b""
 
-    def feed(self, i: int) -> str:
-        return self.utf8.decode(self.tokenizer.token(i))
+    def feed(self, i: int, hold: int = 0) -> str:
+        """Return the new text that an id completes, without the last `hold` bytes"""
+        new = self.held + self.tokenizer.token(i)
+        end = len(new) - hold
+        self.held = new[end:]
+        return self.utf8.decode(new[:end], final=hold > 0)  # a stop string begins with a new character
 
-    def flush(self) -> str:
-        """What was held back to the end"""
-        return self.utf8.decode(b"", final=True)
+    def flush(self, drop_held: bool = False) -> str:
+        """Return the rest of the text: of the held bytes unless they are dropped, U+FFFD for an incomplete character"""
+        return self.utf8.decode(b"" if drop_held else self.held, final=True)
 
 
 def read_encoder(path: Path, text: bytes) -> dict[str, int]:

@@ -22,7 +22,7 @@ def to_generate(monkeypatch, *arguments, toml=None):
         Path("run.toml").write_bytes(toml if isinstance(toml, bytes) else toml.encode())
         arguments = ("--config", "run.toml", *arguments)
     monkeypatch.setattr(sys, "argv", ["generate", *arguments])
-    return generate.parse("numpy_gpt.generate", lambda parser: None)[0]
+    return generate.parse(generate.NUMPY)[0]
 
 
 def to_train(*arguments, toml):

@@ -5,7 +5,7 @@ import sys
 
 import torch
 
-from numpy_gpt.generate.__main__ import main
+from numpy_gpt.generate.__main__ import Backend, main
 from numpy_gpt.system.cli import run
 
 from .. import generate
@@ -17,17 +17,19 @@ DTYPES = ("float32", "float64", "bfloat16")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", default=device, help=f"cpu, cuda, cuda:1 ... (default here: {device})")
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the weights and of the maths")
-    parser.add_argument("--compile", action="store_true", help="compile a token's step; on CUDA as one graph")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="dtype of the weights and of the maths")
+    parser.add_argument("--compile", action="store_true", help="compile the step of a token; on CUDA into one graph")
 
 
-def load_model(args: argparse.Namespace):
-    return load(args.model, args.device, getattr(torch, args.dtype))
-
-
-def draws(args: argparse.Namespace, m, prompts, settings, stop, with_logits):
-    return generate.draws(m, prompts, settings, stop, with_logits, args.compile)
+TORCH = Backend(
+    command="torch_gpt.generate",
+    add_arguments=add_arguments,
+    load=lambda args: load(args.model, args.device, getattr(torch, args.dtype)),
+    draws=lambda args, m, prompts, options, stop, with_logits: generate.draws(
+        m, prompts, options, stop, with_logits, args.compile
+    ),
+)
 
 
 if __name__ == "__main__":
-    sys.exit(run("generate", lambda: main("torch_gpt.generate", add_arguments, load_model, draws)))
+    sys.exit(run("generate", lambda: main(TORCH)))

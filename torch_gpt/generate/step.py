@@ -1,4 +1,4 @@
-"""One step of decoding: new tokens of several groups to the logits after each sequence."""
+"""Run one step of decoding: from the new tokens of several groups to the logits after each sequence."""
 
 import torch
 
@@ -12,9 +12,10 @@ from .kv import Groups
 
 @torch.no_grad()
 def gpt2_next(groups, p, config, kv):
-    """groups of new tokens, each (B,T) ints and with its own kv -> logits (ΣB,V) after the last token of each sequence
+    """Return the logits (ΣB,V) after the last token of each sequence; append the new tokens to the groups' kvs
 
-    All of them stand in one row, R = Σ B T, and share the products with the weights.
+    groups: of each group the new tokens, (B,T) ints; kv: of each group its kv. All new tokens stand side by side in one
+    row of R = Σ B T and share the matmuls with the weights.
     """
     check_kv(kv, groups, p)
     tokens, positions, rows, last = one_row(groups, [past[0].length for past in kv])
