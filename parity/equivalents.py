@@ -2,9 +2,9 @@
 
 LENGTH = "NumPy infers the length for any negative number"
 AXES = "both axes have the same length"
-BEGINNING = "a longer selection begins with the same tokens"
 EITHER = "both branches return the same numbers"
 EVEN = "cos x = cos -x"
+MORE_CANDIDATES = "more logits are sorted than are needed"
 MORE = "more numbers are generated than are used"
 ORDER = "the order doesn't change the result"
 THREADS = "the number of threads doesn't change the result"
@@ -28,16 +28,18 @@ EQUIVALENT = {
     ("gpt2", "s_h.append(s_i)"): "the logits are the same; tests/fast/test_memory.py measures the memory",
     ("Groups.attend", "new = qkv[:, rows].reshape(len(kv.k), -2, qkv.shape[-1])"): LENGTH,
     ("Groups.attend", "ctx.append(kv.attend(new).reshape(1, -2, qkv.shape[-1] // 3))"): LENGTH,
-    ("survivors", "k = min(len(z), top_k) or len(z)"): ORDER,
-    ("survivors", "if top_p == 2:"): "at top_p = 1 only tokens below rounding are cut",
-    ("survivors", "return best(z, k)"): ORDER,
-    ("survivors", "total = np.exp(z[best(z, k)]).sum()"): ORDER,
-    ("survivors", "for n in (1024, 64, k):"): TILES,
-    ("survivors", "for n in (65, 1024, k):"): TILES,
-    ("survivors", "for n in (64, 1025, k):"): TILES,
-    ("survivors", "ids = best(z, min(k, n))"): ORDER,
-    ("survivors", "if mass[-1] > top_p * total:"): BEGINNING,
-    ("survivors", "if mass[-1] >= total:"): BEGINNING,
+    ("survivors", "return best(z, n)"): ORDER,
+    ("survivors", "return best(z, n) if n <= len(z) else np.arange(n)"): ORDER,
+    ("nucleus_size", "if top_p == 2:"): "at top_p = 1 only tokens below rounding are cut",
+    ("nucleus_size", "likely = z[p > (1 - top_p - ROUNDING) / len(z) * total]"): "a probability is never equal to the bound",
+    ("nucleus_size", "likely = z[p >= (1 - top_p - ROUNDING) / len(z)]"): MORE_CANDIDATES,
+    ("nucleus_size", "likely = z[p >= (1 - top_p - ROUNDING) / len(z) / total]"): MORE_CANDIDATES,
+    ("nucleus_size", "likely = z[p >= ROUNDING / len(z) * total]"): MORE_CANDIDATES,
+    ("nucleus_size", "likely = z[p >= (ROUNDING - (1 - top_p)) / len(z) * total]"): MORE_CANDIDATES,
+    ("nucleus_size", "likely = z[p >= (top_p - 1 - ROUNDING) / len(z) * total]"): MORE_CANDIDATES,
+    ("nucleus_size", "likely = z[p >= (1 - top_p) / len(z) * total]"): "the results differ by less than rounding",
+    ("nucleus_size", "likely = z[p >= (1 - top_p + ROUNDING) / len(z) * total]"): "the results differ by less than rounding",
+    ("nucleus_size", "return min(len(mass), int(np.searchsorted(mass, top_p * total)) + 1)"): ORDER,
     ("uniform", "if not 4 * len(ids) < ids.max():"): EITHER,
     ("uniform", "if 4 * len(ids) <= ids.max():"): EITHER,
     ("uniform", "if 4 < ids.max():"): EITHER,
