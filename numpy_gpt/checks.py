@@ -97,9 +97,10 @@ VOCABULARY_MISSING = (
 
 
 def check_has_tokenizer(tokenizer, source, advice=VOCABULARY_MISSING):
-    """Raise GPTError with this advice if the model of source has no tokenizer"""
+    """Return the tokenizer of source; raise GPTError with this advice if it has none"""
     if tokenizer is None:
         raise GPTError(f"{source} has no tokenizer: {advice}.")
+    return tokenizer
 
 
 def check_tokenizer(tokenizer, config, source, error=GPTError):

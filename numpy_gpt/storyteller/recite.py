@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from .. import generate
 from ..checkpoint.source import load
+from ..checks import check_tokenizer
 from ..errors import GPTError
 from ..fast import memory
 from ..params import Model
@@ -34,8 +35,9 @@ def main() -> int:
     parser.add_argument("--model", default="storyteller", metavar="M", help="a name or a path (default: storyteller)")
     args = parser.parse_args()
     m = load(args.model)
-    if m.tokenizer is None or m.tokenizer.eot is None:
-        raise GPTError(f"{args.model} has no tokenizer with <|endoftext|> to begin stories with.")
+    check_tokenizer(m.tokenizer, m.config, args.model)
+    if m.tokenizer.eot is None:
+        raise GPTError(f"the tokenizer of {args.model} has no <|endoftext|>, which each sample starts with.")
     text = token_cache.tokenize(args.files, m.tokenizer)
     if len(text) <= LONGEST:
         raise GPTError(f"the text has {len(text)} tokens, and so no run of {LONGEST + 1}: give what it was trained on.")

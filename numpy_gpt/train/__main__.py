@@ -15,7 +15,7 @@ from .. import adamw, checkpoint
 from ..checkpoint import openai, verify
 from ..checkpoint.destination import check_directory_name
 from ..checkpoint.source import find as find_checkpoint
-from ..checks import check_tokenizer
+from ..checks import check_has_tokenizer, check_tokenizer
 from ..config import Config
 from ..errors import CheckpointError, GPTError
 from ..fast import memory
@@ -191,9 +191,7 @@ def vocabulary(source: str, files: Sequence[str]) -> Tokenizer:
             return bpe.tokenizer(bpe.train(texts, int(size)))
     path = find_checkpoint(source)
     found = (tokenizer.load(path) if os.path.isdir(path) else None) or checkpoint.read(path).tokenizer
-    if found is None:
-        raise GPTError(f"{source} has no tokenizer: choose another, or bytes, or bpe:1024.")
-    return found
+    return check_has_tokenizer(found, source, "choose another model, or bytes, or bpe:1024")
 
 
 def check_fit(s: TrainOptions, m: Model) -> None:
