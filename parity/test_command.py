@@ -1,4 +1,4 @@
-"""Does python -m torch_gpt.generate say what numpy_gpt's says?"""
+"""Test that python -m torch_gpt.generate prints what numpy_gpt's command prints, and its own options."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ def generate(package, *args):
         ["--logprobs", "3", "-n", "20"],
     ],
 )
-def test_both_print_the_same(flags, device):
+def test_both_commands_print_the_same_text(flags, device):
     flags = ["Once upon a time", "--seed", "4", *flags]
     ours = generate("numpy_gpt", *flags)
     assert ours[0] == 0
@@ -31,12 +31,12 @@ def test_both_print_the_same(flags, device):
     assert generate("torch_gpt", *flags, "--device", device) == ours
 
 
-def test_a_compiled_step_says_the_same(device):
+def test_compile_option_prints_the_same_text(device):
     flags = ["Once upon a time", "--temperature", "0", "-n", "20"]
     assert generate("torch_gpt", *flags, "--device", device, "--compile") == generate("numpy_gpt", *flags)
 
 
-def test_a_compiler_that_is_not_there_gets_a_sentence(tmp_path, monkeypatch):
+def test_a_missing_compiler_fails_with_a_message(tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", str(tmp_path / "nosuch"))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     status, out, err = generate("torch_gpt", "Once", "--temperature", "0", "--device", "cpu", "--compile")
@@ -47,7 +47,7 @@ def test_a_compiler_that_is_not_there_gets_a_sentence(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
-def test_it_computes_in_the_dtype_that_is_asked_for(dtype, device):
+def test_dtype_option_changes_probabilities_by_its_rounding(dtype, device):
     flags = ["Once upon a time", "--temperature", "0", "-n", "9", "--json", "--logprobs", "1", "--device", device]
     probabilities = []
     for d in ("float32", dtype):
@@ -59,7 +59,7 @@ def test_it_computes_in_the_dtype_that_is_asked_for(dtype, device):
 
 
 @pytest.mark.parametrize(
-    ("flags", "status", "sentence"),
+    ("flags", "status", "message"),
     [
         (["--device", "nosuch"], 1, "generate: the device nosuch can't be used: "),
         (["--device", "meta"], 1, "generate: the device meta can't be used: Cannot copy out of meta tensor; no data."),
@@ -69,15 +69,15 @@ def test_it_computes_in_the_dtype_that_is_asked_for(dtype, device):
         (["--top-p", "7"], 2, "top_p is 7.0"),
     ],
 )
-def test_a_mistake_gets_a_sentence(flags, status, sentence):
+def test_an_invalid_option_fails_with_a_message(flags, status, message):
     found = generate("torch_gpt", "Once", *flags)
     assert found[:2] == (status, "")
-    assert sentence in found[2].splitlines()[-1]
+    assert message in found[2].splitlines()[-1]
     assert "Traceback" not in found[2]
 
 
 @pytest.mark.parametrize(
-    ("toml", "sentence"),
+    ("toml", "message"),
     [
         ("dtype = 'int8'", "run.toml: dtype is 'int8': it must be one of float32, float64, bfloat16."),
         ("compile = 'yes'", "run.toml: compile is 'yes': it must be true or false."),
@@ -85,15 +85,15 @@ def test_a_mistake_gets_a_sentence(flags, status, sentence):
     ],
 )
 @pytest.mark.parametrize("command", ["generate", "train"])
-def test_config_mistake_names_the_key(command, toml, sentence, tmp_path):
+def test_an_invalid_key_of_the_config_file_is_named(command, toml, message, tmp_path):
     (tmp_path / "run.toml").write_text(toml)
     words = [sys.executable, "-m", f"torch_gpt.{command}", "--config", "run.toml"]
     done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, timeout=300)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.splitlines()[-1].endswith(f"error: {sentence}")
+    assert done.stderr.splitlines()[-1].endswith(f"error: {message}")
 
 
-def test_config_from_a_pipe_applies_to_torch_train(tmp_path):
+def test_torch_train_reads_its_config_file_from_a_pipe(tmp_path):
     words = f"{sys.executable} -m torch_gpt.train --config <(echo 'steps = 0') --data x --out run --device cpu"
     done = subprocess.run(["bash", "-c", words], capture_output=True, text=True, cwd=tmp_path, timeout=300)
     assert done.returncode == 2

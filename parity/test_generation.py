@@ -1,4 +1,4 @@
-"""Do both packages draw the same tokens: greedily and by chance, alone and in a batch, past the context?"""
+"""Do both packages draw the same tokens: greedy and random, alone and in a batch, and past the context?"""
 
 import numpy as np
 import pytest
@@ -18,8 +18,8 @@ DRAWN = {"temperature": 0.7, "top_k": 20, "top_p": 0.9}
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0}, {}, {"top_k": 7}, {"top_p": 0.5}, DRAWN])
-def test_in_float64_both_say_the_same(options, device):
-    """also past the context, and where a prompt is given again"""
+def test_both_packages_draw_the_same_tokens_in_float64(options, device):
+    """The prompts include a repetition and one that is longer than the context"""
     m = random_model(TINY, dtype=np.float64)
     ours = numpy_gpt.complete_batch(m, PROMPTS, 30, **options, seed=2**40)
     theirs = torch_gpt.complete_batch(torch_gpt.from_numpy(m, device), PROMPTS, 30, **options, seed=2**40)
@@ -28,7 +28,7 @@ def test_in_float64_both_say_the_same(options, device):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_kind_of_model_goes_on_alike(variant, device):
+def test_both_packages_draw_the_same_tokens_for_every_variant_of_the_model(variant, device):
     m = random_model(VARIANTS[variant], dtype=np.float64)
     twin = torch_gpt.from_numpy(m, device)
     whole = numpy_gpt.complete(m, [1, 2, 3], 20, seed=3)
@@ -46,8 +46,9 @@ def test_every_kind_of_model_goes_on_alike(variant, device):
     number=st.integers(0, 2**32 - 1),
     step=st.integers(0, 2**32 - 1),
 )
-def test_the_same_logits_give_the_same_token(device, z, temperature, top_k, top_p, seed, number, step):
-    """Whole numbers: ties everywhere"""
+def test_sample_of_both_packages_agrees_on_logits_with_many_ties(
+    device, z, temperature, top_k, top_p, seed, number, step
+):
     z = np.array([z, z[::-1]], np.float32)
     cuts, numbers = (temperature, top_k, top_p), [number, (number + 1) % 2**32]
     ours = [sample(row, *cuts, seed, i, step) for row, i in zip(z, numbers, strict=True)]
@@ -55,13 +56,13 @@ def test_the_same_logits_give_the_same_token(device, z, temperature, top_k, top_
 
 
 CUTS = [(0, 0, 1), (1, 0, 1), (0.7, 0, 0.9), (0.7, 5, 1), (1.3, 300, 0.6), (1, 0, 0), (1, 2000, 0.9), (1, 1, 0.9)]
-CUTS += [(0.7, 0, 0.999), (1e-3, 0, 0.999), (1e-300, 0, 1), (10, 0, 0.9)]  # the last keeps over 1,024 of 1,500 tokens
+CUTS += [(0.7, 0, 0.999), (1e-3, 0, 0.999), (1e-300, 0, 1), (10, 0, 0.9)]  # the last keeps most of 1,500 tokens
 
 
 @pytest.mark.parametrize("cuts", CUTS)
 @pytest.mark.parametrize("V", [3, 70, 1500])
-def test_many_logits_give_the_same_tokens(V, cuts, device):
-    """in a vocabulary in which several are equal"""
+def test_sample_of_both_packages_agrees_for_every_kind_of_cut(V, cuts, device):
+    """Rounded logits: several are equal"""
     rng = np.random.default_rng(V)
     z = np.round(3 * rng.standard_normal((12, V)), 1).astype(np.float32)
     numbers = [int(number) for number in rng.integers(0, 2**32, 12)]
@@ -71,7 +72,7 @@ def test_many_logits_give_the_same_tokens(V, cuts, device):
 
 
 @pytest.mark.parametrize("seed", [0, 2**32 - 1, 2**32, 2**63, 2**64 - 1])
-def test_both_draw_the_same_numbers(seed, device):
+def test_both_packages_draw_the_same_random_numbers(seed, device):
     numbers = [0, 1, 2**31, 2**32 - 1]
     theirs = torch_gpt.noise.uniform(torch_gpt.noise.keys(seed, numbers, device), 7, 1001)
     for number, row in zip(numbers, theirs, strict=True):
@@ -79,7 +80,7 @@ def test_both_draw_the_same_numbers(seed, device):
 
 
 @pytest.mark.parametrize("options", [{}, DRAWN])
-def test_each_sample_of_a_batch_is_the_one_that_either_package_draws_alone(options, device):
+def test_samples_of_a_batch_are_those_drawn_alone_by_either_package(options, device):
     m = random_model(TINY, dtype=np.float64)
     twin = torch_gpt.from_numpy(m, device)
     first, n = 2**32 - 3, 3
@@ -90,14 +91,14 @@ def test_each_sample_of_a_batch_is_the_one_that_either_package_draws_alone(optio
     assert len({tuple(ids) for ids in alone}) == n
 
 
-def test_logits_that_are_not_finite_are_told(device):
+def test_a_nan_in_a_parameter_raises_an_error_that_names_it(device):
     m = torch_gpt.from_numpy(random_model(TINY), device)
     m.params.h[1].mlp.c_fc.w[0, 0] = torch.nan
     with pytest.raises(GPTError, match=r"the output is not finite because parameter h.1.mlp.c_fc.w isn't"):
         torch_gpt.complete(m, [1, 2], 3)
 
 
-def test_ids_may_be_a_tensor(device):
+def test_ids_may_be_a_tensor_of_one_dimension(device):
     m = torch_gpt.from_numpy(random_model(TINY), device)
     ids = torch.tensor([1, 2, 3], device=device)
     assert torch_gpt.complete(m, ids, 5) == torch_gpt.complete(m, [1, 2, 3], 5)

@@ -38,9 +38,8 @@ class StopConditions:
 
     def __init__(self, stop: Iterable[int | str], tokenizer: Tokenizer | None):
         self.ids, strings = check_stop(stop)
-        if strings:
-            check_has_tokenizer(tokenizer, "the model", "give stop as token ids instead of strings")
-        self.token_bytes = tokenizer.token if tokenizer is not None and strings else None
+        advice = "give stop as token ids instead of strings"
+        self.token_bytes = check_has_tokenizer(tokenizer, "the model", advice).token if strings else None
         self.matchers: defaultdict[int, StopMatcher] = defaultdict(lambda: StopMatcher(strings))
 
     def check(self, prompt: int, token: int) -> str | None:

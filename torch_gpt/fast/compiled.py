@@ -1,8 +1,8 @@
-"""Decoding for GPUs: a step compiled and, on CUDA, replayed as one graph.
+"""Decode on GPUs with a compiled step, which CUDA replays as one graph.
 
-A graph repeats the same kernels on the same addresses. So all sequences stand in one kv of a fixed size, a row each,
-the position of each is in a tensor, and what has ended stays. Prompts go through gpt2_next into kvs of their own, which
-the first step moves into that one; what is read again where the context is full goes through it too.
+A CUDA graph repeats the same kernels on the same addresses. So all sequences are rows of one kv of a fixed size, the
+position of each is in a tensor, and sequences that have ended stay in the batch. gpt2_next reads the prompts into kvs of
+their own, which the first step moves into the fixed kv. It also reads what is left of a context that was full.
 """
 
 import weakref
@@ -21,56 +21,59 @@ from numpy_gpt.generate.step import one_row
 from numpy_gpt.params import named
 
 from ..generate.kv import new_kv
-from ..generate.sampling import rule
+from ..generate.sampling import method
 from ..generate.step import gpt2_next
 from ..model import block, merge_heads, split_qkv
 from ..noise import keys
 from ..ops import attention, embedding, layernorm, unembedding
 
-FREE = WeakTensorKeyDictionary()  # a model's wte -> its last steps that no call uses: they go when the model goes
-COMPILED_SHAPES = 256  # of one function; PyTorch's default is 8, after which it raises
+FREE_STEPS = WeakTensorKeyDictionary()  # a model's wte -> its last steps that no call uses; freed with the model
+MAX_SHAPES = 256  # for which one function is compiled; beyond PyTorch's default of 8 it raises
 
 
 class Decoder:
-    """What a Backend does, for one call with R prompts"""
+    """Implement the scheduler's StepFunctions for one call with R prompts"""
 
     def __init__(self, m, R):
         self.m, self.R, self.N = m, R, 64
-        self.held = False
+        self.started = False
 
     def new_kv(self, B, N):
         wte, config = self.m.params.wte, self.m.config
-        self.N = min(config.n_ctx, max(self.N, 1 << (N - 1).bit_length()))  # few sizes, so that few are compiled
+        power_of_2 = 1 << (N - 1).bit_length()  # so that few sizes are compiled
+        self.N = min(config.n_ctx, max(self.N, power_of_2))
         return new_kv(config, wte.dtype, wte.device, B, N)
 
     @cached_property
     def step(self):
-        """One of the model's that is free, or a new one; it is given back when this call is over"""
-        free = FREE.setdefault(self.m.params.wte, deque(maxlen=2))
+        """Return a free step of the model or a new one; it becomes free again when this Decoder is deleted"""
+        free = FREE_STEPS.setdefault(self.m.params.wte, deque(maxlen=2))
         weights = [(a.data_ptr(), a.stride()) for _, a in named(self.m.params)]
-        places = self.R, self.N, self.m.config, weights
-        step = next((step for step in free if step.places == places), None)
+        key = self.R, self.N, self.m.config, weights
+        step = next((step for step in free if step.key == key), None)
         if step:
             free.remove(step)
         else:
-            step = Step(self.m, self.R, self.N, places)
+            step = Step(self.m, self.R, self.N, key)
         weakref.finalize(self, free.append, step)
         return step
 
     def read(self, groups, kv):
+        """Return the logits (R,V) after the new tokens; use the compiled step if each sequence has one new token"""
         p, config = self.m.params, self.m.config
         tokens, positions, _, last = one_row(groups, [past[0].length for past in kv])
-        if not tokens.size == len(last) == self.R:  # a group alone, or more than one token of each
+        if not tokens.size == len(last) == self.R:  # one group of several, or more than one token per sequence
             return gpt2_next(groups, p, config, kv)
-        if not self.held:
-            self.step.hold(kv)
-            self.held = True
+        if not self.started:
+            self.step.adopt(kv)
+            self.started = True
         for layer in chain(*kv):
             layer.length += 1
         return self.step.next_logits(p, config, np.stack([positions, tokens[0]]))
 
     def sample(self, logits, temperature, top_k, top_p, seed, numbers, step):
-        draw, *cuts = rule(temperature, top_k, top_p, logits.shape[-1])
+        """Draw a token of each sequence; raise GPTError if a logit isn't finite"""
+        draw, *cuts = method(temperature, top_k, top_p, logits.shape[-1])
         if step == 0:
             self.step.cuts.copy_(torch.tensor(cuts, dtype=torch.float64))
             self.step.keys.copy_(keys(seed, numbers))
@@ -81,37 +84,39 @@ class Decoder:
 
 
 class Step:
-    """A kv for R sequences of up to N tokens, what goes in and comes out of a step, and the graphs between them
+    """Store a kv for R sequences of up to N tokens, the inputs and outputs of a step, and its graphs
 
-    It has no weights, or the model would never go.
+    A Step keeps no reference to the weights, so that the model can be freed.
     """
 
-    def __init__(self, m, R, N, places):
-        self.places = places
+    def __init__(self, m, R, N, key):
+        self.key = key
         dtype, device = m.params.wte.dtype, m.params.wte.device
         self.kv = new_kv(m.config, dtype, device, R, N)
         self.rows = torch.zeros(2, R, dtype=torch.int64, device=device)  # positions, tokens
         self.logits = torch.zeros(R, m.config.n_vocab, dtype=dtype, device=device)
         self.cuts = torch.zeros(3, dtype=torch.float64, device=device)  # temperature, top_k, top_p
         self.keys = torch.zeros(R, 3, dtype=torch.int64, device=device)
-        self.number = torch.zeros((), dtype=torch.int64, device=device)  # of the token that is drawn
+        self.number = torch.zeros((), dtype=torch.int64, device=device)  # step of the token that is drawn
         self.graphs = defaultdict(Graph)
 
-    def hold(self, kv):
-        """From now on these are rows of this one"""
+    def adopt(self, kv):
+        """Move the groups' kvs into rows of this step's kv"""
         for whole, *layers in zip(self.kv, *kv, strict=True):
-            whole.k.zero_()  # of what is masked: 0 * nan would be nan
+            whole.k.zero_()  # masked positions get weight 0, and 0 * nan would be nan
             whole.v.zero_()
             k, v = (a.split([len(layer.k) for layer in layers]) for a in (whole.k, whole.v))
             for layer, *room in zip(layers, k, v, strict=True):
                 layer.move(*room)
 
     def next_logits(self, p, config, rows):
+        """Return the logits (R,V) after one new token per sequence; rows (2,R): their positions and ids"""
         self.rows.copy_(torch.from_numpy(rows))
         return self.graphs[next_logits](next_logits, p, config, self.kv, *self.rows)
 
     def sample(self, draw, logits, number):
-        V = logits.shape[1]  # without what a padded vocabulary has beyond the tokenizer's
+        """Draw the token of this step for each sequence: R ids, -1 if the sequence's logits aren't finite"""
+        V = logits.shape[1]  # without the ids that a padded vocabulary has beyond the tokenizer's
         kept = self.logits[:, :V]
         kept.copy_(logits)
         self.number.fill_(number)
@@ -119,7 +124,7 @@ class Step:
 
 
 class FixedKV(NamedTuple):
-    """A KV of a fixed size, whose sequences stand at positions (B,) that the device alone knows"""
+    """A KV of a fixed size, with the positions (B,) of its sequences in a tensor on the device"""
 
     k: torch.Tensor
     v: torch.Tensor
@@ -127,7 +132,7 @@ class FixedKV(NamedTuple):
     mask: torch.Tensor  # (B,1,1,N)
 
     def attend(self, qkv):
-        """qkv (1,B,3C) of one new token each -> (1,B,C)"""
+        """Store the keys and values of one new token per sequence, and attend: qkv (1,B,3C) -> (1,B,C)"""
         q, k, v = split_qkv(qkv.reshape(len(self.k), 1, -1), self.k.shape[1])  # (B,H,1,D)
         sequences = torch.arange(len(k), device=k.device)
         self.k[sequences, :, self.positions] = k[:, :, 0]
@@ -136,7 +141,7 @@ class FixedKV(NamedTuple):
 
 
 def next_logits(p, config, kv, positions, tokens):
-    """positions, tokens (R,), one of each sequence -> logits (R,V)"""
+    """Return the logits (R,V) after one new token per sequence; positions, tokens (R,)"""
     past = torch.arange(kv[0].k.shape[2], device=tokens.device)
     mask = (past <= positions[:, None])[:, None, None]  # (R,1,1,N)
     x = embedding(tokens[None], p.wte, p.wpe, positions)  # (1,R,C)
@@ -147,30 +152,32 @@ def next_logits(p, config, kv, positions, tokens):
 
 
 def draw_if_finite(draw, logits, cuts, keys, number):
-    """(R,) ids, or -1 where the logits are not finite: so nothing has to be asked of the device before"""
+    """Return ids (R,), -1 for logits that aren't finite, so that the check needs no transfer of its own"""
     return draw(logits, *cuts, keys, number).where(logits.isfinite().all(-1), -1)
 
 
 class Graph:
-    """A function, compiled, of tensors that stay where they are: on CUDA captured in its first call, then replayed"""
+    """Compile a function of tensors at fixed addresses; on CUDA capture it in the first call and replay it later"""
 
     def __init__(self):
         self.graph = None
 
     @torch.no_grad()
     def __call__(self, f, *args):
+        """Return f(*args); all calls of one Graph need the same tensors"""
         if self.graph is None:
             try:
                 return self.first(compiled(f), *args)
             except torch._dynamo.exc.BackendCompilerFailed as e:
                 reason = str(e).partition("\n")[0]
-                raise GPTError(f"PyTorch can't compile a step here: {reason} Go on without compiling.") from None
+                raise GPTError(f"PyTorch can't compile a step here: {reason} Generate without compiling.") from None
         self.graph.replay()
         return self.result
 
     def first(self, f, *args):
+        """Run f, and on CUDA capture it"""
         device = args[-1].device
-        with torch._dynamo.config.patch(recompile_limit=COMPILED_SHAPES):
+        with torch._dynamo.config.patch(recompile_limit=MAX_SHAPES):
             if device.type != "cuda":
                 return f(*args)
             with torch.cuda.device(device):
@@ -185,11 +192,12 @@ def compiled(f):
 
 
 def capture(f, *args):
+    """Return the CUDA graph of f(*args), and the tensors of its result"""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        for _ in range(2):  # it compiles, tries kernels and takes workspaces, which no capture allows
-            f(*args)  # again: the same numbers to the same places
+        for _ in range(2):  # warm up: compiling, tuning and allocating workspaces aren't possible during a capture
+            f(*args)  # repeatable, as it writes the same numbers to the same addresses
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=stream):

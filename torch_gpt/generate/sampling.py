@@ -1,4 +1,4 @@
-"""From logits to tokens: the best one, or one drawn after temperature, top-k and top-p, in that order."""
+"""Choose tokens from logits: the best ones, or ones drawn after temperature, top-k and top-p, in this order."""
 
 import torch
 import torch.nn.functional as F
@@ -7,17 +7,19 @@ from ..noise import keys, uniform
 
 
 def sample(logits, temperature, top_k, top_p, seed, numbers, step):
-    """
-    Draw a token of each sample: logits (B,V), B numbers of samples -> B token ids; of equals the lower one
+    """Draw the token of a step of each sample: logits (B,V), B sample numbers -> B token ids, the lowest of equal ones
 
-    argmax(z + g) with Gumbel noise g = -log(-log u) is a draw from softmax z.
+    argmax(z + g) with Gumbel noise g = -log(-log u) is a draw from softmax(z).
     """
-    draw, *cuts = rule(temperature, top_k, top_p, logits.shape[-1])
+    draw, *cuts = method(temperature, top_k, top_p, logits.shape[-1])
     return draw(logits, *cuts, keys(seed, numbers, logits.device), step).tolist()
 
 
-def rule(temperature, top_k, top_p, V):
-    """greedy, from_all or from_best, and the cuts, as numbers or tensors of one: no shape or branch depends on them"""
+def method(temperature, top_k, top_p, V):
+    """Return greedy, from_all or from_best, then temperature, k and top_p
+
+    The three functions also accept tensors of one number for these: no shape and no branch depends on them.
+    """
     k = min(top_k, V) or V
     if temperature == 0:
         return greedy, temperature, k, top_p
@@ -35,7 +37,7 @@ def from_all(logits, temperature, k, top_p, keys, step):
 
 def from_best(logits, temperature, k, top_p, keys, step):
     z = scaled(logits, temperature)
-    kept = survives(z, k, top_p)
+    kept = keep_mask(z, k, top_p)
     return (z + gumbel(z, keys, step)).masked_fill(~kept, -torch.inf).argmax(-1)
 
 
@@ -48,10 +50,10 @@ def gumbel(z, keys, step):
     return -torch.log(-torch.log(uniform(keys, step, z.shape[-1])))
 
 
-def survives(z, k, top_p):
-    """(B,V) bools: of the k best, the fewest that hold top_p of their probability"""
+def keep_mask(z, k, top_p):
+    """Return a mask (B,V) of the ids that are kept: of the k best, the fewest that hold top_p of their probability"""
     rank = torch.arange(z.shape[-1], device=z.device)
-    z, ids = z.sort(dim=-1, descending=True, stable=True)  # of equals the lower id comes first
+    z, ids = z.sort(dim=-1, descending=True, stable=True)  # the lower of equal ids first
     mass = z.exp().masked_fill(rank >= k, 0).cumsum(-1)
     better = F.pad(mass[:, :-1], (1, 0))
     kept = (rank < k) & ((better < top_p * mass[:, -1:]) | (rank == 0) | (top_p == 1))
