@@ -8,9 +8,9 @@ from numpy_gpt.noise import uniform
 def margin(z, token, cuts, seed, sample, step):
     """Return the least d for which moving the logits by d makes `token` the drawn one
 
-    z (V,) logits; cuts: temperature, top_k and top_p. The token's logit goes up by d and that of the drawn token goes
-    down by d. All others stay, go up by d, or go down by d. The result is an upper bound: moving each logit by an amount
-    of its own could need a smaller d.
+    z: (V,) logits; cuts: temperature, top_k and top_p. The logit of `token` goes up by d, and that of the drawn token
+    goes down by d. All others stay, go up by d, or go down by d. The result is an upper bound: moving each logit by an
+    amount of its own could need a smaller d.
     """
     stream = seed, sample, step
     drawn = choice(z, cuts, *stream)

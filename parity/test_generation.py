@@ -1,5 +1,7 @@
 """Do both packages draw the same tokens: greedy and random, alone and in a batch, and past the context?"""
 
+import doctest
+
 import numpy as np
 import pytest
 import torch
@@ -105,3 +107,10 @@ def test_ids_may_be_a_tensor_of_one_dimension(device):
     for wrong in (torch.tensor(3), torch.tensor([1.5], requires_grad=True), torch.tensor([[1]])):
         with pytest.raises(GPTError, match="ids "):
             torch_gpt.complete(m, wrong, 5)
+
+
+@pytest.mark.parametrize("module", [torch_gpt.generate, torch_gpt.generate.kv])
+def test_examples_in_docstrings_of_the_twin_print_what_they_show(module):
+    found = doctest.testmod(module)
+    assert found.attempted > 0
+    assert found.failed == 0

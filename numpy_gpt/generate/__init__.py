@@ -32,28 +32,25 @@ def stream(
 ) -> Iterator[int]:
     """Yield the new tokens of a prompt one by one, as soon as each is drawn
 
-    Parameters
-    ----------
-    m: the model
-    ids: the token ids of the prompt, at least one; a prompt that is longer than the context loses its beginning
-    max_new_tokens: the most tokens to draw, from 0
-    temperature: a divisor of the logits, from 0; 0 always takes the best token
-    top_k: draw from the top_k best tokens; 0 keeps all
-    top_p: then draw from the fewest best tokens whose probabilities sum to top_p, from 0 to 1; 1 keeps all
-    seed: the seed of the random numbers, from 0 to 2**64 - 1
-    stop: token ids and strings that end the sequence; a stop id isn't yielded; all tokens of a stop string are
-    sample: the number of the sample, from 0 to 2**32 - 1; each number gives other random numbers for the same seed
+    Arguments:
+        m: the model, as init and load return it.
+        ids: the token ids of the prompt, at least one. A prompt that is longer than the context loses its beginning.
+        max_new_tokens: the largest number of tokens to draw, from 0.
+        temperature: the divisor of the logits, from 0. 0 always takes the best token.
+        top_k: draw from the top_k best tokens. 0 keeps all.
+        top_p: then draw from the best tokens that have probability top_p together, from 0 to 1. 1 keeps all.
+        seed: the seed of the random numbers, from 0 to 2**64 - 1.
+        stop: token ids and strings that end the sequence. The stop id isn't yielded, the tokens of a stop string are.
+        sample: the number of the sample, from 0 to 2**32 - 1. Each number gives other random numbers for the same seed.
 
-    Raises
-    ------
-    GPTError: an argument is invalid, which is checked before the first token is drawn, or the logits aren't finite
+    Raises GPTError if an argument is invalid, before the first token is drawn, or later if the logits aren't finite.
 
-    Examples
-    --------
-    >>> m = numpy_gpt.load("storyteller")
-    >>> tokens = numpy_gpt.stream(m, m.tokenizer.encode("Once upon a time"), 5, temperature=0)
-    >>> "".join(m.tokenizer.decode([token]) for token in tokens)
-    ', there was a little'
+    Example:
+        >>> import numpy_gpt
+        >>> m = numpy_gpt.load("storyteller")
+        >>> tokens = numpy_gpt.stream(m, m.tokenizer.encode("Once upon a time"), 5, temperature=0)
+        >>> "".join(m.tokenizer.decode([token]) for token in tokens)
+        ', there was a little'
     """
     options = DecodingOptions(max_new_tokens, temperature, top_k, top_p, seed, sample)
     new = draws(m, [ids], options, stop)
@@ -71,13 +68,15 @@ def complete(
     stop: Iterable[int | str] = (),
     sample: int = 0,
 ) -> list[int]:
-    """Return the new tokens of a prompt, without the prompt's own; the parameters and errors are those of stream
+    """Return the new tokens of a prompt, without the prompt's own
 
-    Examples
-    --------
-    >>> m = numpy_gpt.load("storyteller")
-    >>> m.tokenizer.decode(numpy_gpt.complete(m, m.tokenizer.encode("Once upon a time"), 5, temperature=0))
-    ', there was a little'
+    Arguments and errors are those of stream.
+
+    Example:
+        >>> import numpy_gpt
+        >>> m = numpy_gpt.load("storyteller")
+        >>> m.tokenizer.decode(numpy_gpt.complete(m, m.tokenizer.encode("Once upon a time"), 5, temperature=0))
+        ', there was a little'
     """
     return list(stream(m, ids, max_new_tokens, temperature, top_k, top_p, seed, stop, sample))
 
@@ -93,18 +92,23 @@ def complete_batch(
     stop: Iterable[int | str] = (),
     sample: int = 0,
 ) -> list[list[int]]:
-    """Return a list of new tokens for each prompt; the other parameters and the errors are those of stream
+    """Return a list of new tokens for each prompt
+
+    Arguments:
+        prompts: an iterable of prompts, each as in stream.
+
+    The other arguments and the errors are those of stream.
 
     Repetitions of a prompt take the next sample numbers: sample, sample + 1, ... Different prompts share their random
     numbers at each step, so their draws are correlated. For independent draws, continue each prompt in a call of its
     own, with another seed or sample.
 
-    Examples
-    --------
-    >>> m = numpy_gpt.load("storyteller")
-    >>> prompts = [m.tokenizer.encode(text) for text in ("Once upon a time", "Tom and Lily")]
-    >>> [m.tokenizer.decode(new) for new in numpy_gpt.complete_batch(m, prompts, 5, temperature=0)]
-    [', there was a little', ' were happy. They liked']
+    Example:
+        >>> import numpy_gpt
+        >>> m = numpy_gpt.load("storyteller")
+        >>> prompts = [m.tokenizer.encode(text) for text in ("Once upon a time", "Tom and Lily")]
+        >>> [m.tokenizer.decode(new) for new in numpy_gpt.complete_batch(m, prompts, 5, temperature=0)]
+        [', there was a little', ' were happy. They liked']
     """
     options = DecodingOptions(max_new_tokens, temperature, top_k, top_p, seed, sample)
     prompts = check_prompts(prompts)
@@ -122,14 +126,14 @@ def draws(
     check_model(m)
     functions = StepFunctions(
         new_kv=partial(new_kv, m.config, m.params.wte.dtype),
-        read=partial(read, m),
+        next_logits=partial(next_logits, m),
         sample=sample_each,
         to_array=np.asarray,
     )
     return scheduler.draws(m, prompts, options, stop, functions, with_logits)
 
 
-def read(m, groups, kv):
+def next_logits(m, groups, kv):
     """Return gpt2_next's logits; raise GPTError if they aren't finite"""
     with no_overflow("the output", m.params):
         logits = gpt2_next(groups, m.params, m.config, kv)

@@ -29,8 +29,8 @@ EPILOG = """examples:
 The new text goes to stdout. A terminal shows the prompt before it. To pass a prompt that starts with --, put a separate
 -- before it.
 
-The model sees n_ctx tokens. A longer prompt loses its beginning. When the context is full, the older half is dropped
-and the rest is read again.
+A prompt that is longer than the model's context loses its beginning. When the context is full, the older half is
+dropped and the rest is recomputed.
 
 The same seed gives the same text in NumPy and in PyTorch, alone and in a batch, unless rounding decides between two
 tokens. --num-samples 3 draws the samples 0, 1 and 2 of a seed, and --sample 2 draws the last of them alone. No two
@@ -74,7 +74,8 @@ def main(backend: Backend = NUMPY) -> None:
     ids = to_ids(prompt, m.tokenizer, args.model)
     if len(ids) > m.config.n_ctx:
         print_stderr(
-            f"generate: the prompt has {len(ids)} tokens and the model sees {m.config.n_ctx}: only the last are read."
+            f"generate: the prompt has {len(ids)} tokens, and the model's context is {m.config.n_ctx}: only the last "
+            f"{m.config.n_ctx} are used."
         )
     if args.seed is None and args.temperature > 0 and not args.json:
         print_stderr(f"seed {options.seed}")
@@ -108,7 +109,7 @@ def parse(backend: Backend) -> tuple[argparse.Namespace, DecodingOptions]:
     if args.logprobs < 0:
         parser.error(f"logprobs is {args.logprobs}: it must be at least 0.")
     if args.prompt is not None and args.file is not None:
-        parser.error("there is a prompt and a file: give one of them.")
+        parser.error("the command line has a prompt and --file: give one of them.")
     return args, options
 
 
@@ -123,10 +124,10 @@ def new_parser(backend: Backend) -> argparse.ArgumentParser:
     add("prompt", nargs="?", help=f"default: piped stdin, without a line break at its end, or else {EOT}")
     add("-f", "--file", help="read the prompt from this file, without a line break at its end")
     add("--model", default="storyteller", metavar="M", help="name or path of a model (default: storyteller, a toy)")
-    add("-n", "--max-new-tokens", type=int, default=200, metavar="N", help="most new tokens of a sample (default: 200)")
-    add("--temperature", type=float, default=0.8, metavar="T", help="0: always the best token (default: 0.8)")
+    add("-n", "--max-new-tokens", type=int, default=200, metavar="N", help="draw at most N new tokens (default: 200)")
+    add("--temperature", type=float, default=0.8, metavar="T", help="0 always takes the best token (default: 0.8)")
     add("--top-k", type=int, default=0, metavar="K", help="draw from the K best tokens (default: 0, from all)")
-    what = "draw from the fewest best tokens whose probabilities sum to P (default: 0.95)"
+    what = "draw from the best tokens that have probability P together (default: 0.95)"
     add("--top-p", type=float, default=0.95, metavar="P", help=what)
     add("--seed", type=int, metavar="S", help="from 0 to 2**64 - 1 (default: a random seed, printed on stderr)")
     add("--stop", action="append", default=[], metavar="STR", help="end before this text; may be given several times")

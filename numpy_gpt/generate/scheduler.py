@@ -23,7 +23,7 @@ class StepFunctions(NamedTuple):
     """The operations that the scheduler needs from a framework"""
 
     new_kv: Callable[[int, int], list[Any]]  # B, N -> a kv for B sequences of up to N tokens
-    read: Callable[[list[np.ndarray], list[list[Any]]], Any]  # groups of (B,T) tokens, their kvs -> last logits (ΣB,V)
+    next_logits: Callable[[list[np.ndarray], list[list[Any]]], Any]  # groups of (B,T) tokens, their kvs -> (ΣB,V)
     sample: Callable[..., list[int]]  # logits (ΣB,V), temperature, top_k, top_p, seed, ΣB numbers, step -> ΣB tokens
     to_array: Callable[[Any], np.ndarray]  # logits (V,) -> the same in NumPy
     fixed_groups: bool = False  # keep sequences that have ended in their group: no shape may change
@@ -74,7 +74,7 @@ def draw_tokens(
     ended: set[int] = set()
     step = 0
     while len(ended) < len(prompts):
-        logits = read(groups, functions)[:, :n_vocab]
+        logits = read_unread(groups, functions)[:, :n_vocab]
         sequences = [pair for group in groups for pair in zip(group.prompts, group.ids, strict=True)]
         tokens = functions.sample(logits, *cuts, seed, [samples[prompt] for prompt, _ in sequences], step)
         step += 1
@@ -157,17 +157,17 @@ def make_groups(config: Config, prompts: list[list[int]], max_new_tokens: int, f
     return groups
 
 
-def read(groups: list[Group], functions: StepFunctions) -> Any:
+def read_unread(groups: list[Group], functions: StepFunctions) -> Any:
     """Read all unread tokens, at most CHUNK rows at once, and return the logits (ΣB,V) after each sequence"""
     T = max(1, CHUNK // sum(len(group.ids) for group in groups))
     for group in groups:
         prefill(group, T, functions)
-    return functions.read([group.unread for group in groups], [group.kv for group in groups])
+    return functions.next_logits([group.unread for group in groups], [group.kv for group in groups])
 
 
 def prefill(group: Group, left: int, functions: StepFunctions) -> None:
     """Read a group's tokens in chunks until at most `left` positions are unread"""
     while group.unread.shape[1] > left:
         T = min(group.positions_per_read, group.unread.shape[1] - left)
-        functions.read([group.unread[:, :T]], [group.kv])
+        functions.next_logits([group.unread[:, :T]], [group.kv])
         group.unread = group.unread[:, T:]

@@ -1,5 +1,6 @@
 """Test that a kv and a batch change no token, where generation stops, and the errors of invalid arguments."""
 
+import doctest
 import tracemalloc
 from dataclasses import replace
 
@@ -270,3 +271,10 @@ def test_prompts_that_differ_only_before_the_context_share_a_sample_number():
     found = complete_batch(m, prompts, 5, seed=3)
     assert found == [complete(m, prompt, 5, seed=3) for prompt in prompts]
     assert found[0] == found[1]  # the model sees the same tokens of both
+
+
+@pytest.mark.parametrize("module", [generate, generate.kv])
+def test_examples_in_docstrings_print_what_they_show(module):
+    found = doctest.testmod(module)
+    assert found.attempted > 0
+    assert found.failed == 0

@@ -145,7 +145,10 @@ def test_a_prompt_longer_than_the_context_loses_its_beginning_with_a_notice():
     status, out, err = generate("-n", "9", "--temperature", "0", "--seed", "1", stdin=story.encode())
     ids = M.tokenizer.encode(story)
     assert (status, out) == (0, M.tokenizer.decode(complete(M, ids[-256:], 9, temperature=0)) + "\n")
-    assert err == f"generate: the prompt has {len(ids)} tokens and the model sees 256: only the last are read.\n"
+    assert (
+        err
+        == f"generate: the prompt has {len(ids)} tokens, and the model's context is 256: only the last 256 are used.\n"
+    )
 
 
 def test_zero_new_tokens_give_an_empty_text():
@@ -173,7 +176,7 @@ def test_zero_new_tokens_give_an_empty_text():
         (["--stop", ""], 2, "stop is ['']: it must be a list of token ids and of strings that aren't empty"),
         (["--stop", "\ufffd"], 2, "a stop string can't contain U+FFFD, which replaces invalid bytes in text"),
         (["--num-samples", "1000000000000"], 2, "it must be from 1 to 4096"),
-        (["-f", "x"], 2, "there is a prompt and a file"),
+        (["-f", "x"], 2, "the command line has a prompt and --file: give one of them"),
         (["--model", "nosuch"], 3, "nosuch is no file or directory here, nor a model's name: storyteller, 124M"),
         (["--model", "bare.safetensors"], 1, "put the vocabulary that this model was trained with beside its weights"),
         (["--model", "other"], 1, "other has the vocabulary of another model: other/encoder.json has 4096 tokens and"),

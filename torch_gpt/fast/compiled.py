@@ -1,8 +1,8 @@
 """Decode on GPUs with a compiled step, which CUDA replays as one graph.
 
 A CUDA graph repeats the same kernels on the same addresses. So all sequences are rows of one kv of a fixed size, the
-position of each is in a tensor, and sequences that have ended stay in the batch. gpt2_next reads the prompts into kvs of
-their own, which the first step moves into the fixed kv. It also reads what is left of a context that was full.
+position of each is in a tensor, and sequences that have ended stay in the batch. gpt2_next reads the prompts into kvs
+of their own, which the first step moves into the fixed kv. It also reads the newer half of a context that was full.
 """
 
 import weakref
@@ -58,7 +58,7 @@ class Decoder:
         weakref.finalize(self, free.append, step)
         return step
 
-    def read(self, groups, kv):
+    def next_logits(self, groups, kv):
         """Return the logits (R,V) after the new tokens; use the compiled step if each sequence has one new token"""
         p, config = self.m.params, self.m.config
         tokens, positions, _, last = one_row(groups, [past[0].length for past in kv])

@@ -37,29 +37,26 @@ def stream(
 ) -> Iterator[int]:
     """Yield the new tokens of a prompt one by one, as soon as each is drawn
 
-    Parameters
-    ----------
-    m: the model
-    ids: the token ids of the prompt, at least one; a prompt that is longer than the context loses its beginning
-    max_new_tokens: the most tokens to draw, from 0
-    temperature: a divisor of the logits, from 0; 0 always takes the best token
-    top_k: draw from the top_k best tokens; 0 keeps all
-    top_p: then draw from the fewest best tokens whose probabilities sum to top_p, from 0 to 1; 1 keeps all
-    seed: the seed of the random numbers, from 0 to 2**64 - 1
-    stop: token ids and strings that end the sequence; a stop id isn't yielded; all tokens of a stop string are
-    compiled: whether to compile the step of a token; on CUDA it is then replayed as one graph
-    sample: the number of the sample, from 0 to 2**32 - 1; each number gives other random numbers for the same seed
+    Arguments:
+        m: the model, as init and load return it.
+        ids: the token ids of the prompt, at least one. A prompt that is longer than the context loses its beginning.
+        max_new_tokens: the largest number of tokens to draw, from 0.
+        temperature: the divisor of the logits, from 0. 0 always takes the best token.
+        top_k: draw from the top_k best tokens. 0 keeps all.
+        top_p: then draw from the best tokens that have probability top_p together, from 0 to 1. 1 keeps all.
+        seed: the seed of the random numbers, from 0 to 2**64 - 1.
+        stop: token ids and strings that end the sequence. The stop id isn't yielded, the tokens of a stop string are.
+        compiled: if True, compile the step of a token, and on CUDA replay it as one graph.
+        sample: the number of the sample, from 0 to 2**32 - 1. Each number gives other random numbers for the same seed.
 
-    Raises
-    ------
-    GPTError: an argument is invalid, which is checked before the first token is drawn, or the logits aren't finite
+    Raises GPTError if an argument is invalid, before the first token is drawn, or later if the logits aren't finite.
 
-    Examples
-    --------
-    >>> m = torch_gpt.load("storyteller")
-    >>> tokens = torch_gpt.stream(m, m.tokenizer.encode("Once upon a time"), 5, temperature=0)
-    >>> "".join(m.tokenizer.decode([token]) for token in tokens)
-    ', there was a little'
+    Example:
+        >>> import torch_gpt
+        >>> m = torch_gpt.load("storyteller")
+        >>> tokens = torch_gpt.stream(m, m.tokenizer.encode("Once upon a time"), 5, temperature=0)
+        >>> "".join(m.tokenizer.decode([token]) for token in tokens)
+        ', there was a little'
     """
     options = DecodingOptions(max_new_tokens, temperature, top_k, top_p, seed, sample)
     new = draws(m, [ids], options, stop, compiled=compiled)
@@ -78,13 +75,15 @@ def complete(
     compiled: bool = False,
     sample: int = 0,
 ) -> list[int]:
-    """Return the new tokens of a prompt, without the prompt's own; the parameters and errors are those of stream
+    """Return the new tokens of a prompt, without the prompt's own
 
-    Examples
-    --------
-    >>> m = torch_gpt.load("storyteller")
-    >>> m.tokenizer.decode(torch_gpt.complete(m, m.tokenizer.encode("Once upon a time"), 5, temperature=0))
-    ', there was a little'
+    Arguments and errors are those of stream.
+
+    Example:
+        >>> import torch_gpt
+        >>> m = torch_gpt.load("storyteller")
+        >>> m.tokenizer.decode(torch_gpt.complete(m, m.tokenizer.encode("Once upon a time"), 5, temperature=0))
+        ', there was a little'
     """
     return list(stream(m, ids, max_new_tokens, temperature, top_k, top_p, seed, stop, compiled, sample))
 
@@ -101,18 +100,23 @@ def complete_batch(
     compiled: bool = False,
     sample: int = 0,
 ) -> list[list[int]]:
-    """Return a list of new tokens for each prompt; the other parameters and the errors are those of stream
+    """Return a list of new tokens for each prompt
+
+    Arguments:
+        prompts: an iterable of prompts, each as in stream.
+
+    The other arguments and the errors are those of stream.
 
     Repetitions of a prompt take the next sample numbers: sample, sample + 1, ... Different prompts share their random
     numbers at each step, so their draws are correlated. For independent draws, continue each prompt in a call of its
     own, with another seed or sample.
 
-    Examples
-    --------
-    >>> m = torch_gpt.load("storyteller")
-    >>> prompts = [m.tokenizer.encode(text) for text in ("Once upon a time", "Tom and Lily")]
-    >>> [m.tokenizer.decode(new) for new in torch_gpt.complete_batch(m, prompts, 5, temperature=0)]
-    [', there was a little', ' were happy. They liked']
+    Example:
+        >>> import torch_gpt
+        >>> m = torch_gpt.load("storyteller")
+        >>> prompts = [m.tokenizer.encode(text) for text in ("Once upon a time", "Tom and Lily")]
+        >>> [m.tokenizer.decode(new) for new in torch_gpt.complete_batch(m, prompts, 5, temperature=0)]
+        [', there was a little', ' were happy. They liked']
     """
     options = DecodingOptions(max_new_tokens, temperature, top_k, top_p, seed, sample)
     prompts = check_prompts(prompts)
@@ -136,14 +140,16 @@ def draws(
     if compiled:
         prompts = list(prompts)
         decoder = Decoder(m, len(prompts))
-        functions = StepFunctions(decoder.new_kv, decoder.read, decoder.sample, to_array, fixed_groups=True)
+        functions = StepFunctions(decoder.new_kv, decoder.next_logits, decoder.sample, to_array, fixed_groups=True)
     else:
         wte = m.params.wte
-        functions = StepFunctions(partial(new_kv, m.config, wte.dtype, wte.device), partial(read, m), sample, to_array)
+        functions = StepFunctions(
+            partial(new_kv, m.config, wte.dtype, wte.device), partial(next_logits, m), sample, to_array
+        )
     return scheduler.draws(m, prompts, options, stop, functions, with_logits)
 
 
-def read(m, groups, kv):
+def next_logits(m, groups, kv):
     """Return gpt2_next's logits; raise GPTError if they aren't finite"""
     logits = gpt2_next(groups, m.params, m.config, kv)
     check_finite("the output", logits, m.params, torch.isfinite)

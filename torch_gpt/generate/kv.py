@@ -68,21 +68,20 @@ def new_kv(
     B: int = 1,
     N: int | None = None,
 ) -> list[KV]:
-    """Return an empty kv: one KV per layer, for B sequences of up to N positions
+    """Return an empty kv: a list with one KV per layer, for B sequences of up to N positions
 
-    Parameters
-    ----------
-    config: the config of the model
-    dtype: the dtype of the model's parameters
-    device: the device of the model's parameters
-    B: the number of sequences
-    N: the number of positions; by default the whole context, config.n_ctx
+    Arguments:
+        config: the config of the model.
+        dtype: the dtype of the model's parameters.
+        device: the device of the model's parameters.
+        B: the number of sequences.
+        N: the number of positions. By default it is the whole context, config.n_ctx.
 
-    Examples
-    --------
-    >>> config = Config(n_vocab=61, n_ctx=32, n_embd=48, n_head=3, n_layer=2)
-    >>> [layer.k.shape for layer in new_kv(config, B=4)]
-    [torch.Size([4, 3, 32, 16]), torch.Size([4, 3, 32, 16])]
+    Example:
+        >>> import torch_gpt
+        >>> config = torch_gpt.Config(n_vocab=61, n_ctx=32, n_embd=48, n_head=3, n_layer=2)
+        >>> [layer.k.shape for layer in torch_gpt.kv.new_kv(config, B=4)]
+        [torch.Size([4, 3, 32, 16]), torch.Size([4, 3, 32, 16])]
     """
     D = config.n_embd // config.n_head
     return [KV(B, config.n_head, N or config.n_ctx, D, dtype, device) for _ in range(config.n_layer)]
