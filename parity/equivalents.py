@@ -39,7 +39,7 @@ EQUIVALENT = {
     ("nucleus_size", "likely = z[p >= (top_p - 1 - ROUNDING) / len(z) * total]"): MORE_CANDIDATES,
     ("nucleus_size", "likely = z[p >= (1 - top_p) / len(z) * total]"): "the results differ by less than rounding",
     ("nucleus_size", "likely = z[p >= (1 - top_p + ROUNDING) / len(z) * total]"): "the results differ by less than rounding",
-    ("nucleus_size", "return min(len(mass), int(np.searchsorted(mass, top_p * total)) + 1)"): ORDER,
+    ("nucleus_size", "return min(len(z), int(np.searchsorted(mass, top_p * total)) + 1)"): ORDER,
     ("uniform", "if not 4 * len(ids) < ids.max():"): EITHER,
     ("uniform", "if 4 * len(ids) <= ids.max():"): EITHER,
     ("uniform", "if 4 < ids.max():"): EITHER,

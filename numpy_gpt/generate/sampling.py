@@ -48,7 +48,7 @@ def nucleus_size(z, top_p):
     total = p.sum()
     likely = z[p >= (1 - top_p - ROUNDING) / len(z) * total]
     mass = np.exp(np.sort(likely)[::-1]).cumsum()
-    return min(int(np.searchsorted(mass, top_p * total)) + 1, len(mass))
+    return min(int(np.searchsorted(mass, top_p * total)) + 1, len(z))
 
 
 def best(z, k):
