@@ -47,7 +47,7 @@ def nucleus_size(z, top_p):
     p = np.exp(z)  # up to a common factor
     total = p.sum()
     likely = z[p >= (1 - top_p - ROUNDING) / len(z) * total]
-    mass = np.exp(np.sort(likely)[::-1]).cumsum()
+    mass = np.exp(-np.sort(-likely)).cumsum()  # best first; np.exp of a reversed view rounds differently
     return min(int(np.searchsorted(mass, top_p * total)) + 1, len(z))
 
 
