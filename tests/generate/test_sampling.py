@@ -53,6 +53,19 @@ def test_survivors_of_a_large_vocabulary_are_those_of_a_full_sort():
         assert sorted(survivors(z, top_k, top_p)) == sorted(by_definition(z, top_k, top_p))
 
 
+@pytest.mark.parametrize("top_k", [0, 50, 1000])
+def test_survivors_are_those_of_a_full_sort_at_the_edge_of_rounding(top_k):
+    """Each top_p is within rounding of the probability that some number of the best tokens hold"""
+    z = np.random.default_rng(1).standard_normal(1500) * 3
+    z -= z.max()
+    order = np.argsort(-z, kind="stable")[: top_k or None]
+    mass = np.exp(z[order]).cumsum()
+    total = np.exp(z[order] if top_k else z).sum()
+    for top_p in mass[mass < total][::7] / total:
+        expected = order[: np.searchsorted(mass, top_p * total) + 1]
+        assert sorted(survivors(z, top_k, top_p)) == sorted(expected)
+
+
 @pytest.mark.parametrize(
     ("temperature", "top_k", "top_p", "expected"),
     [
