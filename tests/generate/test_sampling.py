@@ -61,7 +61,7 @@ def test_survivors_are_those_of_a_full_sort_at_the_edge_of_rounding(top_k):
     order = np.argsort(-z, kind="stable")[: top_k or None]
     mass = np.exp(z[order]).cumsum()
     total = np.exp(z[order] if top_k else z).sum()
-    for top_p in mass[mass < total][::7] / total:
+    for top_p in mass[mass < total] / total:
         expected = order[: np.searchsorted(mass, top_p * total) + 1]
         assert sorted(survivors(z, top_k, top_p)) == sorted(expected)
 
