@@ -1,4 +1,4 @@
-"""Measure how close the choice of a token was: two packages may differ only where rounding could decide."""
+"""Measure how close the choice of a token was: two packages may differ only if rounding could decide."""
 
 import numpy as np
 

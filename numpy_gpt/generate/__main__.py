@@ -43,12 +43,12 @@ MAX_SAMPLES = 4096  # they run as one batch, and each has its keys and values in
 
 
 class Backend(NamedTuple):
-    """The parts of the command that differ between numpy_gpt and torch_gpt"""
+    """Bundle the parts of the command that differ between numpy_gpt and torch_gpt"""
 
     command: str  # as in python -m COMMAND
-    add_arguments: Callable[[argparse.ArgumentParser], None]  # add options of its own
+    add_arguments: Callable[[argparse.ArgumentParser], None]  # adds the package's own options
     load: Callable[[argparse.Namespace], Model]
-    # options, model, prompts, decoding options, stop ids and strings, whether to return logits -> the new tokens
+    # command line, model, prompts, options, stop ids and strings, whether to return logits -> the new tokens
     draws: Callable[
         [argparse.Namespace, Model, list[list[int]], DecodingOptions, list[int | str], bool], Iterable[Draw]
     ]
@@ -86,7 +86,7 @@ def main(backend: Backend = NUMPY) -> None:
     try:
         for draw in backend.draws(args, m, [ids] * args.num_samples, options, stop, args.logprobs > 0):
             printer.add(draw)
-    except BaseException:  # Ctrl-C above all: print what has been drawn
+    except BaseException:  # Ctrl-C too: print what has been drawn
         printer.end(None)
         raise
     printer.end("length")  # every sample has ended already, unless -n is 0
@@ -114,6 +114,7 @@ def parse(backend: Backend) -> tuple[argparse.Namespace, DecodingOptions]:
 
 
 def new_parser(backend: Backend) -> argparse.ArgumentParser:
+    """Return the parser of the command's options"""
     parser = argparse.ArgumentParser(
         prog=f"python -m {backend.command}",
         description="Continue a prompt with GPT-2, or with the storyteller that ships with the package.",

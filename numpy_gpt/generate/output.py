@@ -14,11 +14,11 @@ from .scheduler import Draw
 
 REASONS = {"id": "eot", "text": "stop", "length": "length"}  # the command's only stop id is eot
 
-PIECE = 1000  # characters per write: unbuffered stdout drops what a pipe has no room for, and short writes fit
+PIECE = 1000  # characters per write: a pipe can cut a longer write short, and unbuffered stdout drops the rest
 
 
 class Sample:
-    """The text of one sample; `unprinted` is the output that can be printed next"""
+    """Collect the tokens and the text of one sample; `unprinted` is the output that can be printed next"""
 
     def __init__(self, tokenizer: Tokenizer, args: argparse.Namespace, seed: int, number: int, prompt_tokens: int):
         self.tokenizer = tokenizer

@@ -8,7 +8,7 @@ ROUNDING = 1e-9  # more than the rounding error of a sum of probabilities
 
 
 def sample(logits, temperature, top_k, top_p, seed, number, step):
-    """Draw the token of a step of the sample with this number: logits (V,) -> a token id, the lowest of equal ones
+    """Draw a token: logits (V,), the number of the sample and of the step -> a token id; a tie goes to the lower id
 
     argmax(z + g) with Gumbel noise g = -log(-log u) is a draw from softmax(z). It needs no sum over the vocabulary, so
     two implementations whose z agree up to rounding almost never draw different tokens.
@@ -16,7 +16,7 @@ def sample(logits, temperature, top_k, top_p, seed, number, step):
     if temperature == 0:
         return int(logits.argmax())
     z = logits.astype(np.float64)
-    with np.errstate(over="ignore"):  # at a tiny temperature, all but the best overflow to -inf
+    with np.errstate(over="ignore"):  # a tiny temperature: all but the best become -inf
         z = (z - z.max()) / temperature
     ids = survivors(z, top_k, top_p)
     gumbel = -np.log(-np.log(uniform(seed, number, step, ids)))
@@ -26,8 +26,8 @@ def sample(logits, temperature, top_k, top_p, seed, number, step):
 def survivors(z, top_k, top_p):
     """Return the ids that top-k and top-p keep: z (V,) float64 -> ids
 
-    Sort all ids by z, the lower of equal ones first. Keep the top_k best (0: all). Of these, keep the fewest that hold
-    top_p of their probability.
+    Sort all ids by z, the best first; a tie goes to the lower id. Keep the first top_k (0: all). Of these, keep the
+    fewest that hold top_p of their probability.
     """
     if 0 < top_k < len(z):
         ids = best(z, top_k)
@@ -52,13 +52,13 @@ def nucleus_size(z, top_p):
 
 
 def best(z, k):
-    """Return the k best ids in order, the lower of equal ones first"""
-    ids = np.flatnonzero(z >= np.partition(z, -k)[-k])  # with all that equal the last
+    """Return the k best ids, the best first; a tie goes to the lower id"""
+    ids = np.flatnonzero(z >= np.partition(z, -k)[-k])  # these include all that tie with the k-th
     return ids[np.argsort(-z[ids], kind="stable")][:k]
 
 
 def likeliest(logits, k):
-    """logits (V,) -> the k best ids, and the log of the probability of every id"""
+    """Return the k best ids, and the log of the probability of every id: logits (V,) -> (k,), (V,)"""
     z = logits.astype(np.float64)
     z -= z.max()
     return best(z, min(k, len(z))), z - np.log(np.exp(z).sum())

@@ -20,17 +20,17 @@ CHUNK = 512  # rows of a prompt that are read at once: more rows would take more
 
 
 class StepFunctions(NamedTuple):
-    """The operations that the scheduler needs from a framework"""
+    """Bundle the operations that the scheduler needs from a framework"""
 
     new_kv: Callable[[int, int], list[Any]]  # B, N -> a kv for B sequences of up to N tokens
     next_logits: Callable[[list[np.ndarray], list[list[Any]]], Any]  # groups of (B,T) tokens, their kvs -> (ΣB,V)
     sample: Callable[..., list[int]]  # logits (ΣB,V), temperature, top_k, top_p, seed, ΣB numbers, step -> ΣB tokens
     to_array: Callable[[Any], np.ndarray]  # logits (V,) -> the same in NumPy
-    fixed_groups: bool = False  # keep sequences that have ended in their group: no shape may change
+    fixed_groups: bool = False  # no shape may change: sequences that have ended stay in their group
 
 
 class Draw(NamedTuple):
-    """A new token of one prompt"""
+    """Describe a new token of one prompt"""
 
     prompt: int  # index in the batch
     token: int
@@ -104,7 +104,7 @@ def number_samples(prompts: list[list[int]], first: int) -> list[int]:
 
 
 class Group:
-    """Sequences of one length, the kv of the tokens that were read, and the tokens to be read next"""
+    """Hold sequences of one length, the kv of the tokens that were read, and the tokens to read next"""
 
     def __init__(self, prompts: list[int], ids: Iterable[Iterable[int]], kv: list[Any], n_ctx: int):
         self.prompts = prompts  # of each sequence, the prompt's index in the batch

@@ -19,7 +19,7 @@ def softmax(z):
 
 
 def by_definition(z, top_k, top_p):
-    """Sort the whole vocabulary, the lower of equal ids first, and cut it after top_k and top_p"""
+    """Sort the whole vocabulary, and cut it after top_k and top_p; a tie goes to the lower id"""
     order = sorted(range(len(z)), key=lambda i: -z[i])[: top_k or len(z)]
     total, mass, kept = sum(math.exp(z[i]) for i in order), 0.0, []
     for i in order:
@@ -30,7 +30,7 @@ def by_definition(z, top_k, top_p):
     return kept
 
 
-def test_temperature_0_takes_the_best_token_and_the_lowest_of_equal_ones():
+def test_temperature_0_takes_the_best_token_and_the_lower_id_of_a_tie():
     assert sample(Z, temperature=0, top_k=3, top_p=0.5, seed=7, number=2, step=3) == 1
     assert type(sample(Z, 0, 0, 1, 0, 0, 0)) is int
 
@@ -41,7 +41,7 @@ def test_temperature_0_takes_the_best_token_and_the_lowest_of_equal_ones():
     top_k=st.integers(0, 220),
     top_p=st.sampled_from([0, 1e-9, 0.1, 0.5, 0.9, 0.999, 1 - 1e-12, 1]),
 )
-def test_survivors_are_those_of_a_full_sort_with_many_equal_logits(z, top_k, top_p):
+def test_survivors_are_those_of_a_full_sort_with_many_ties(z, top_k, top_p):
     z = np.array(z, np.float64)
     assert sorted(survivors(z, top_k, top_p)) == sorted(by_definition(z, top_k, top_p))
 

@@ -32,7 +32,7 @@ class Text:
 
 
 class Bytes(Tokenizer):
-    """A tokenizer of given tokens"""
+    """Decode ids with the given tokens"""
 
     def __init__(self, *tokens):
         self.tokens = dict(enumerate(tokens))

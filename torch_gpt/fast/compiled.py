@@ -124,7 +124,7 @@ class Step:
 
 
 class FixedKV(NamedTuple):
-    """A KV of a fixed size, with the positions (B,) of its sequences in a tensor on the device"""
+    """Store a KV of a fixed size, with the positions (B,) of its sequences in a tensor on the device"""
 
     k: torch.Tensor
     v: torch.Tensor

@@ -7,7 +7,7 @@ from ..noise import keys, uniform
 
 
 def sample(logits, temperature, top_k, top_p, seed, numbers, step):
-    """Draw the token of a step of each sample: logits (B,V), B sample numbers -> B token ids, the lowest of equal ones
+    """Draw a token of each sample: logits (B,V), B sample numbers, the step -> B token ids; a tie goes to the lower id
 
     argmax(z + g) with Gumbel noise g = -log(-log u) is a draw from softmax(z).
     """
@@ -53,7 +53,7 @@ def gumbel(z, keys, step):
 def keep_mask(z, k, top_p):
     """Return a mask (B,V) of the ids that are kept: of the k best, the fewest that hold top_p of their probability"""
     rank = torch.arange(z.shape[-1], device=z.device)
-    z, ids = z.sort(dim=-1, descending=True, stable=True)  # the lower of equal ids first
+    z, ids = z.sort(dim=-1, descending=True, stable=True)  # stable: a tie goes to the lower id
     mass = z.exp().masked_fill(rank >= k, 0).cumsum(-1)
     better = F.pad(mass[:, :-1], (1, 0))
     kept = (rank < k) & ((better < top_p * mass[:, -1:]) | (rank == 0) | (top_p == 1))
