@@ -19,8 +19,8 @@ from ..system.atomic import make_directory, replacing
 from ..system.cli import run
 from ..text.sources import opened
 from ..text.tokenizer import EOT
-from ..train.__main__ import begun as is_begun
 from ..train.__main__ import main as train
+from ..train.start import begun as is_begun
 from . import stories
 
 NAME = "numpy_gpt.storyteller.make"
