@@ -22,7 +22,7 @@ from numpy_gpt.train import resume, step
 from numpy_gpt.train.options import TrainOptions, parser
 from torch_gpt.fast.benchmark import benchmark_options, flops_per_token
 from torch_gpt.train.__main__ import add_arguments
-from torch_gpt.train.step import How, Trainer
+from torch_gpt.train.step import Execution, Trainer
 
 from .inputs import TINY, random_batch, random_model
 
@@ -79,7 +79,7 @@ def test_in_float64_the_two_are_the_same_run(device):
     config = replace(TINY, dropout=0.2)
     m = random_model(config, dtype=np.float64)
     runs = []
-    for make in (step.Trainer, lambda *args: Trainer(*args, How(device, torch.float64))):
+    for make in (step.Trainer, lambda *args: Trainer(*args, Execution(device, torch.float64))):
         copy = m._replace(params=tree_map(np.copy, m.params))
         side = make(copy, adamw.moments(copy.params), SETTINGS)
         runs.append([side.step(t, 1e-2, batches(config, t)) for t in range(1, 9)])
@@ -228,7 +228,9 @@ def test_what_is_fast_computes_the_same(way, device):
     """With PyTorch's fused AdamW; in bfloat16 a vocabulary of 61 is padded to 128, of which nobody hears"""
     how, tolerance = FAST[way]
     m = random_model(TINY)
-    exact, quick = (Trainer(copied(m), adamw.moments(m.params), SETTINGS, How(device, **more)) for more in ({}, how))
+    exact, quick = (
+        Trainer(copied(m), adamw.moments(m.params), SETTINGS, Execution(device, **more)) for more in ({}, how)
+    )
     expected = [exact.step(t, 1e-2, batches(TINY, t)) for t in range(1, 7)]
     found = [float(quick.step(t, 1e-2, batches(TINY, t))) for t in range(1, 7)]
     np.testing.assert_allclose(found, expected, rtol=tolerance)
@@ -238,7 +240,7 @@ def test_what_is_fast_computes_the_same(way, device):
     for (name, x), (_, y), (_, v) in zip(named(a.params), named(b.params), named(moments.v), strict=True):
         assert x.shape == y.shape == v.shape, name
         assert x.dtype == v.dtype == np.float32
-    again = Trainer(copied(a), tree_map(np.copy, moments), SETTINGS, How(device, **how))
+    again = Trainer(copied(a), tree_map(np.copy, moments), SETTINGS, Execution(device, **how))
     steps = [float(side.step(7, 1e-2, batches(TINY, 7))) for side in (again, quick)]
     np.testing.assert_allclose(*steps, rtol=1e-6)
     np.testing.assert_allclose(quick.loss(*batch), again.loss(*batch), rtol=1e-3)
@@ -251,7 +253,7 @@ def copied(m):
 def trained_loss(seed, device, dtype):
     m = init(Config(n_vocab=256, n_ctx=16, n_embd=32, n_head=2, n_layer=2), seed)
     text = np.frombuffer(README.read_bytes(), np.uint8)
-    side = Trainer(m, adamw.moments(m.params), SETTINGS, How(device, dtype))
+    side = Trainer(m, adamw.moments(m.params), SETTINGS, Execution(device, dtype))
     for t in range(1, 81):
         side.step(t, adamw.cosine(t - 1, 80, 1e-2), [(0, *random_batch_of(text, 16, seed, t, np.arange(8)))])
     return side.loss(*random_batch_of(text, 16, 99, 0, np.arange(100)))

@@ -11,7 +11,7 @@ import torch
 import numpy_gpt
 import torch_gpt
 from numpy_gpt.evaluate.__main__ import perplexity
-from numpy_gpt.evaluate.metrics import lengths, measure
+from numpy_gpt.evaluate.metrics import measure, token_lengths
 from numpy_gpt.generate import scheduler
 from numpy_gpt.params import tree_map
 from numpy_gpt.text.token_cache import tokenize
@@ -114,7 +114,7 @@ def test_perplexity_of_held_out_stories_is_equal(data, device, tmp_path, monkeyp
         )
 
     read = batches(tokenize([path], STORY.tokenizer), STORY.config.n_ctx, 8)
-    found = measure(loss, read, lengths(STORY.tokenizer, STORY.config.n_vocab))
+    found = measure(loss, read, token_lengths(STORY.tokenizer, STORY.config.n_vocab))
     assert found == pytest.approx(perplexity(STORY, path), rel=1e-5)  # PyTorch's mean is in float32
 
 

@@ -35,7 +35,7 @@ DIFFERENT = {
     ("model.py", "gpt2"): "only the reference can save nothing; only the twin shards",
     ("noise.py", "uniform"): "the reference draws for some tokens, the twin for all of a batch",
     ("generate/sampling.py", "sample"): "the reference takes one row of logits, the twin a batch",
-    ("train/__main__.py", "main"): "the twin calls the reference's with arguments of its own",
+    ("train/__main__.py", "main"): "only the reference's takes a command line as an argument",
 }
 
 

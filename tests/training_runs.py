@@ -1,4 +1,4 @@
-"""Small runs of the command, what they leave, and what they should be"""
+"""Start small training runs, and compare what they leave on disk"""
 
 import json
 import signal
@@ -35,22 +35,32 @@ def log(directory):
 
 
 def untimed(directory):
+    """Return the log without the speed, which differs between runs"""
     return [{name: value for name, value in entry.items() if name != "tokens_per_s"} for entry in log(directory)]
 
 
 def kill_after(step, *args, number=signal.SIGKILL):
-    """The signal comes when the line of that step has been read: some steps later"""
-    with subprocess.Popen([*COMMAND, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as p:
+    """Start a run and send it a signal after reading the line of a step; return its exit status and stderr
+
+    The pipe holds 4 KB, and nothing is read ahead: a run with more output waits for the reader, so it can't end first.
+    """
+
+    def restore():  # nohup and a shell's & let a child ignore signals
+        if number != signal.SIGKILL:
+            signal.signal(number, signal.SIG_DFL)
+
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "pipesize": 4096, "bufsize": 0}
+    with subprocess.Popen([*COMMAND, *args], preexec_fn=restore, **pipes) as p:
         for line in p.stdout:
-            if line.split()[:2] == ["step", str(step)]:
+            if line.split()[:2] == [b"step", str(step).encode()]:
                 p.send_signal(number)
                 break
         _, err = p.communicate(timeout=60)
-    return p.returncode, err
+    return p.returncode, err.decode()
 
 
 def assert_same(a, b):
-    """Two runs are at the same place, bit by bit, and have told the same"""
+    """Check that two runs have the same step, bits of parameters and moments, and log"""
     ours, theirs = resume.load(Path(a)), resume.load(Path(b))
     assert ours.step == theirs.step
     for x, y in zip((ours.m.params, *ours.moments), (theirs.m.params, *theirs.moments), strict=True):
@@ -60,17 +70,17 @@ def assert_same(a, b):
 
 
 def assert_close(m, expected):
-    """Where training has moved them; threads share a batch, and add in another order"""
+    """Compare what training has changed; threads add the gradients of a batch in another order"""
     start = dict(named(init(BYTES, 0).params))
     for (name, a), (_, b) in zip(named(m.params), named(expected.params), strict=True):
         moved = np.linalg.norm(b - start[name])
         assert moved > 0, name
-        if not name.endswith("c_attn.b"):  # whose k is noise
+        if not name.endswith("c_attn.b"):  # the gradient of the key bias is rounding noise
             assert np.linalg.norm(a - b) < 1e-3 * moved, name
 
 
 def by_hand(m, tokens, steps, until=None):
-    """What the command's help and the library say a run is"""
+    """Train with the library's functions as the command's help describes a run"""
     moments = adamw.moments(m.params)
     for t in range(1, (until or steps) + 1):
         x, y = random_batch(tokens, 8, 0, t, np.arange(3))

@@ -1,4 +1,4 @@
-"""How well a model tells a text: the loss over all of it, and what that is for a byte."""
+"""Measure the loss on a text: per token, as perplexity, and in bits per byte."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -10,7 +10,7 @@ from ..text.tokenizer import Tokenizer
 
 
 def measure(loss: Callable[[Any, Any], float], batches: Iterable[tuple[Any, Any]], nbytes: np.ndarray) -> dict:
-    """loss(tokens, targets) is a batch's mean; a token stands for nbytes[token]"""
+    """Return the measures of all batches: loss(tokens, targets) is a batch's mean, token i has nbytes[i] bytes"""
     nats, count, size = 0.0, 0, 0
     for x, y in batches:
         nats += loss(x, y) * y.size
@@ -20,19 +20,19 @@ def measure(loss: Callable[[Any, Any], float], batches: Iterable[tuple[Any, Any]
     return {"loss": mean, "perplexity": math.exp(min(mean, 700.0)), "bits_per_byte": bits, "tokens": count}
 
 
-def lengths(tokenizer: Tokenizer, n_vocab: int) -> np.ndarray:
-    """The bytes of each token; <|endoftext|> has none, and what a vocabulary is padded with neither"""
-    found = np.zeros(n_vocab, int)
+def token_lengths(tokenizer: Tokenizer, n_vocab: int) -> np.ndarray:
+    """Return each token's number of bytes: 0 for <|endoftext|> and for the padding of a vocabulary"""
+    nbytes = np.zeros(n_vocab, int)
     for i in range(tokenizer.n_vocab):
-        found[i] = 0 if i == tokenizer.eot else len(tokenizer.token(i))
-    return found
+        nbytes[i] = 0 if i == tokenizer.eot else len(tokenizer.token(i))
+    return nbytes
 
 
-def told(perplexity: float, bits_per_byte: float | None) -> str:
-    bits = "" if bits_per_byte is None else f"  bits/byte {short(bits_per_byte, 3)}"
-    return f"perplexity {short(perplexity, 2)}{bits}"
+def format_measures(perplexity: float, bits_per_byte: float | None) -> str:
+    bits = "" if bits_per_byte is None else f"  bits/byte {format_number(bits_per_byte, 3)}"
+    return f"perplexity {format_number(perplexity, 2)}{bits}"
 
 
-def short(x: float, places: int) -> str:
-    """Format a figure; from a million on, as in a run that diverges, with an exponent"""
+def format_number(x: float, places: int) -> str:
+    """Return a number with so many decimal places, or with an exponent if it is a million or more"""
     return f"{x:.{places}f}" if x < 1e6 else f"{x:.3g}"

@@ -20,7 +20,7 @@ from ..system.cli import run
 from ..text.sources import opened
 from ..text.tokenizer import EOT
 from ..train.__main__ import main as train
-from ..train.start import begun as is_begun
+from ..train.start import has_checkpoint
 from . import stories
 
 NAME = "numpy_gpt.storyteller.make"
@@ -50,14 +50,14 @@ def main() -> int:
     if (model / "checkpoint").exists():
         print(f"{model}: the model, which is made already")
         return 0
-    texts, begun = find(args.data), is_begun(folder)
+    texts, begun = find(args.data), has_checkpoint(folder)
     if not begun:
         for directory in (text, model):
             make_directory(directory)
         write(text / "books.txt", stories.documents(texts.books))
         write(text / "held_out.txt", stories.of_file(texts.oz))
     words = ["--config", SETTINGS, "--data", *WEIGHT * texts.tiny, text / "books.txt", "--val-data", texts.valid]
-    status = train(NAME, words=[*map(str, words), "--out", str(folder), *(["--resume"] if begun else [])])
+    status = train([*map(str, words), "--out", str(folder), *(["--resume"] if begun else [])], NAME)
     if status == 0:
         m = load(folder)
         made = m._replace(config=replace(m.config, dropout=0.0))  # that was for the training

@@ -1,1 +1,1 @@
-"""Train a model: the command, its loop, and a run on disk."""
+"""Train a model: the command, its loop, and a run's files."""

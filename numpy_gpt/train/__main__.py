@@ -1,10 +1,11 @@
-"""python -m numpy_gpt.train: from text to a model"""
+"""python -m numpy_gpt.train: train a model on text"""
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,81 +17,105 @@ from ..system.cli import parse, print_stderr, run
 from ..system.locks import claimed
 from ..text import token_cache, windows
 from . import options
+from .backend import Backend
 from .loop import Run
 from .options import TrainOptions
-from .start import begin, check_fit, check_new, find
+from .resume import State
+from .start import check_context, check_new_directory, check_no_checkpoint, load_run, new_state
 from .step import Trainer
-from .texts import read, refuse_pipes, texts
+from .texts import read_split, readable_texts, refuse_pipes
 
 
-def main(
-    name: str = "numpy_gpt.train",
-    add_arguments: Callable[[argparse.ArgumentParser], Any] = lambda parser: None,
-    trainer: Callable[..., Any] = lambda args, *rest: Trainer(*rest),
-    leader: bool = True,
-    processes: int = 1,
-    words: Sequence[str] | None = None,
-    instead: Callable[[argparse.Namespace, argparse.ArgumentParser], int | None] = lambda *_: None,
-) -> int:
-    """What torch_gpt.train does in another way comes in as arguments; of several processes one leads
-
-    words: of a command line, where it isn't the one that was typed
-    instead: runs another task if the options ask for it, and returns its status, or None to train
-    """
-    memory.keep_freed()
+def main(argv: Sequence[str] | None = None, name: str = "numpy_gpt.train") -> int:
+    """Train on NumPy as the command line asks; return the exit status"""
     parser = options.parser(name)
-    add_arguments(parser)
-    args = parse(parser, sys.argv[1:] if words is None else words)
-    status = instead(args, parser)
-    if status is not None:
-        return status
+    return train(parse(parser, sys.argv[1:] if argv is None else argv), parser, Backend(Trainer))
+
+
+def train(args: argparse.Namespace, parser: argparse.ArgumentParser, backend: Backend) -> int:
+    """Start a run or resume it; return the exit status"""
+    memory.keep_freed()
     if not args.out:
-        parser.error("--out is missing: say where the run is to be kept.")
-    if processes > 1:
+        parser.error("--out is missing: give the directory of the run.")
+    if backend.processes > 1:
         refuse_pipes(args)
-    out = Path(args.out)
-    if not args.resume:
-        resolve_options(parser, args)  # complains before anything is made
-        check_new(out)
-    elif not os.path.isdir(out):
-        raise GPTError(f"{out} isn't there: leave --resume out to begin a run.")
-    with claimed(out) if leader else nullcontext():
-        training = prepare(out, args, parser, trainer)
-        return training.go() if training else 0
+    return (resume_run if args.resume else start_run)(Path(args.out), args, parser, backend)
+
+
+def start_run(out: Path, args: argparse.Namespace, parser: argparse.ArgumentParser, backend: Backend) -> int:
+    s = resolve_options(parser, args)
+    check_new_directory(out)
+    with locked(out, backend):
+        check_no_checkpoint(out)  # another process may have saved one since the first check
+        return make_run(out, args, s, None, backend).go()
+
+
+def resume_run(out: Path, args: argparse.Namespace, parser: argparse.ArgumentParser, backend: Backend) -> int:
+    if not os.path.isdir(out):
+        raise GPTError(f"{out} doesn't exist: leave --resume out to start a run.")
+    with locked(out, backend):
+        before = load_run(out)
+        s = resolve_options(parser, args, before.about["settings"])
+        if before.step >= s.steps:
+            print_stderr(f"train: {out} has done all of its {before.step} steps: give a larger --steps to continue it.")
+            return 0
+        return make_run(out, args, s, before, backend).go()
 
 
 def resolve_options(
-    parser: argparse.ArgumentParser, args: argparse.Namespace, before: dict[str, Any] | None = None
+    parser: argparse.ArgumentParser, args: argparse.Namespace, before: Mapping[str, Any] | None = None
 ) -> TrainOptions:
+    """Return the options of a run; invalid ones exit with the parser's usage and status 2"""
     try:
         return options.resolve(vars(args), before)
-    except CheckpointError:
+    except CheckpointError:  # the stored options are invalid
         raise
     except GPTError as e:
         parser.error(str(e))
 
 
-def prepare(out: Path, args: argparse.Namespace, parser: argparse.ArgumentParser, trainer) -> Run | None:
-    """A run to go on with or to begin; None if it is done"""
-    before = find(out, args.resume)
-    settings = resolve_options(parser, args, before and before.about["settings"])
-    if before and before.step >= settings.steps:
-        print_stderr(f"train: {out} has all of its {before.step} steps: give it more with --steps.")
-        return None
-    with texts(settings, args, before) as (s, known):
-        start = before or begin(s)
-        check_fit(s, start.m)
-        names = [known.get(name) or token_cache.key(getattr(s, name), start.m.tokenizer) for name in options.FILES]
-        if before and names != before.about["text"]:
-            raise GPTError(f"the text isn't what {out} was begun with: get it back, or begin another run.")
-        text = read(s, start.m.tokenizer, names)
-    about = {"settings": asdict(settings), "text": names}
-    training = Run(out, start.step, trainer(args, start.m, start.moments, settings), text, settings, about)
-    training.say(describe(start.m, text))
-    return training
+def locked(out: Path, backend: Backend) -> AbstractContextManager[None]:
+    """Create and lock the directory of a run, in the leader alone"""
+    return claimed(out) if backend.leader else nullcontext()
+
+
+def make_run(out: Path, args: argparse.Namespace, s: TrainOptions, before: State | None, backend: Backend) -> Run:
+    """Read the texts, and return a run that continues a state, or a new one"""
+    with exit_on_signals(), readable_texts(s, args, before) as (readable, cached):
+        state = before or new_state(readable)
+        check_context(readable, state.m)
+        tokenizer = state.m.tokenizer
+        keys = [cached.get(name) or token_cache.key(getattr(readable, name), tokenizer) for name in options.FILES]
+        if before and keys != before.about["text"]:
+            raise GPTError(f"the text isn't the one that {out} was started with: restore it, or start a new run.")
+        text = read_split(readable, tokenizer, keys)
+    about = {"settings": asdict(s), "text": keys}
+    made = Run(out, state.step, backend.make_trainer(state.m, state.moments, s), text, s, about)
+    made.print(describe(state.m, text))
+    return made
+
+
+@contextmanager
+def exit_on_signals() -> Iterator[None]:
+    """Raise SystemExit on SIGTERM and SIGHUP, so that a directory without a checkpoint is removed again
+
+    An ignored signal stays ignored: nohup starts a process that ignores SIGHUP.
+    """
+
+    def leave(number: int, _: Any) -> None:
+        raise SystemExit(128 + number)
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.signal(number, leave) for number in numbers if signal.getsignal(number) == signal.SIG_DFL}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def describe(m: Model, text: windows.Split) -> str:
+    """Return a line about the model's shape and the texts' length"""
     c = m.config
     return (
         f"{c.n_layer} layers, {c.n_head} heads, width {c.n_embd}, context {c.n_ctx}, {c.n_vocab:,} tokens: "

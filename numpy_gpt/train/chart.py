@@ -1,13 +1,13 @@
-"""A curve of losses as SVG, drawn with nothing but text."""
+"""Draw curves as an SVG file, with Python's standard library alone."""
 
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from ..evaluate.metrics import short
+from ..evaluate.metrics import format_number
 
 WIDTH, HEIGHT = 760, 420
-LEFT, RIGHT, TOP, BOTTOM = 56, 92, 40, 48  # what axes and labels need around the curves
+LEFT, RIGHT, TOP, BOTTOM = 56, 92, 40, 48  # margins for axes and labels
 COLOURS = ("#2a6fbb", "#d1602b", "#3a8f5c", "#8456a8")
 STYLE = """
     text { font: 13px system-ui, sans-serif; fill: #444 }
@@ -22,11 +22,12 @@ Points = Sequence[tuple[float, float]]
 
 
 def svg(title: str, curves: Mapping[str, Points], x_label: str) -> str:
-    """The named curves over one axis of x, each with its name and its last value where it ends"""
+    """Return a chart of named curves; each is labelled at its end with its name and last value"""
     xs = ticks([x for points in curves.values() for x, _ in points])
     ys = ticks([y for points in curves.values() for _, y in points])
 
     def place(x, y):
+        """Return the pixels of a point"""
         across = (x - xs[0]) / (xs[-1] - xs[0]) * (WIDTH - LEFT - RIGHT)
         up = (y - ys[0]) / (ys[-1] - ys[0]) * (HEIGHT - TOP - BOTTOM)
         return LEFT + across, HEIGHT - BOTTOM - up
@@ -43,11 +44,11 @@ def svg(title: str, curves: Mapping[str, Points], x_label: str) -> str:
     for (name, points), end, colour in zip(curves.items(), ends, COLOURS, strict=False):
         line = " ".join("{:.1f},{:.1f}".format(*place(*point)) for point in points)
         parts.append(f'<polyline class="curve" stroke="{colour}" points="{line}"/>')
-        label = f"{name} {short(points[-1][1], 3)}"
+        label = f"{name} {format_number(points[-1][1], 3)}"
         parts.append(text(place(*points[-1])[0] + 6, end + 4, label, f'style="fill: {colour}"'))
     body = "\n  ".join(parts)
     return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">
-  <title>{plain(title)}</title>
+  <title>{escape(title)}</title>
   <style>{STYLE}
   </style>
   <rect class="paper" width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>
@@ -57,7 +58,7 @@ def svg(title: str, curves: Mapping[str, Points], x_label: str) -> str:
 
 
 def ticks(values: Sequence[float]) -> list[float]:
-    """Some round numbers from below the least to above the largest"""
+    """Return evenly spaced round numbers; the first is at most the minimum, the last at least the maximum"""
     low, high = min(values), max(values)
     rough = (high - low or abs(high) or 1) / 5
     power = 10.0 ** math.floor(math.log10(rough))
@@ -67,7 +68,7 @@ def ticks(values: Sequence[float]) -> list[float]:
 
 
 def apart(heights: Sequence[float], least: float = 16) -> list[float]:
-    """The same places, moved so that no label stands on another"""
+    """Return the heights of labels, moved down where two would overlap"""
     order = sorted(range(len(heights)), key=lambda i: heights[i])
     moved = list(heights)
     for a, b in pairwise(order):
@@ -75,9 +76,10 @@ def apart(heights: Sequence[float], least: float = 16) -> list[float]:
     return moved
 
 
-def text(x: float, y: float, words: str, more: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" {more}>{plain(words)}</text>'
+def text(x: float, y: float, content: str, attributes: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" {attributes}>{escape(content)}</text>'
 
 
-def plain(words: str) -> str:
-    return words.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
+def escape(content: str) -> str:
+    """Replace XML's special characters by entities"""
+    return content.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")

@@ -1,10 +1,10 @@
-"""The loop of training: steps, and between them evaluations, samples and checkpoints."""
+"""The training loop: steps, with evaluations, samples and checkpoints between them."""
 
 import math
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 from tqdm import tqdm
@@ -12,47 +12,55 @@ from tqdm import tqdm
 from .. import adamw
 from ..adamw import Moments
 from ..errors import GPTError
-from ..evaluate.metrics import lengths, measure, short
+from ..evaluate.metrics import format_number, measure, token_lengths
 from ..params import Model, named
 from ..system.cli import Stop, print_stderr, print_unwritten, silence
 from ..text import windows
 from . import resume
+from .backend import Batch, TrainerLike
 from .log import Journal
 from .options import TrainOptions
 
-SAMPLE: dict[str, Any] = {"max_new_tokens": 200, "temperature": 0.8, "top_p": 0.95}
+DECODING: dict[str, Any] = {"max_new_tokens": 200, "temperature": 0.8, "top_p": 0.95}
 
 
 class Run:
-    """One run, from any step to its last; a trainer has the model, this has all around it"""
+    """Train to the last step, starting from any step; a trainer holds the model"""
 
     def __init__(
-        self, out: Path, step: int, trainer: Any, text: windows.Split, settings: TrainOptions, about: dict[str, Any]
+        self,
+        out: Path,
+        step: int,
+        trainer: TrainerLike,
+        text: windows.Split,
+        options: TrainOptions,
+        about: dict[str, Any],
     ):
-        self.out, self.trainer, self.text, self.settings, self.about = out, trainer, text, settings, about
-        self.step = self.tried = self.saved = step  # where it is, was to be saved, and was saved by the leader
+        self.out, self.trainer, self.text, self.options, self.about = out, trainer, text, options, about
+        self.step = step  # done
+        self.last_attempt = self.last_saved = step  # of a checkpoint; only the leader writes one
         self.tokenizer = trainer.m.tokenizer
-        self.lengths = lengths(self.tokenizer, trainer.m.config.n_vocab)
-        self.unwritten: OSError | None = None  # why stdout can't be written any more
-        self.stop = Stop("train: ending after this step, with a checkpoint; once more ends it at once")
-        self.journal = Journal(out, step, self.say)
-        self.losses: list[Any] = []  # of the steps since the last evaluation; PyTorch may still be computing the last
-        self.seconds = 0.0  # that they took
+        self.token_lengths = token_lengths(self.tokenizer, trainer.m.config.n_vocab)
+        self.stdout_error: OSError | None = None  # after it, nothing more is printed
+        self.stop = Stop("train: saving a checkpoint after this step, then ending; repeat to end at once")
+        self.journal = Journal(out, step, self.print)
+        self.losses: list[SupportsFloat] = []  # of the steps since the last evaluation; a GPU computes the latest
+        self.seconds = 0.0  # that these steps took
 
     def go(self) -> int:
-        """-> the command's exit status"""
+        """Train, and return the command's exit status"""
         try:
             with self.stop, self.progress() as bar:
                 self.loop(bar)
         except GPTError as e:
-            raise GPTError(f"after step {self.step}: {e} {self.kept()}".rstrip()) from None
+            raise GPTError(f"after step {self.step}: {e} {self.checkpoint_notice()}".rstrip()) from None
         return self.end()
 
     def loop(self, bar: tqdm) -> None:
-        s = self.settings
+        s = self.options
         if self.step == 0:
             self.evaluate()
-        while self.step < s.steps and not self.trainer.any(bool(self.stop.signal)):
+        while self.step < s.steps and not self.trainer.any_process(bool(self.stop.signal)):
             self.advance(bar)
             last = self.step == s.steps
             if last or self.step % s.eval_every == 0:
@@ -61,11 +69,12 @@ class Run:
                 self.sample()
             if last or self.step % s.save_every == 0:
                 self.save()
-        if self.tried < self.step:
+        if self.last_attempt < self.step:
             self.save()
 
     def progress(self) -> tqdm:
-        s = self.settings
+        """Return a progress bar, which only the leader shows, and only on a terminal"""
+        s = self.options
         tokens = s.accumulate * s.batch_size * s.context
         return tqdm(
             total=s.steps * tokens,
@@ -78,45 +87,47 @@ class Run:
         )
 
     def advance(self, bar: tqdm) -> None:
-        """One step; shown is the loss of the one before, so that nobody waits for a GPU"""
-        before, t, batches = time.perf_counter(), self.step + 1, self.batches(self.step + 1)
+        """Take a step, and show the loss of the step before, since reading this step's would wait for the GPU"""
+        started, t, batches = time.perf_counter(), self.step + 1, self.batches(self.step + 1)
         self.losses.append(self.trainer.step(t, self.rate(t), batches))
         if len(self.losses) > 1:
-            loss = self.finite(self.losses[-2])
-            bar.set_description_str(f"step {self.step}/{self.settings.steps}  loss {short(loss, 3)}", refresh=False)
+            loss = format_number(self.finite(self.losses[-2]), 3)
+            bar.set_description_str(f"step {self.step}/{self.options.steps}  loss {loss}", refresh=False)
         self.step = t
         bar.update(sum(tokens.size for _, tokens, _ in batches))
-        self.seconds += time.perf_counter() - before
+        self.seconds += time.perf_counter() - started
 
-    def batches(self, t: int) -> list[tuple[int, np.ndarray, np.ndarray]]:
-        """Of step t: the number of the first sequence, tokens and targets (B,T)"""
-        s = self.settings
+    def batches(self, t: int) -> list[Batch]:
+        """Return the batches of step t"""
+        s = self.options
         firsts = range(0, s.accumulate * s.batch_size, s.batch_size)
         numbers = np.arange(s.batch_size)
         return [(n, *windows.random_batch(self.text.train, s.context, s.seed, t, n + numbers)) for n in firsts]
 
     def rate(self, t: int) -> float:
-        s = self.settings
+        """Return the learning rate of step t"""
+        s = self.options
         return adamw.cosine(t - 1, s.steps, s.lr, s.min_lr, s.warmup)
 
-    def finite(self, loss: Any) -> float:
+    def finite(self, loss: SupportsFloat) -> float:
+        """Return the loss as a float, or raise GPTError if it is inf or NaN"""
         if not math.isfinite(float(loss)):
             raise GPTError(f"the loss is {float(loss)}: lower the learning rate.")
         return float(loss)
 
-    def kept(self) -> str:
-        """For the leader to say"""
+    def checkpoint_notice(self) -> str:
+        """Return a sentence about the last checkpoint, in the leader, or nothing in other processes"""
         if not self.trainer.leader:
             return ""
-        if not self.saved:
+        if not self.last_saved:
             return "No checkpoint was saved."
-        return f"The checkpoint of step {self.saved} is in {self.out}, for --resume or --init-from."
+        return f"The checkpoint of step {self.last_saved} is in {self.out}, for --resume or --init-from."
 
     def evaluate(self) -> None:
-        """Both texts by as many batches; the last time, all of validation"""
-        s, started = self.settings, time.perf_counter()
+        """Log the losses on equally many batches of both texts; after the last step, on the whole validation text"""
+        s, started = self.options, time.perf_counter()
         most = s.eval_batches or -(-len(self.text.val) // (s.context * s.batch_size))
-        done = [self.finite(loss) for loss in self.losses]  # a GPU has computed them by then
+        done = [self.finite(loss) for loss in self.losses]  # waits for the GPU
         self.seconds += time.perf_counter() - started
         val = self.measure("val", self.text.val, 0 if self.step == s.steps else most)
         entry = {"step": self.step, **self.measure("train", self.text.train, most), **val}
@@ -128,65 +139,67 @@ class Run:
             self.journal.add(entry)
 
     def measure(self, name: str, tokens: np.ndarray, most: int) -> dict[str, Any]:
-        """The loss over some batches, or with 0 over all of them"""
-        batches = windows.batches(tokens, self.settings.context, self.settings.batch_size, most)
-        measured = measure(self.trainer.loss, batches, self.lengths)
+        """Return the measures on at most so many batches, or on all of them if most is 0"""
+        batches = windows.batches(tokens, self.options.context, self.options.batch_size, most)
+        measured = measure(self.trainer.loss, batches, self.token_lengths)
         self.finite(measured["loss"])
-        return {f"{name}_{what}": value for what, value in measured.items()}
+        return {f"{name}_{key}": value for key, value in measured.items()}
 
     def sample(self) -> None:
-        """Begins as a document does, if the text has any, or else as a line"""
+        """Print a sample: the start of a document if the training text has documents, else the start of a line"""
         eot = self.tokenizer.eot
-        begun = eot is not None and (self.text.train[: 1 << 20] == eot).any()
-        prompt = [eot] if begun else self.tokenizer.encode("\n")
-        ids = self.trainer.sample(prompt, seed=self.step, stop=[] if eot is None else [eot], **SAMPLE)
+        documents = eot is not None and (self.text.train[: 1 << 20] == eot).any()
+        prompt = [eot] if documents else self.tokenizer.encode("\n")
+        ids = self.trainer.sample(prompt, seed=self.step, stop=[] if eot is None else [eot], **DECODING)
         if ids is None:
             return
         text = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in self.tokenizer.decode(ids))
-        self.say(f"--- step {self.step}\n{text.strip()}\n---")
+        self.print(f"--- step {self.step}\n{text.strip()}\n---")
 
     def save(self) -> None:
-        """Where it can't be, the run goes on, with the checkpoint that is there"""
+        """Save a checkpoint; if it can't be written, print why and keep the previous one"""
         for loss in self.losses[-1:]:
             self.finite(loss)
-        self.tried = self.step
-        m, moments = self.trainer.state()
-        if not self.trainer.leader:
+        self.last_attempt = self.step
+        state = self.trainer.state()
+        if state is None:
             return
-        check_moved(m, moments)
+        m, moments = state
+        check_no_overflow(m, moments)
         try:
             resume.save(self.out, resume.State(m, moments, self.step, self.about))
-            self.saved = self.step
+            self.last_saved = self.step
         except GPTError as e:
-            print_stderr(f"train: step {self.step}: {e} {self.kept()}")
+            print_stderr(f"train: step {self.step}: {e} {self.checkpoint_notice()}")
 
-    def say(self, text: str) -> None:
-        """Print on stdout, above the progress, until it can't be written: the run goes on without it"""
-        if not self.trainer.leader or self.unwritten or not sys.stdout:
+    def print(self, text: str) -> None:
+        """Print on stdout, above the progress bar; after an error print nothing more, and continue"""
+        if not self.trainer.leader or self.stdout_error or not sys.stdout:
             return
         try:
             tqdm.write(text)
             sys.stdout.flush()
         except OSError as e:
-            self.unwritten = e
+            self.stdout_error = e
             silence(sys.stdout)
 
     def end(self) -> int:
-        steps = self.settings.steps
+        """Print why the run ended early, if it did, and return the exit status"""
+        steps = self.options.steps
         if self.trainer.leader and self.step < steps:
-            print_stderr(f"train: stopped after step {self.step} of {steps}. {self.kept()}")
+            print_stderr(f"train: stopped after step {self.step} of {steps}. {self.checkpoint_notice()}")
         status = 128 + self.stop.signal if self.stop.signal else 0
-        if self.trainer.leader and self.saved < self.step:
+        if self.trainer.leader and self.last_saved < self.step:
             status = 1
-        if self.unwritten and not isinstance(self.unwritten, BrokenPipeError):
-            print_unwritten("train", self.unwritten)
+        if self.stdout_error and not isinstance(self.stdout_error, BrokenPipeError):
+            print_unwritten("train", self.stdout_error)
             status = status or 1
         return status
 
 
-def check_moved(m: Model, moments: Moments) -> None:
-    """A loss may be fine, and what its gradients led to not"""
+def check_no_overflow(m: Model, moments: Moments) -> None:
+    """Raise GPTError if a parameter or a moment isn't finite: its gradient can overflow though the loss is finite"""
     for tree in (m.params, *moments):
         for name, a in named(tree):
             if not np.isfinite(a).all():
-                raise GPTError(f"{name} has been moved to where numbers end: lower the learning rate.")
+                raise GPTError(f"{name} overflowed to inf or NaN: lower the learning rate.")

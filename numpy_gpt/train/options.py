@@ -1,4 +1,4 @@
-"""What a run of training is asked to do: by flags, by a TOML file, by the run that it resumes."""
+"""The options of a training run: from the command line, a TOML file and the run to resume."""
 
 import argparse
 import math
@@ -15,7 +15,7 @@ from ..number import is_index, is_real
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """As the flags are called; what stands here is the default. None: it follows from the others"""
+    """Hold the options under the flags' names; a default of None is replaced by a value that depends on the others"""
 
     data: tuple[str, ...] = ()
     val_data: tuple[str, ...] = ()
@@ -45,16 +45,16 @@ class TrainOptions:
     checkpointing: bool = False
 
 
-NEW_MODEL = ("tokenizer", "n_layer", "n_head", "n_embd")  # of no use with --init-from
-FREE = ("steps", "eval_every", "eval_batches", "save_every", "sample_every", "checkpointing")  # when it is resumed
+NEW_MODEL = ("tokenizer", "n_layer", "n_head", "n_embd")  # contradict --init-from
+CHANGEABLE = ("steps", "eval_every", "eval_batches", "save_every", "sample_every", "checkpointing")  # with --resume
 FILES = ("data", "val_data")
-LEAST = {  # of whole numbers
+MINIMUM = {  # of whole numbers
     **dict.fromkeys(("n_layer", "n_head", "n_embd", "context", "batch_size", "accumulate", "steps"), 1),
     **dict.fromkeys(("eval_every", "save_every"), 1),
     **dict.fromkeys(("warmup", "eval_batches", "sample_every", "seed"), 0),
 }
-BELOW = {  # what numbers of at least 0 must be
-    **dict.fromkeys(("lr", "min_lr"), 1e30),  # times a step it has to be finite
+LIMIT = {  # real numbers must be at least 0 and less than this
+    **dict.fromkeys(("lr", "min_lr"), 1e30),  # lr times an update must be finite
     **dict.fromkeys(("eps", "weight_decay", "clip"), math.inf),
     **dict.fromkeys(("beta1", "beta2", "dropout"), 1),
 }
@@ -64,17 +64,20 @@ EPILOG = """examples:
   python -m {0} --init-from 124M --data notes.txt --out tuned --steps 200
   python -m numpy_gpt.generate --model shakespeare "ROMEO:"
 
-DIR becomes a checkpoint like any other, with log.jsonl, an object for each evaluation, and loss.svg, their curve. A run
-that was ended in any way, even by kill -9, goes on with --resume from its last checkpoint, and ends as it would have
-ended. Ctrl-C and SIGTERM save first. If the reader of stdout closes the pipe, the run goes on and prints nothing more.
-The same flags give the same run in NumPy and in PyTorch, to rounding, and either goes on with what the other began.
+DIR becomes a checkpoint, with two more files: log.jsonl has an object for each evaluation, and loss.svg plots them.
 
-FILE may be a pipe, as in --data <(zcat text.gz): its tokens are kept in the user's cache, as those of a file are. A
-resumed run whose text can't be read any more takes them from there."""
+If a run is interrupted, even by kill -9, --resume continues it from its last checkpoint. The result is the same as
+without the interruption. Ctrl-C and SIGTERM save a checkpoint first. A run that was started with nohup continues when
+its terminal closes. If the reader of stdout closes the pipe, the run continues and prints nothing more.
+
+NumPy and PyTorch compute the same run from the same options, up to rounding. Either resumes a run of the other.
+
+FILE may be a pipe, as in --data <(zcat text.gz). The tokens of a text are kept in the user's cache. A resumed run takes
+them from there if the text can't be read any more."""
 
 
 def parser(name: str) -> argparse.ArgumentParser:
-    """Flags that aren't given leave nothing behind, so that one can tell"""
+    """Return the parser; its namespace has no attribute for most options that aren't given"""
     made = argparse.ArgumentParser(
         prog=f"python -m {name}",
         description="Train a GPT-2 on text, from the start or from other weights.",
@@ -83,119 +86,143 @@ def parser(name: str) -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
     )
 
-    def add(flag, kind, metavar, what, **more):
+    def add(flag, kind, metavar, text, **more):
         default = getattr(TrainOptions, flag[2:].replace("-", "_"))
         made.add_argument(
             flag,
             type=kind,
             metavar=metavar,
-            help=what if default in (None, ()) else f"{what} (default: {default})",
+            help=text if default in (None, ()) else f"{text} (default: {default})",
             **more,
         )
 
-    add("--data", str, "FILE", "text in UTF-8; <|endoftext|> parts documents, and files are parted by it", nargs="+")
-    add("--val-data", str, "FILE", "text to validate with (default: the last tenth of --data)", nargs="+")
-    made.add_argument("--out", metavar="DIR", default=None, help="where the run is kept: new, or resumed")
-    made.add_argument("--resume", action="store_true", default=False, help="go on with the run in DIR, as it was begun")
-    add("--init-from", str, "M", "start from this model, a name or a path, with its tokenizer")
-    add("--tokenizer", str, "M|bpe:N|bytes", "a model's, a new one of N tokens, or a token a byte (default: bytes)")
+    add("--data", str, "FILE", "text in UTF-8; <|endoftext|> separates documents, and so does a new file", nargs="+")
+    add("--val-data", str, "FILE", "text for validation (default: the last tenth of --data)", nargs="+")
+    made.add_argument("--out", metavar="DIR", default=None, help="directory of the run")
+    made.add_argument("--resume", action="store_true", default=False, help="continue the run in DIR, with its options")
+    add("--init-from", str, "M", "start from this model, a name or a path, and use its tokenizer")
+    add("--tokenizer", str, "M|bpe:N|bytes", "a model's, a new one of N tokens, or one token per byte (default: bytes)")
     add("--n-layer", int, "L", "layers")
     add("--n-head", int, "H", "attention heads in a layer")
     add("--n-embd", int, "C", "width")
-    add("--context", int, "T", "tokens in a window, and the most that a new model sees")
-    add("--batch-size", int, "B", "windows at a time")
-    add("--accumulate", int, "A", "so many batches for one step: less memory for the same step")
-    add("--steps", int, "N", "steps in all; a resumed run may get more, over which its schedule is stretched")
-    add("--lr", float, "X", "the highest learning rate (default: 1e-3; with --init-from 5e-5)")
-    add("--min-lr", float, "X", "the last (default: a tenth of --lr)")
-    add("--warmup", int, "N", "steps until the highest (default: a twentieth of --steps)")
-    add("--beta1", float, "X", "of AdamW: what stays of the mean gradient")
-    add("--beta2", float, "X", "what stays of the mean square")
-    add("--eps", float, "X", "is added to the root of that")
-    add("--weight-decay", float, "X", "of matrices, times the learning rate")
-    add("--clip", float, "X", "the largest norm of the gradient; 0 for any")
-    add("--dropout", float, "X", "the rate of dropout")
+    add("--context", int, "T", "tokens in a window, and context length of a new model")
+    add("--batch-size", int, "B", "windows in a batch")
+    add("--accumulate", int, "A", "batches whose gradients a step averages: A times the batch in the same memory")
+    add("--steps", int, "N", "steps in total; --resume with more steps stretches the schedule")
+    add("--lr", float, "X", "highest learning rate (default: 1e-3; with --init-from 5e-5)")
+    add("--min-lr", float, "X", "learning rate of the last step (default: a tenth of --lr)")
+    add("--warmup", int, "N", "steps up to the highest learning rate, less than --steps (default: a twentieth of it)")
+    add("--beta1", float, "X", "AdamW's decay rate of the mean gradient")
+    add("--beta2", float, "X", "AdamW's decay rate of the mean square")
+    add("--eps", float, "X", "AdamW's addend to the root of the mean square")
+    add("--weight-decay", float, "X", "AdamW's weight decay, of matrices only")
+    add("--clip", float, "X", "largest norm of the gradient; 0 turns clipping off")
+    add("--dropout", float, "X", "dropout rate")
     add("--eval-every", int, "N", "steps between evaluations")
-    add("--eval-batches", int, "N", "batches for one, 0 for all of validation; the last has all of it")
+    add(
+        "--eval-batches",
+        int,
+        "N",
+        "batches in an evaluation; 0, like the last step, reads all of the validation text",
+    )
     add("--save-every", int, "N", "steps between checkpoints")
-    add("--sample-every", int, "N", "steps between samples of text; 0 for none")
-    add("--seed", int, "S", "of the weights, the windows and dropout: from 0 to 2**64 - 1")
-    what = "a block saves its input alone, and runs once more"
-    made.add_argument("--checkpointing", action=argparse.BooleanOptionalAction, help=what)
+    add("--sample-every", int, "N", "steps between samples of text; 0 prints none")
+    add("--seed", int, "S", "seed of weights, windows and dropout, from 0 to 2**64 - 1")
+    text = "save each block's input only, and recompute the block in the backward"
+    made.add_argument("--checkpointing", action=argparse.BooleanOptionalAction, help=text)
     return made
 
 
-def resolve(asked: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> TrainOptions:
-    """What a run is to do: what is asked for now, over what it was when it began, or else over the defaults"""
-    wide = asked.get("dtype") == "float64" or asked.get("init_from")  # the twin's flag; a model in float64
-    asked = checked(asked)
+def resolve(given: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> TrainOptions:
+    """Return a run's options: the given ones, then those of the run to resume, or else the defaults
+
+    Invalid options raise GPTError, and invalid stored ones CheckpointError.
+    """
+    wide = given.get("dtype") == "float64" or given.get("init_from")  # torch's --dtype; a model that may be float64
+    given = validated(given)
     if before is None:
-        return begun(asked, "float64" if wide else "float32")
-    s = stored(before)
-    free = {*FREE, *FILES}  # the texts are known by their contents
+        return new_options(given, "float64" if wide else "float32")
+    s = stored_options(before)
+    changeable = {*CHANGEABLE, *FILES}  # a text is identified by its contents
     if s.eps < smallest_eps("float32", s.beta2):
-        free.add("eps")  # adamw.step refuses it
-    for name, value in asked.items():
-        if value != getattr(s, name) and name not in free:
+        changeable.add("eps")  # adamw.step refuses the stored one
+    for name, value in given.items():
+        if value != getattr(s, name) and name not in changeable:
             raise GPTError(
-                f"{flag(name)} is {told(value)} and was {told(getattr(s, name))} when the run began: leave it out to "
-                "resume, or begin another run."
+                f"{flag(name)} {joined(value)} differs from {joined(getattr(s, name))}, with which the run was "
+                "started: leave the option out, or start a new run."
             )
-    return replace(s, **asked)
+    return replace(s, **given)
 
 
-def stored(before: Mapping[str, Any]) -> TrainOptions:
+def stored_options(before: Mapping[str, Any]) -> TrainOptions:
+    """Return the options of the run to resume, or raise CheckpointError"""
     names = {field.name for field in fields(TrainOptions)}
     if before.keys() != names:
         name = min(before.keys() ^ names)
         raise CheckpointError(f"the run to resume has {'no' if name in names else 'an unknown'} setting {name}.")
     try:
-        return TrainOptions(**checked(before))
+        return TrainOptions(**validated(before))
     except (GPTError, TypeError) as e:
-        raise CheckpointError(f"the run to resume has no settings that can be: {e}") from None
+        raise CheckpointError(f"the run to resume has an invalid setting: {e}") from None
 
 
-def begun(asked: Mapping[str, Any], dtype: str) -> TrainOptions:
-    """What follows from the rest is put in"""
-    s = TrainOptions(**asked)
-    for name in NEW_MODEL:
-        if s.init_from and name in asked:
-            raise GPTError(f"{flag(name)} is for a new model, and {s.init_from} has its own: leave one of them out.")
-    if not s.data:
-        raise GPTError("--data is missing: give the text to train on.")
-    Config(n_embd=s.n_embd, n_head=s.n_head, dropout=s.dropout)  # complains
-    least = smallest_eps(dtype, s.beta2)
-    if s.eps < least:
-        raise GPTError(
-            f"--eps is {s.eps}: it must be at least {least:.2g} to be added in {dtype}, or updates can be 0/0."
-        )
+def new_options(given: Mapping[str, Any], dtype: str) -> TrainOptions:
+    """Return the options of a new run, with the defaults that depend on other options"""
+    s = TrainOptions(**given)
+    check_consistent(s, given)
+    check_shape(s)
+    check_eps(s, dtype)
     lr = (5e-5 if s.init_from else 1e-3) if s.lr is None else s.lr
     min_lr = lr / 10 if s.min_lr is None else s.min_lr
     if min_lr > lr:
-        raise GPTError(f"--min-lr is {min_lr} and --lr {lr}: the last learning rate can't be above the highest.")
+        raise GPTError(f"--min-lr {min_lr} is above --lr {lr}: choose at most the highest learning rate.")
     warmup = s.steps // 20 if s.warmup is None else s.warmup
     tokenizer = "bytes" if s.tokenizer is None and not s.init_from else s.tokenizer
     return replace(s, lr=lr, min_lr=min_lr, warmup=warmup, tokenizer=tokenizer)
 
 
-def checked(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that are of TrainOptions, each possible by itself; files by paths that hold wherever the run is resumed"""
+def check_consistent(s: TrainOptions, given: Mapping[str, Any]) -> None:
+    for name in NEW_MODEL:
+        if s.init_from and name in given:
+            raise GPTError(
+                f"{flag(name)} is for a new model, not for --init-from {s.init_from}: leave one of them out."
+            )
+    if not s.data:
+        raise GPTError("--data is missing: give the text to train on.")
+
+
+def check_shape(s: TrainOptions) -> None:
+    """Raise GPTError if no model has this width, number of heads and dropout: Config checks them"""
+    Config(n_embd=s.n_embd, n_head=s.n_head, dropout=s.dropout)
+
+
+def check_eps(s: TrainOptions, dtype: str) -> None:
+    least = smallest_eps(dtype, s.beta2)
+    if s.eps < least:
+        raise GPTError(f"--eps {s.eps} is too small: in {dtype} it must be at least {least:.2g} to prevent 0/0.")
+
+
+def validated(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of TrainOptions' fields, with absolute paths; raise GPTError if one is out of its range"""
     values = {field.name: values[field.name] for field in fields(TrainOptions) if field.name in values}
     for name, value in values.items():
         bits = 64 if name == "seed" else 31
-        if name in LEAST and (not is_index(value) or not LEAST[name] <= value < 2**bits):
+        if name in MINIMUM and (not is_index(value) or not MINIMUM[name] <= value < 2**bits):
             raise GPTError(
-                f"{flag(name)} is {value!r:.40}: it must be a whole number from {LEAST[name]} to 2**{bits} - 1."
+                f"{flag(name)} is {value!r:.40}: it must be a whole number from {MINIMUM[name]} to 2**{bits} - 1."
             )
-        if name in BELOW and (not is_real(value) or not 0 <= value < BELOW[name]):
-            most = "" if BELOW[name] == math.inf else f" and less than {BELOW[name]:g}"
-            raise GPTError(f"{flag(name)} is {value!r}: it must be a finite number of at least 0{most}.")
+        if name in LIMIT and (not is_real(value) or not 0 <= value < LIMIT[name]):
+            limit = "" if LIMIT[name] == math.inf else f" and less than {LIMIT[name]:g}"
+            raise GPTError(f"{flag(name)} is {value!r}: it must be a finite number of at least 0{limit}.")
     return {name: tuple(map(os.path.abspath, value)) if name in FILES else value for name, value in values.items()}
 
 
 def flag(name: str) -> str:
+    """Return an option's name on the command line"""
     return "--" + name.replace("_", "-")
 
 
-def told(value: Any) -> str:
+def joined(value: Any) -> str:
+    """Return a value as the command line has it, with spaces between several files"""
     return " ".join(value) if isinstance(value, tuple) else str(value)

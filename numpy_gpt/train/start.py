@@ -1,4 +1,4 @@
-"""Start a new run, or find the one to resume."""
+"""The state that a run starts from: a new model, other weights, or the run to resume."""
 
 import os
 from collections.abc import Sequence
@@ -24,72 +24,80 @@ from .options import TrainOptions
 from .resume import State
 
 
-def check_new(out: Path) -> None:
-    """Raise if a new run in this directory would replace files that aren't its own"""
+def has_checkpoint(out: Path) -> bool:
+    return checkpoint.layout(out) is not None
+
+
+def check_new_directory(out: Path) -> None:
+    """Raise GPTError if a new run in this directory would replace another's files"""
     check_directory_name(out)
-    if begun(out):
+    if has_checkpoint(out):
         is_run = os.path.exists(openai.find_prefix(out).parent / resume.STANDING)
-        what = "go on with it by --resume" if is_run else f"start from it by --init-from {out} in another directory"
-        raise GPTError(f"{out} has a checkpoint: {what}, or choose another --out.")
-    of_a_run = os.path.exists(out / LOCK) and is_log(out / LOG)  # of one that ended before its first checkpoint
-    for name in (*openai.FILES, *(() if of_a_run else (LOG, CURVE))):
+        way = "continue it with --resume" if is_run else f"start from it with --init-from {out} in another directory"
+        raise GPTError(f"{out} has a checkpoint: {way}, or choose another --out.")
+    restarted = os.path.exists(out / LOCK) and is_log(out / LOG)  # a run that ended before its first checkpoint
+    for name in (*openai.FILES, *(() if restarted else (LOG, CURVE))):
         if os.path.isfile(out / name):
             raise GPTError(f"{out} has {name}, which a new run would replace: choose another --out.")
 
 
-def begun(out: Path) -> bool:
-    return checkpoint.layout(out) is not None
+def check_no_checkpoint(out: Path) -> None:
+    if has_checkpoint(out):
+        raise GPTError(f"{out} has a checkpoint: choose another --out.")
 
 
-def find(out: Path, resuming: bool) -> State | None:
-    """Return the run to resume, or None for a new one"""
-    if not resuming:
-        if begun(out):  # by another process, since check_new
-            raise GPTError(f"{out} has a checkpoint: choose another --out.")
-        return None
-    if not begun(out):
-        raise GPTError(f"{out} has no checkpoint yet: leave --resume out to begin a run.")
-    found = resume.load(out)
-    if found.m.tokenizer is None:
-        raise CheckpointError(f"{out} has lost encoder.json and vocab.bpe: get them back to resume.")
-    check_tokenizer(found.m.tokenizer, found.m.config, out)
-    return found
+def load_run(out: Path) -> State:
+    """Return the state of the run in a directory, or raise GPTError if it can't be resumed"""
+    if not has_checkpoint(out):
+        raise GPTError(f"{out} has no checkpoint yet: leave --resume out to start a run.")
+    state = resume.load(out)
+    if state.m.tokenizer is None:
+        raise CheckpointError(f"{out} lacks encoder.json and vocab.bpe: restore them to resume the run.")
+    check_tokenizer(state.m.tokenizer, state.m.config, out)
+    return state
 
 
-def begin(s: TrainOptions) -> State:
+def new_state(s: TrainOptions) -> State:
+    """Return step 0 of a run: a new model or the one of --init-from, and AdamW's moments"""
     if s.init_from:
-        path = find_checkpoint(s.init_from)
-        contents = checkpoint.read(path)
-        check_tokenizer(contents.tokenizer, contents.config, s.init_from)
-        verify.check_checksums(path, contents.tensors)
-        m = checkpoint.to_model(contents)
-        m = Model(replace(m.config, dropout=s.dropout), tree_map(np.array, m.params), m.tokenizer)
+        m = load_initial(s.init_from, s.dropout)
     else:
-        words = vocabulary(s.tokenizer or "", s.data)
-        config = Config(words.n_vocab, s.context, s.n_embd, s.n_head, s.n_layer, s.dropout)
-        m = init(config, s.seed)._replace(tokenizer=words)
+        tokens = make_tokenizer(s.tokenizer or "", s.data)
+        config = Config(tokens.n_vocab, s.context, s.n_embd, s.n_head, s.n_layer, s.dropout)
+        m = init(config, s.seed)._replace(tokenizer=tokens)
     return State(m, adamw.moments(m.params), 0, {})
 
 
-def vocabulary(source: str, files: Sequence[str]) -> Tokenizer:
+def load_initial(source: str, dropout: float) -> Model:
+    """Return a copy of a model that training may write to; its checksums are compared first"""
+    path = find_checkpoint(source)
+    contents = checkpoint.read(path)
+    check_tokenizer(contents.tokenizer, contents.config, source)
+    verify.check_checksums(path, contents.tensors)
+    m = checkpoint.to_model(contents)
+    return Model(replace(m.config, dropout=dropout), tree_map(np.array, m.params), m.tokenizer)
+
+
+def make_tokenizer(source: str, files: Sequence[str]) -> Tokenizer:
+    """Return the tokenizer that --tokenizer names: bytes, a new one learned from the files, or a model's"""
     if source == "bytes":
         return bpe.tokenizer([])
     if source.startswith("bpe:"):
         size = source.removeprefix("bpe:")
         if not size.isdecimal() or len(size) > 9:
-            raise GPTError(f"--tokenizer is {source[:40]!r}: say how many tokens, as in bpe:1024.")
+            raise GPTError(f"--tokenizer {source[:40]!r} has no number of tokens: write it as in bpe:1024.")
         with token_cache.progress(files, "vocabulary") as bar:
             texts = (text for text in token_cache.pieces(files, bar.update) if text is not None)
             return bpe.tokenizer(bpe.train(texts, int(size)))
     path = find_checkpoint(source)
     found = (tokenizer.load(path) if os.path.isdir(path) else None) or checkpoint.read(path).tokenizer
     if found is None:
-        raise GPTError(f"{source} has no tokenizer: choose another, or bytes, or bpe:1024.")
+        raise GPTError(f"{source} has no tokenizer: choose another model, or bytes, or bpe:1024.")
     return found
 
 
-def check_fit(s: TrainOptions, m: Model) -> None:
-    """Raise if the context is longer than the one of the model that the run starts from"""
+def check_context(s: TrainOptions, m: Model) -> None:
+    """Raise GPTError if --context is longer than the model's own"""
     if s.context > m.config.n_ctx:
         model = s.init_from or "the run's model"
-        raise GPTError(f"--context is {s.context}, and {model} sees {m.config.n_ctx} tokens: make it smaller.")
+        raise GPTError(f"--context {s.context} is longer than {model} allows: choose at most {m.config.n_ctx}.")

@@ -1,85 +1,90 @@
-"""A model that is trained: what a step does to it.
+"""Train a model by one optimiser step at a time.
 
-The sequences of a batch know nothing of each other, so threads share them, and their gradients are added.
+The sequences of a batch don't depend on each other, so threads share them, and their gradients are added.
 """
 
 import math
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from .. import adamw, generate
+from ..adamw import Moments
 from ..fast.threads import shared
 from ..language_model import forward, loss_and_grads
 from ..noise import Noise
 from ..ops import cross_entropy
-from ..params import tree_map
+from ..params import Model, tree_map
+from .backend import Batch
+from .options import TrainOptions
 
-WORTH = 10**5  # parameters for a token, above which it would cost more to add the gradients than is won
+PARAMETERS_PER_TOKEN = 10**5  # above this ratio, summing gradients would cost more than threading saves
 
 
 class Trainer:
-    leader = True  # of several processes the one that writes
+    """The reference's TrainerLike, in one process"""
 
-    def __init__(self, m, moments, settings):
-        self.m, self.moments, self.settings = m, moments, settings
+    leader = True
+
+    def __init__(self, m: Model, moments: Moments, options: TrainOptions):
+        self.m, self.moments, self.options = m, moments, options
         self.threads = shared()
-        tokens = settings.batch_size * settings.context
-        worth = self.threads.blas and m.config.num_parameters() <= WORTH * tokens
-        self.n = min(self.threads.n, settings.batch_size) if worth else 1  # threads for a batch
+        tokens = options.batch_size * options.context
+        threaded = self.threads.blas and m.config.num_parameters() <= PARAMETERS_PER_TOKEN * tokens
+        self.n = min(self.threads.n, options.batch_size) if threaded else 1  # threads that share a batch
 
-    def step(self, t, lr, batches):
-        """AdamW's step t = 1, 2, ... on some batches, each the number of its first sequence, tokens, targets -> loss"""
-        losses, total, s = [], None, self.settings
+    def step(self, t: int, lr: float, batches: Sequence[Batch]) -> float:
+        """Take step t = 1, 2, ... of AdamW on the mean loss of the batches, and return this loss"""
+        losses, total, s = [], None, self.options
         with self.threads.instead_of_blas() if self.n > 1 else nullcontext():
             for batch in batches:
                 for loss, grads in self.threads.map(partial(self.gradients, t, len(batches)), self.shares(*batch)):
                     losses.append(loss)
                     total = grads if total is None else tree_map(add, total, grads)
             adamw.clip(total, s.clip or math.inf)
-            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the run looks at what it saves
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # checked before a save
                 adamw.step(self.m.params, total, self.moments, t, lr, s.beta1, s.beta2, s.eps, s.weight_decay)
         return sum(losses)
 
     def shares(self, first, tokens, targets):
-        """The batch in a part for each thread, with the part of the mean that it makes up"""
+        """Return a share of the batch for each thread, as its weight in the batch's mean, first number and rows"""
         B = len(tokens)
         edges = [B * i // self.n for i in range(self.n + 1)]
         parts = [slice(*edge) for edge in pairwise(edges) if edge[0] < edge[1]]
         return [((p.stop - p.start) / B, first + p.start, tokens[p], targets[p]) for p in parts]
 
-    def gradients(self, t, accumulated, share):
-        """The share's loss and gradients, as large as they count in the mean over so many batches"""
+    def gradients(self, t, n_batches, share):
+        """Return the share's loss and gradients, multiplied by its weight in the mean over all batches"""
         weight, first, tokens, targets = share
-        noise = Noise(self.settings.seed, t, first) if self.m.config.dropout else None
-        loss, grads = loss_and_grads(self.m, tokens, targets, noise, self.settings.checkpointing)
-        weight /= accumulated
+        noise = Noise(self.options.seed, t, first) if self.m.config.dropout else None
+        loss, grads = loss_and_grads(self.m, tokens, targets, noise, self.options.checkpointing)
+        weight /= n_batches
         if weight != 1:
             tree_map(partial(scale, weight), grads)
         return weight * float(loss), grads
 
-    def loss(self, tokens, targets):
-        """The mean over all tokens, without dropout"""
+    def loss(self, tokens: np.ndarray, targets: np.ndarray) -> float:
+        """Return the mean loss over all tokens, without dropout"""
         with self.threads.instead_of_blas() if self.n > 1 else nullcontext():
-            return sum(self.threads.map(self.loss_of, self.shares(0, tokens, targets)))
+            return sum(self.threads.map(self.weighted_loss, self.shares(0, tokens, targets)))
 
-    def loss_of(self, share):
+    def weighted_loss(self, share):
         weight, _, tokens, targets = share
         loss, _ = cross_entropy(forward(self.m, tokens), targets)
         return weight * float(loss)
 
-    def sample(self, ids, **settings):
-        return generate.complete(self.m, ids, **settings)
+    def sample(self, ids: list[int], **options: Any) -> list[int]:
+        return generate.complete(self.m, ids, **options)
 
-    def state(self):
-        """As NumPy has it"""
+    def state(self) -> tuple[Model, Moments]:
         return self.m, self.moments
 
-    def any(self, wish):
-        """Whether one of the processes has it"""
-        return wish
+    def any_process(self, condition: bool) -> bool:
+        return condition
 
 
 def add(a, b):

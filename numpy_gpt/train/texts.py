@@ -1,4 +1,4 @@
-"""The texts that a run reads: pipes, the token cache, and the split for validation."""
+"""The texts of a run: files, pipes, and tokens from the cache."""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -15,49 +15,56 @@ from .resume import State
 
 
 def refuse_pipes(args: argparse.Namespace) -> None:
-    """Each of several processes would read another part of a pipe"""
+    """Raise GPTError if a text is a pipe, since several processes would each read another part of it"""
     for file in (file for name in options.FILES for file in getattr(args, name, ())):
         if sources.is_pipe(file):
-            raise GPTError(f"{file} is a pipe, which several processes can't all read: give a file.")
+            raise GPTError(f"{file} is a pipe, which several processes can't share: give a file.")
 
 
 @contextmanager
-def texts(s: TrainOptions, args: argparse.Namespace, before: State | None) -> Iterator[tuple[Any, dict[str, str]]]:
-    """Read the pipes among the texts; yield the settings with what was read, and the keys of texts only in the cache"""
-    known = {name: key for name in options.FILES if before and name not in args and (key := lost(name, s, before))}
-    with sources.spooled(file for name in options.FILES if name not in known for file in getattr(s, name)) as pipes:
-        read: dict[str, Any] = {
+def readable_texts(
+    s: TrainOptions, args: argparse.Namespace, before: State | None
+) -> Iterator[tuple[TrainOptions, dict[str, str]]]:
+    """Read each pipe into a temporary file; yield the options with these files, and the cached texts' keys
+
+    A text is taken from the token cache if a resumed run can't read it again.
+    """
+    resumed = [name for name in options.FILES if before and name not in args]
+    cached = {name: key for name in resumed if before and (key := cached_key(name, s, before))}
+    with sources.spooled(file for name in options.FILES if name not in cached for file in getattr(s, name)) as pipes:
+        files: dict[str, Any] = {
             name: tuple(pipes.get(file, file) for file in getattr(s, name)) for name in options.FILES
         }
-        yield replace(s, **read), known
+        yield replace(s, **files), cached
 
 
-def lost(name: str, s: TrainOptions, before: State) -> str | None:
-    """Return the key of a text that the run to resume can't read again, or None if it can"""
-    gone = [file for file in getattr(s, name) if not sources.lasts(file)]
-    if not gone:
+def cached_key(name: str, s: TrainOptions, before: State) -> str | None:
+    """Return the key of a resumed run's text in the token cache, or None if all of its files can be read again"""
+    unreadable = [file for file in getattr(s, name) if not sources.lasts(file)]
+    if not unreadable:
         return None
     recorded = before.about["text"] if isinstance(before.about["text"], list) else []
     key = dict(zip(options.FILES, recorded, strict=False)).get(name)
     if not isinstance(key, str) or not token_cache.cached(key, before.m.tokenizer):
         raise GPTError(
-            f"{gone[0]} can't be read again, and its tokens aren't in the cache: give the same text with "
+            f"{unreadable[0]} can't be read again, and its tokens aren't in the cache: give the same text with "
             f"{options.flag(name)}."
         )
     return key
 
 
-def read(s: TrainOptions, words: Tokenizer, names: Sequence[str]) -> windows.Split:
-    """What is to be learned and what is to be told, long enough for a window, and for a token to follow another"""
-    tokens = token_cache.tokenize(s.data, words, names[0])
+def read_split(s: TrainOptions, tokenizer: Tokenizer, keys: Sequence[str]) -> windows.Split:
+    """Return the tokens to train on and to validate with; raise GPTError if there are too few of either"""
+    tokens = token_cache.tokenize(s.data, tokenizer, keys[0])
     text = (
-        windows.Split(tokens, token_cache.tokenize(s.val_data, words, names[1]))
+        windows.Split(tokens, token_cache.tokenize(s.val_data, tokenizer, keys[1]))
         if s.val_data
         else windows.split(tokens)
     )
-    for what, row, least in (("train on", text.train, s.context + 1), ("validate with", text.val, 2)):
+    for use, row, least in (("train on", text.train, s.context + 1), ("validate with", text.val, 2)):
         if len(row) < least:
             raise GPTError(
-                f"there are {len(row)} tokens to {what}, and --context {s.context} takes {least}: give more text."
+                f"there are {len(row)} tokens to {use}, and --context {s.context} needs at least {least}: give more "
+                "text."
             )
     return text

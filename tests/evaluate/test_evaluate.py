@@ -1,4 +1,4 @@
-"""Does the command measure what it says, of any text?"""
+"""Does the command print the right loss, perplexity and bits per byte for any text?"""
 
 import json
 import math
@@ -26,8 +26,8 @@ def measured(*args):
     return json.loads(out)
 
 
-def cost(tokens):
-    """The nats of each token but the first, from those before it in its window"""
+def losses(tokens):
+    """Yield the loss of each token except the first, from the tokens before it in its window"""
     T = M.config.n_ctx
     for start in range(0, len(tokens) - 1, T):
         window = tokens[start : start + T + 1]
@@ -35,13 +35,13 @@ def cost(tokens):
         yield from np.log(np.exp(z).sum(-1)) - z[np.arange(len(z)), window[1:]]
 
 
-def test_each_token_but_the_first_costs_what_the_model_says(text):
+def test_perplexity_covers_each_token_except_the_first(text):
     path, written = "story.txt", "Once upon a time, there was a dog. " * 100
     with open(path, "w") as f:
         f.write(written)
     tokens = M.tokenizer.encode(written)
     assert len(tokens) > 2 * M.config.n_ctx + 1
-    nats = list(cost(tokens))
+    nats = list(losses(tokens))
     found = measured(path)
     assert found["tokens"] == len(nats) == len(tokens) - 1
     assert found["loss"] == pytest.approx(np.mean(nats), rel=1e-6)
@@ -51,12 +51,12 @@ def test_each_token_but_the_first_costs_what_the_model_says(text):
     assert found["model"] == "storyteller"
 
 
-def test_the_end_of_a_document_costs_and_is_no_byte(text):
+def test_perplexity_counts_endoftext_as_a_token_without_bytes(text):
     with open("two.txt", "w") as f:
         f.write("Tom ran.\n<|endoftext|>\nLily sang.")
     t = M.tokenizer
     tokens = [*t.encode("Tom ran."), t.eot, *t.encode("Lily sang.")]
-    nats = list(cost(tokens))
+    nats = list(losses(tokens))
     found = measured("two.txt")
     assert found["tokens"] == len(nats)
     assert found["bits_per_byte"] == pytest.approx(
@@ -64,7 +64,7 @@ def test_the_end_of_a_document_costs_and_is_no_byte(text):
     )
 
 
-def test_a_line_for_people(text):
+def test_perplexity_without_json_prints_one_line(text):
     found = measured(text)
     status, out, err = evaluate(text)
     assert (status, err) == (0, "")
@@ -74,7 +74,7 @@ def test_a_line_for_people(text):
     )
 
 
-def test_another_model_by_its_path(text):
+def test_perplexity_loads_a_model_by_its_path(text):
     save(random_model(TINY)._replace(tokenizer=None), "tiny.safetensors")
     save(M, "story")
     assert measured(text, "--model", "story")["loss"] == measured(text)["loss"]
@@ -86,19 +86,19 @@ def test_another_model_by_its_path(text):
 
 
 @pytest.mark.parametrize(
-    ("contents", "sentence"),
+    ("contents", "message"),
     [
         (None, "nosuch.txt can't be read: No such file or directory."),
-        (b"", "there.txt has fewer than two tokens: there must be two, for one to follow the other."),
-        (b"a", "there.txt has fewer than two tokens: there must be two, for one to follow the other."),
+        (b"", "there.txt has 0 tokens, and a loss needs at least two: give more text."),
+        (b"a", "there.txt has 1 tokens, and a loss needs at least two: give more text."),
         (b"Once \xff", "there.txt is no UTF-8 text: byte 5 is 0xff."),
     ],
 )
-def test_a_mistake_gets_a_sentence(contents, sentence, text):
+def test_perplexity_of_an_unusable_file_fails_with_a_message(contents, message, text):
     if contents is not None:
         with open("there.txt", "wb") as f:
             f.write(contents)
-    assert evaluate("nosuch.txt" if contents is None else "there.txt") == (1, "", f"evaluate: {sentence}\n")
+    assert evaluate("nosuch.txt" if contents is None else "there.txt") == (1, "", f"evaluate: {message}\n")
 
 
 def test_evaluate_refuses_a_tokenizer_that_is_larger_than_n_vocab(text):
@@ -110,13 +110,13 @@ def test_evaluate_refuses_a_tokenizer_that_is_larger_than_n_vocab(text):
     )
 
 
-def test_without_stderr_it_measures_too(text):
+def test_perplexity_without_stderr_prints_the_same(text):
     done = subprocess.run(["sh", "-c", 'exec "$@" 2>&-', "sh", *COMMAND, text], capture_output=True, text=True)
     assert done.returncode == 0
     assert done.stdout == evaluate(text)[1]
 
 
-def test_what_is_to_be_measured_must_be_said(text):
+def test_evaluate_without_arguments_is_wrong_usage(text):
     status, _, err = evaluate()
     assert status == 2
     assert "the following arguments are required: FILE" in err

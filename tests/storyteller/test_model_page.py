@@ -13,7 +13,7 @@ from numpy_gpt.checkpoint import read, verify
 from numpy_gpt.checkpoint.source import find
 from numpy_gpt.evaluate.__main__ import perplexity
 from numpy_gpt.storyteller import make, recite, stories
-from numpy_gpt.train.start import vocabulary
+from numpy_gpt.train.start import make_tokenizer
 
 FOLDER = find("storyteller")
 PAGE = (FOLDER / "MODEL.md").read_text()
@@ -44,7 +44,7 @@ def test_its_tokenizer_comes_from_the_texts_that_make_reads(data, tmp_path):
     told = list(stories.documents(texts.books))
     make.write(books, told)
     assert f"{len(told):,} stories, {books.stat().st_size / 1e6:.1f} MB" in PAGE
-    made = vocabulary(f"bpe:{M.config.n_vocab}", [*make.WEIGHT * texts.tiny, books])
+    made = make_tokenizer(f"bpe:{M.config.n_vocab}", [*make.WEIGHT * texts.tiny, books])
     assert made.files == M.tokenizer.files
 
 

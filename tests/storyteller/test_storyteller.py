@@ -152,7 +152,7 @@ def test_a_run_that_was_ended_goes_on(texts, monkeypatch):
     wanted = [*6 * [f"tinystories/{name}.txt" for name in TINY[:2]], "out/text/books.txt"]
     (texts / "out/text").mkdir(parents=True)
     make.write(texts / "out/text/books.txt", stories.documents(make.find(texts).books))
-    assert train.main(words=[*begun, "--data", *wanted, "--val-data", f"tinystories/{TINY[2]}.txt"]) == 0
+    assert train.main([*begun, "--data", *wanted, "--val-data", f"tinystories/{TINY[2]}.txt"]) == 0
     first = resume.load(texts / "out/run")
     assert make.main() == 0
     assert (first.step, resume.load(texts / "out/run").step) == (2, 4)

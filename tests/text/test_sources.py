@@ -158,7 +158,7 @@ def test_resume_without_text_and_cache_requires_data(text, pipes):
     status, _, err = train(*again, "--data", pipes("another text", "other"))
     assert (status, err) == (
         1,
-        "train: the text isn't what run was begun with: get it back, or begin another run.\n",
+        "train: the text isn't the one that run was started with: restore it, or start a new run.\n",
     )
     trained(*again, "--data", pipes(written))
     assert resume.load(Path("run")).step == 8

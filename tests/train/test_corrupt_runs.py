@@ -96,7 +96,7 @@ def test_resume_with_a_changed_training_json_is_refused(old, new, text):
     [
         ('"batch_size"', '"bavch_size"', "the run to resume has no setting batch_size"),
         ('"accumulate":', '"a": 1, "accumulate":', "the run to resume has an unknown setting a"),
-        ('"lr": 0.001', '"lr": null', "the run to resume has no settings that can be: --lr is None"),
+        ('"lr": 0.001', '"lr": null', "the run to resume has an invalid setting: --lr is None"),
     ],
 )
 def test_resume_with_settings_that_cannot_be_is_refused(old, new, sentence, text):

@@ -1,4 +1,4 @@
-"""Do threads that share a batch compute the step that one does?"""
+"""Do threads that share a batch compute the same step as one thread?"""
 
 from dataclasses import replace
 
@@ -30,18 +30,18 @@ def trainer(n, dtype=np.float64):
 
 
 @pytest.mark.parametrize("n", [2, 3, 4])
-def test_shared_by_threads_a_step_is_the_same(n):
-    """To rounding; four don't share six sequences evenly"""
-    alone, together = trainer(1), trainer(n)
+def test_step_with_several_threads_equals_step_with_one(n):
+    """Compare up to rounding; four threads get unequal shares of six sequences"""
+    single, threaded = trainer(1), trainer(n)
     for t in range(1, 4):
-        assert np.isclose(alone.step(t, 1e-2, batches(t)), together.step(t, 1e-2, batches(t)), rtol=1e-13)
+        assert np.isclose(single.step(t, 1e-2, batches(t)), threaded.step(t, 1e-2, batches(t)), rtol=1e-13)
     x, y = random_batch(CONFIG, B=12, T=7, seed=9)
-    assert np.isclose(alone.loss(x, y), together.loss(x, y), rtol=1e-13)
-    for (name, a), (_, b) in zip(named(alone.m.params), named(together.m.params), strict=True):
+    assert np.isclose(single.loss(x, y), threaded.loss(x, y), rtol=1e-13)
+    for (name, a), (_, b) in zip(named(single.m.params), named(threaded.m.params), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11, err_msg=name)
 
 
-def test_every_thread_has_its_share():
+def test_shares_cover_a_batch_once():
     made = trainer(3)
     x, y = batches(1)[0][1:]
     shares = made.shares(6, x, y)
@@ -52,10 +52,10 @@ def test_every_thread_has_its_share():
     assert [len(x) for _, _, x, _ in made.shares(0, x[:1], y[:1])] == [1]
 
 
-def test_a_model_that_is_large_for_its_batch_is_not_shared(monkeypatch):
-    """The second tree of gradients would cost more than is won"""
+def test_trainer_uses_one_thread_for_a_model_that_is_large_for_its_batch(monkeypatch):
+    """Adding a second tree of gradients would cost more than threading saves"""
     m, n = random_model(TINY), min(8, of_numpy().get())
-    monkeypatch.setattr("numpy_gpt.train.step.WORTH", m.config.num_parameters() / 7.5)
+    monkeypatch.setattr("numpy_gpt.train.step.PARAMETERS_PER_TOKEN", m.config.num_parameters() / 7.5)
     for batch_size, expected in ((7, 1), (8, n)):
         made = Trainer(m, adamw.moments(m.params), replace(SETTINGS, batch_size=batch_size, context=1))
         assert made.n == expected

@@ -1,4 +1,4 @@
-"""Does the command train what was asked for, and tell how it went?"""
+"""Does the command train as its options say, and log the right figures?"""
 
 import os
 import pty
@@ -21,7 +21,7 @@ from numpy_gpt.text.token_cache import tokenize
 from numpy_gpt.text.windows import batches, split
 
 
-def test_a_run_is_the_loop_that_readers_would_write(text):
+def test_train_equals_a_loop_of_library_calls(text):
     trained("--data", text, "--out", "run", *SHORT)
     m = load("run")
     tokens = tokenize([text], m.tokenizer)
@@ -29,18 +29,18 @@ def test_a_run_is_the_loop_that_readers_would_write(text):
     assert_close(m, expected)
 
 
-def test_train_takes_every_seed_that_generate_takes(text):
+def test_train_accepts_a_seed_of_64_bits(text):
     trained("--data", text, "--out", "run", *SHORT, "--seed", str(2**64 - 1))
     trained("--resume", "--out", "run", "--steps", "7")
     assert log("run")[-1]["step"] == 7
 
 
-def test_the_last_step_of_a_run_has_the_least_learning_rate(text):
+def test_last_step_has_the_minimum_learning_rate(text):
     trained("--data", text, "--out", "run", *SHORT, "--lr", "1e-2", "--min-lr", "1e-3")
     assert log("run")[-1]["lr"] == 1e-3
 
 
-def test_what_a_run_leaves(text):
+def test_run_writes_a_checkpoint_a_log_and_a_chart(text):
     out = trained("--data", text, "--out", "run", *SHORT)
     entries = log("run")
     assert [entry["step"] for entry in entries] == [0, 2, 4, 6]
@@ -60,7 +60,7 @@ def test_what_a_run_leaves(text):
     assert [len(line.get("points").split()) for line in lines] == [4, 4]
 
 
-def test_the_last_loss_is_that_of_all_of_the_validation_text(text):
+def test_last_evaluation_covers_the_whole_validation_text(text):
     trained("--data", text, "--out", "run", *SHORT)
     m = load("run")
     val = split(tokenize([text], m.tokenizer)).val
@@ -73,37 +73,36 @@ def test_the_last_loss_is_that_of_all_of_the_validation_text(text):
     assert [entry["val_tokens"] for entry in log("run")[:-1]] == [48] * 3
 
 
-def test_bits_per_byte_are_those_of_the_text(text):
-    """Whatever the tokens are; the marks between documents are none of it"""
+def test_bits_per_byte_exclude_the_separators_of_documents(text):
     Path("val.txt").write_text("One story.<|endoftext|>Another one, and 🙂.")
     args = ["--val-data", "val.txt", "--tokenizer", "bpe:300", *SMALL, "--steps", "1"]
     trained("--data", text, "--out", "run", *args)
-    last, words = log("run")[-1], load("run").tokenizer
-    ids = tokenize(["val.txt"], words)
-    nbytes = len(Path("val.txt").read_bytes()) - len("<|endoftext|>") - len(words.decode_bytes(ids[:1]))
+    last, tokenizer = log("run")[-1], load("run").tokenizer
+    ids = tokenize(["val.txt"], tokenizer)
+    nbytes = len(Path("val.txt").read_bytes()) - len("<|endoftext|>") - len(tokenizer.decode_bytes(ids[:1]))
     assert last["val_tokens"] == len(ids) - 1
     nats = last["val_loss"] * last["val_tokens"]
     assert np.isclose(last["val_bits_per_byte"], nats / np.log(2) / nbytes)
-    assert words.n_vocab == 300
+    assert tokenizer.n_vocab == 300
     assert "5,000" not in trained("--data", "val.txt", "--out", "other", *SMALL, "--steps", "1")
 
 
 @pytest.mark.parametrize("dropout", ["0", "0.2"])
-def test_accumulated_batches_are_a_large_one(text, dropout):
+def test_accumulated_batches_equal_one_large_batch(text, dropout):
     for name, B, A in (("large", "6", "1"), ("small", "2", "3")):
         args = [*SMALL, "--batch-size", B, "--accumulate", A, "--dropout", dropout, "--steps", "4"]
         trained("--data", text, "--out", name, *args)
     assert_close(load("small"), load("large"))
 
 
-def test_dropout_acts(text):
-    trained("--data", text, "--out", "with", *SHORT, "--dropout", "0.3")
-    m = load("with")
+def test_dropout_is_applied(text):
+    trained("--data", text, "--out", "run", *SHORT, "--dropout", "0.3")
+    m = load("run")
     assert m.config == replace(BYTES, dropout=0.3)
     assert_close(m, by_hand(init(m.config, 0), split(tokenize([text], m.tokenizer)).train, 6))
 
 
-def test_other_weights_and_their_tokenizer(text):
+def test_init_from_trains_a_models_weights_with_its_tokenizer(text):
     m = load("storyteller")
     trained("--init-from", "storyteller", "--data", text, "--out", "run", "--context", "8", "--steps", "2")
     tuned = load("run")
@@ -116,12 +115,12 @@ def test_other_weights_and_their_tokenizer(text):
     assert np.isclose(log("run")[0]["val_loss"], sum(nats) / (len(val) - 1), rtol=1e-5)
 
 
-def test_a_models_tokenizer_serves_a_new_model(text):
+def test_new_model_takes_the_tokenizer_of_another(text):
     trained("--tokenizer", "storyteller", "--data", text, "--out", "run", *SMALL, "--steps", "1")
     assert load("run").tokenizer.files == load("storyteller").tokenizer.files
 
 
-def test_flags_may_come_from_a_file_and_given_ones_count_more(text):
+def test_config_file_equals_options_and_the_command_line_overrides_it(text):
     trained("--data", text, "--out", "flags", *SHORT, "--lr", "3e-3", "--checkpointing", "--seed", "4")
     names = SHORT[::2]
     lines = [f"{name[2:].replace('-', '_')} = {value}" for name, value in zip(names, SHORT[1::2], strict=True)]
@@ -144,7 +143,7 @@ def test_diverged_run_prints_its_perplexity_with_an_exponent(text):
     assert re.fullmatch(rb"loss \d+\.\d{4}  perplexity 1.01e\+304  bits/byte \d+\.\d{3}  \(.* tokens\)\n", done.stdout)
 
 
-def test_a_terminal_shows_how_long_it_will_take(text):
+def test_terminal_shows_speed_and_remaining_time(text):
     parent, child = pty.openpty()
     termios.tcsetwinsize(child, (24, 100))
     with subprocess.Popen([*COMMAND, "--data", text, "--out", "run", *SHORT], stdout=-1, stderr=child) as p:
@@ -153,7 +152,7 @@ def test_a_terminal_shows_how_long_it_will_take(text):
         while True:
             try:
                 shown += os.read(parent, 1 << 16)
-            except OSError:  # the end
+            except OSError:  # the child has closed it
                 break
         assert p.wait(timeout=60) == 0
     assert re.search(r"tokens/s, .* left", shown.decode())

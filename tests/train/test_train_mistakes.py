@@ -1,4 +1,4 @@
-"""Does a mistake get a sentence, and leave everything as it was?"""
+"""Does invalid input fail with a message, and leave every file unchanged?"""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ from numpy_gpt import save
 from parity.inputs import TINY, random_model
 
 DAMAGED = {
-    "a log": ("log.jsonl", '{"step": 0}\n', 1, "log.jsonl is no log that a run wrote"),
+    "a log": ("log.jsonl", '{"step": 0}\n', 1, "log.jsonl isn't the log of a run: move it"),
     "a step": ("training.json", '{"step": null}', 3, "doesn't say which step of which run it is"),
     "no settings": ("training.json", '{"step": 5, "settings": null, "text": []}', 3, "doesn't say which step of which"),
     "odd settings": (
@@ -29,27 +29,27 @@ DAMAGED = {
 }
 
 
-@pytest.mark.parametrize("what", DAMAGED)
-def test_a_damaged_run_gets_a_sentence(text, what):
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_resume_of_a_damaged_run_fails_with_a_message(text, damage):
     trained("--data", text, "--out", "run", *SHORT)
-    name, content, status, sentence = DAMAGED[what]
+    name, content, status, message = DAMAGED[damage]
     content = content.replace('"step": 5', '"step": 6')
     Path("run", name).write_text(content)
     found, _, err = train("--resume", "--out", "run", "--steps", "9")
     assert (found, err.count("\n")) == (status, 1), err
-    assert sentence in err
+    assert message in err
 
 
-def test_a_run_without_its_vocabulary_gets_a_sentence(text):
+def test_resume_without_a_vocabulary_fails_with_a_message(text):
     trained("--data", text, "--out", "run", *SHORT)
     for name in ("encoder.json", "vocab.bpe"):
         Path("run", name).unlink()
     status, _, err = train("--resume", "--out", "run", "--steps", "9")
-    assert (status, err) == (3, "train: run has lost encoder.json and vocab.bpe: get them back to resume.\n")
+    assert (status, err) == (3, "train: run lacks encoder.json and vocab.bpe: restore them to resume the run.\n")
 
 
 MISTAKES = {
-    "no --out": (["--data", "text.txt"], 2, "--out is missing: say where"),
+    "no --out": (["--data", "text.txt"], 2, "--out is missing: give the directory of the run."),
     "no --data": (["--out", "run"], 2, "--data is missing: give the text to train on."),
     "no file": (["--data", "nowhere", "--out", "run"], 1, "nowhere can't be read: No such file or directory."),
     "a directory": (["--data", ".", "--out", "run"], 1, "can't be read: it is neither a file nor a pipe."),
@@ -57,42 +57,42 @@ MISTAKES = {
     "an empty file": (
         ["--data", "empty", "--out", "run"],
         1,
-        "there are 0 tokens to train on, and --context 64 takes 65",
+        "there are 0 tokens to train on, and --context 64 needs at least 65: give more text.",
     ),
     "a short file": (
         ["--data", "short", "--out", "run"],
         1,
-        "there are 52 tokens to train on, and --context 64 takes 65",
+        "there are 52 tokens to train on, and --context 64 needs at least 65",
     ),
-    "a short one to validate with": (
+    "a short validation file": (
         ["--data", "text.txt", "--val-data", "tiny", "--out", "run"],
         1,
-        "there are 1 tokens to validate with, and --context 64 takes 2",
+        "there are 1 tokens to validate with, and --context 64 needs at least 2",
     ),
-    "parents that aren't there": (["--data", "empty", "--out", "new/parent/run"], 1, "there are 0 tokens to train on"),
-    "a directory that is there": (["--data", "empty", "--out", "folder"], 1, "there are 0 tokens to train on"),
-    "a name that is too long": (["--data", "text.txt", "--out", f"new/{'x' * 300}"], 1, "File name too long"),
+    "missing parents": (["--data", "empty", "--out", "new/parent/run"], 1, "there are 0 tokens to train on"),
+    "an existing directory": (["--data", "empty", "--out", "folder"], 1, "there are 0 tokens to train on"),
+    "a long name": (["--data", "text.txt", "--out", f"new/{'x' * 300}"], 1, "File name too long"),
     "no UTF-8": (["--data", "latin", "--out", "run"], 1, "latin is no UTF-8 text: byte 3 is 0xe9."),
-    "a directory that can't be made": (["--data", "text.txt", "--out", "text.txt/run"], 1, "can't be made a directory"),
-    "a directory that can't be written to": (
+    "a file as a parent": (["--data", "text.txt", "--out", "text.txt/run"], 1, "can't be made a directory"),
+    "a read-only directory": (
         ["--data", "text.txt", "--out", "/proc"],
         1,
         "/proc/.lock can't be written",
     ),
-    "a checkpoint that is there": (
+    "a directory with a checkpoint": (
         ["--data", "text.txt", "--out", "model"],
         1,
-        "model has a checkpoint: start from it by --init-from model in another directory, or choose another --out",
+        "model has a checkpoint: start from it with --init-from model in another directory, or choose another --out",
     ),
-    "nothing to resume": (["--resume", "--out", "nowhere"], 1, "nowhere isn't there: leave --resume out"),
+    "nothing to resume": (["--resume", "--out", "nowhere"], 1, "nowhere doesn't exist: leave --resume out"),
     "a run without a checkpoint": (["--resume", "--out", "empty run"], 1, "has no checkpoint yet: leave --resume out"),
-    "a name that can't be": (["--config", "nul.toml"], 1, "can't be made a directory"),
-    "too many": (
+    "a NUL in a name": (["--config", "nul.toml"], 1, "can't be made a directory"),
+    "a large batch": (
         ["--data", "text.txt", "--out", "run", "--batch-size", "9" * 50],
         2,
         "must be a whole number from 1 to",
     ),
-    "a checkpoint that is no run": (
+    "a checkpoint without a run": (
         ["--resume", "--out", "model"],
         3,
         "model is no training run, since it has no training.json",
@@ -101,19 +101,31 @@ MISTAKES = {
     "no steps": (["--data", "text.txt", "--out", "run", "--steps", "0"], 2, "--steps is 0: it must be a whole number"),
     "a learning rate": (["--data", "text.txt", "--out", "run", "--lr", "nan"], 2, "--lr is nan: it must be a finite"),
     "a beta": (["--data", "text.txt", "--out", "run", "--beta2", "1"], 2, "--beta2 is 1.0: it must be a finite number"),
-    "no eps": (["--data", "text.txt", "--out", "run", "--eps", "0"], 2, "--eps is 0.0: it must be at least 1.2e-37"),
+    "no eps": (
+        ["--data", "text.txt", "--out", "run", "--eps", "0"],
+        2,
+        "--eps 0.0 is too small: in float32 it must be at least 1.2e-37",
+    ),
     "an eps beyond float32": (
         ["--data", "text.txt", "--out", "run", "--eps", "1e-50"],
         2,
-        "--eps is 1e-50: it must be",
+        "--eps 1e-50 is too small: in float32 it must be at least 1.2e-37",
     ),
     "a seed": (
         ["--data", "text.txt", "--out", "run", "--seed", str(2**64)],
         2,
         "--seed is 18446744073709551616: it must be a whole number from 0 to 2**64 - 1",
     ),
-    "rates": (["--data", "text.txt", "--out", "run", "--lr", "1e-4", "--min-lr", "1"], 2, "--min-lr is 1.0 and --lr"),
-    "a tokenizer": (["--data", "text.txt", "--out", "run", "--tokenizer", "bpe:x"], 1, "say how many tokens"),
+    "rates": (
+        ["--data", "text.txt", "--out", "run", "--lr", "1e-4", "--min-lr", "1"],
+        2,
+        "--min-lr 1.0 is above --lr 0.0001",
+    ),
+    "a tokenizer": (
+        ["--data", "text.txt", "--out", "run", "--tokenizer", "bpe:x"],
+        1,
+        "--tokenizer 'bpe:x' has no number",
+    ),
     "too many tokens": (["--data", "text.txt", "--out", "run", "--tokenizer", "bpe:9999"], 1, "no pairs left after"),
     "no such tokenizer": (["--data", "text.txt", "--out", "run", "--tokenizer", "words"], 3, "words is no file"),
     "no such model": (["--data", "text.txt", "--out", "run", "--init-from", "words"], 3, "words is no file"),
@@ -121,21 +133,21 @@ MISTAKES = {
     "a shape that is given": (
         ["--data", "text.txt", "--out", "run", "--init-from", "model", "--n-layer", "3"],
         2,
-        "--n-layer is for a new model, and model has its own",
+        "--n-layer is for a new model, not for --init-from model: leave one of them out.",
     ),
     "a long context": (
         ["--data", "text.txt", "--out", "run", "--init-from", "storyteller", "--context", "999"],
         1,
-        "--context is 999, and storyteller sees 256 tokens",
+        "--context 999 is longer than storyteller allows: choose at most 256.",
     ),
-    "no such file of flags": (["--config", "nowhere.toml", "--out", "run"], 2, "nowhere.toml can't be read: No such"),
+    "no such file of options": (["--config", "nowhere.toml", "--out", "run"], 2, "nowhere.toml can't be read: No such"),
     "no TOML": (["--config", "text.txt", "--out", "run"], 2, "text.txt isn't valid TOML: "),
-    "an unknown flag in it": (
+    "an unknown option in a file": (
         ["--config", "bad.toml", "--out", "run"],
         2,
         "bad.toml: n_layers is an unknown option (did you mean n-layer?).",
     ),
-    "a bad value in it": (
+    "an invalid value in a file": (
         ["--config", "odd.toml", "--out", "run"],
         2,
         "odd.toml: steps is 3.5: it must be an integer.",
@@ -143,9 +155,9 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("what", MISTAKES)
-def test_a_mistake_gets_a_sentence_and_leaves_nothing(text, what):
-    args, status, sentence = MISTAKES[what]
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_train_with_invalid_input_fails_with_a_message_and_changes_no_file(text, mistake):
+    args, status, message = MISTAKES[mistake]
     for name, content in {"empty": b"", "short": b"b" * 58, "tiny": b"a", "latin": b"caf\xe9"}.items():
         Path(name).write_bytes(content)
     Path("empty run").mkdir()
@@ -158,19 +170,22 @@ def test_a_mistake_gets_a_sentence_and_leaves_nothing(text, what):
     before = {path: path.is_file() and path.read_bytes() for path in Path().rglob("*")}
     found, out, err = train(*args)
     assert found == status, err
-    assert sentence in err
+    assert message in err
     assert "Traceback" not in err
     assert out == ""
     after = {path: path.is_file() and path.read_bytes() for path in Path().rglob("*") if path.parts[0] != "cache"}
     assert after == before
 
 
-@pytest.mark.parametrize("flag", [["--lr", "0.01"], ["--n-layer", "2"], ["--seed", "1"], ["--tokenizer", "bpe:300"]])
-def test_a_resumed_run_stays_what_it_was(text, flag):
+@pytest.mark.parametrize("option", [["--lr", "0.01"], ["--n-layer", "2"], ["--seed", "1"], ["--tokenizer", "bpe:300"]])
+def test_resume_with_another_option_is_refused(text, option):
     trained("--data", text, "--out", "run", *SHORT)
     before = {path: path.read_bytes() for path in Path("run").iterdir()}
-    status, _, err = train("--resume", "--out", "run", "--steps", "9", *flag)
+    status, _, err = train("--resume", "--out", "run", "--steps", "9", *option)
     assert status == 2
-    assert re.search(rf"{flag[0]} is {flag[1]} and was \S+ when the run began: leave it out to resume", err)
+    differs = (
+        rf"{option[0]} {option[1]} differs from \S+, with which the run was started: leave the option out, or start"
+    )
+    assert re.search(differs, err)
     assert {path: path.read_bytes() for path in Path("run").iterdir()} == before
-    assert train("--resume", "--out", "run", *SHORT)[0] == 0  # what was asked before may be asked again
+    assert train("--resume", "--out", "run", *SHORT)[0] == 0  # equal options are accepted

@@ -1,4 +1,4 @@
-"""Does a new run replace no file that isn't its own?"""
+"""Does a new run leave files alone that aren't its own?"""
 
 import json
 import os
@@ -41,7 +41,7 @@ def test_train_refuses_a_directory_with_a_checkpoint(layout, text):
     before = contents("model")
     status, out, err = train("--data", text, "--out", "model", *SHORT)
     assert (status, out) == (1, "")
-    assert err.startswith("train: model has a checkpoint: start from it by --init-from model")
+    assert err.startswith("train: model has a checkpoint: start from it with --init-from model")
     status, out, err = train("--resume", "--out", "model", *SHORT)
     assert (status, out) == (3, "")
     assert "model is no training run, since it has no training.json" in err
@@ -62,10 +62,10 @@ def test_train_refuses_a_directory_with_a_file_that_it_would_replace(name, text)
     assert contents("notes") == {Path("notes", name): b"mine"}
 
 
-def test_train_begins_again_in_the_directory_of_a_run_that_saved_no_checkpoint(text):
+def test_train_restarts_in_the_directory_of_a_run_without_a_checkpoint(text):
     trained("--data", text, "--out", "whole", *SHORT)
     Path("run").mkdir()
-    for name in (".lock", "log.jsonl", "loss.svg"):  # what a run leaves that is killed before its first checkpoint
+    for name in (".lock", "log.jsonl", "loss.svg"):  # left by a run that was killed before its first checkpoint
         shutil.copy(Path("whole", name), "run")
     trained("--data", text, "--out", "run", *SHORT)
     assert [entry["step"] for entry in log("run")] == [0, 2, 4, 6]
@@ -76,7 +76,7 @@ def test_train_begins_again_in_the_directory_of_a_run_that_saved_no_checkpoint(t
     assert "run has hparams.json, which a new run would replace" in err
 
 
-def test_train_refuses_a_log_that_no_run_wrote_beside_a_lock(text):
+def test_train_refuses_a_foreign_log_beside_a_lock(text):
     Path("notes").mkdir()
     Path("notes", ".lock").touch()
     Path("notes", "log.jsonl").write_text("mine")
@@ -88,7 +88,7 @@ def test_train_refuses_a_log_that_no_run_wrote_beside_a_lock(text):
     assert Path("notes", "log.jsonl").read_text() == "mine"
 
 
-def test_train_takes_a_name_that_is_no_utf_8(text):
+def test_train_accepts_a_directory_name_that_is_not_utf_8(text):
     out = os.fsdecode(b"run\xff")
     trained("--data", text, "--out", out, *SHORT)
     assert "run\\udcff: loss" in Path(out, "loss.svg").read_text()

@@ -1,4 +1,4 @@
-"""The tree of parameters as modules, which DDP, FSDP2 and PyTorch's optimisers ask for."""
+"""Wrap the tree of parameters in modules, as DDP, FSDP2 and torch.compile need them."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,30 +17,30 @@ from ..ops import cross_entropy
 
 
 class Leaves(nn.Module):
-    """The leaves of a tree as parameters; the tensors stay where they are"""
+    """Hold the leaves of a tree as a module's parameters, which share the tensors' memory"""
 
     def __init__(self, tree):
         super().__init__()
         names = [name.replace(".", "_") for name, _ in named(tree)]
         for name, (_, leaf) in zip(names, named(tree), strict=True):
             self.register_parameter(name, nn.Parameter(leaf))
-        following = iter(names)
-        self.names = tree_map(lambda _: next(following), tree)
+        remaining = iter(names)
+        self.names = tree_map(lambda _: next(remaining), tree)
 
     def tree(self):
-        """As it is now: FSDP2 puts other tensors in the place of those that it gathers"""
+        """Return the tree of the current parameters: FSDP2 replaces them when it gathers or frees a layer"""
         return tree_map(lambda name: getattr(self, name), self.names)
 
 
 class Layer(Leaves):
-    """What FSDP2 gathers at a time: a block's parameters, when it is called"""
+    """Hold a block's parameters, which FSDP2 gathers when the module is called"""
 
     def forward(self, x, config, noise, block):
         return block(x, self.tree(), config, None, noise)
 
 
 class GPT(nn.Module):
-    """tokens, targets (B,T) -> the loss"""
+    """Compute the loss of tokens and targets (B,T)"""
 
     block: Callable
     loss: Callable
@@ -58,28 +58,29 @@ class GPT(nn.Module):
         return self.rest.tree()._replace(h=[layer.tree() for layer in layers])
 
     def forward(self, tokens, targets, noise=None, eager=False):
-        inner, whole = (block, loss) if eager else (self.block, self.loss)
+        block_function, loss_function = (block, loss) if eager else (self.block, self.loss)
         p, run = self.tree(), None
         if self.sharded:
-            p, run = p._replace(h=list(self.layers)), partial(gathered, inner)
-        return whole(tokens, targets, p, self.config, noise, self.checkpointing, run)
+            p, run = p._replace(h=list(self.layers)), partial(run_layer, block_function)
+        return loss_function(tokens, targets, p, self.config, noise, self.checkpointing, run)
 
 
-def gathered(block, x, layer, config, kv, noise):
+def run_layer(block, x, layer, config, kv, noise):
+    """Call a block through its module, so that FSDP2 gathers the parameters first"""
     return layer(x, config, noise, block)
 
 
 def loss(tokens, targets, p, config, noise, checkpointing, run):
-    """A padded vocabulary has logits of ids that don't exist"""
+    """Return the mean cross-entropy, without the logits of a padded vocabulary's additional ids"""
     logits = gpt2(tokens, p, config, noise, checkpointing, run)
     return cross_entropy(logits[..., : config.n_vocab], targets)
 
 
 def shard(gpt, device, dtype):
-    """FSDP2: every process keeps its share, and gathers a layer when it comes to it"""
+    """Apply FSDP2: every process keeps a share of the weights, and gathers one layer at a time"""
     mesh = init_device_mesh(torch.device(device).type, (dist.get_world_size(),))
-    half = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-    policy = half if dtype == torch.bfloat16 else MixedPrecisionPolicy()
+    mixed = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    policy = mixed if dtype == torch.bfloat16 else MixedPrecisionPolicy()
     for layer in gpt.layers:
         fully_shard(layer, mesh=mesh, mp_policy=policy)
     fully_shard(gpt, mesh=mesh, mp_policy=policy)

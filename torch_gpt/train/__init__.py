@@ -1,1 +1,1 @@
-"""Train the twin with the loop of numpy_gpt.train, on as many GPUs as torchrun starts processes for."""
+"""Train the twin with the loop of numpy_gpt.train, in one process or in several that torchrun starts."""

@@ -1,91 +1,95 @@
-"""python -m torch_gpt.train: numpy_gpt's command, on PyTorch, on as many GPUs as torchrun gives it"""
+"""python -m torch_gpt.train: numpy_gpt.train on PyTorch, in one process or in as many as torchrun starts"""
 
 import argparse
 import os
 import sys
 import time
+from functools import partial
 
 import torch
 import torch.distributed as dist
 
+from numpy_gpt.adamw import Moments
 from numpy_gpt.errors import GPTError
-from numpy_gpt.system.cli import run
-from numpy_gpt.train.__main__ import main as train
+from numpy_gpt.params import Model
+from numpy_gpt.system.cli import parse, run
+from numpy_gpt.train import options
+from numpy_gpt.train.__main__ import train
+from numpy_gpt.train.backend import Backend
+from numpy_gpt.train.options import TrainOptions
 
 from ..fast import benchmark
 from ..generate.__main__ import DTYPES
 from ..params import check_target
-from .step import How, Trainer, in_words
+from .step import Execution, Trainer, explained_errors
 
-NAME = "torch_gpt.train"
-PATIENCE = 30  # seconds
-EPILOG = "torchrun --nproc-per-node 8 -m torch_gpt.train ... shares every batch among 8: the same run, to rounding."
+GRACE = 30  # seconds in which the leader prints an error
+EPILOG = (
+    "torchrun --nproc-per-node 8 -m torch_gpt.train ... shares every batch among 8 processes: the same run, up to "
+    "rounding."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Add PyTorch's options to those of numpy_gpt.train"""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     add = parser.add_argument
     add("--device", default=device, help=f"cpu, cuda, cuda:1 ... (default here: {device})")
-    what = "bfloat16: of the products, with weights in float32 (default: that of the weights)"
-    add("--dtype", choices=DTYPES, default=None, help=what)
+    text = "dtype of the matmuls; bfloat16 keeps the weights in float32 (default: the weights' dtype)"
+    add("--dtype", choices=DTYPES, default=None, help=text)
     add("--compile", action="store_true", default=False, help="compile the step")
-    add(
-        "--shard",
-        action="store_true",
-        default=False,
-        help="every process keeps a share of the weights (FSDP2); no samples",
-    )
-    what = "time steps on random tokens, by default of the 124M with T = 1024; takes no --data and no --out"
-    add("--benchmark", action="store_true", default=False, help=what)
+    text = "split the weights between the processes (FSDP2); prints no samples"
+    add("--shard", action="store_true", default=False, help=text)
+    text = "time steps on random tokens, by default of the 124M with T = 1024; takes no --data and no --out"
+    add("--benchmark", action="store_true", default=False, help=text)
     parser.epilog = f"{parser.epilog}\n\n{EPILOG}"
     return parser
 
 
-def make(args: argparse.Namespace, m, moments, settings) -> Trainer:
-    device = own_device(args.device)
+def make_trainer(args: argparse.Namespace, m: Model, moments: Moments, options: TrainOptions) -> Trainer:
+    """Join the other processes, if there are any, and return this one's trainer"""
+    device = local_device(args.device)
     if world() > 1:
         if device.startswith("cuda"):
             torch.cuda.set_device(device)
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
     dtype = getattr(torch, args.dtype or str(m.params.wte.dtype))
-    how = How(device, dtype, args.compile, args.shard, rank(), world())
-    return Trainer(m, moments, settings, how)
+    return Trainer(m, moments, options, Execution(device, dtype, args.compile, args.shard, rank(), world()))
 
 
-def own_device(asked: str) -> str:
-    """Return this process's device: of several processes each has a GPU of its own"""
-    return f"cuda:{os.environ['LOCAL_RANK']}" if world() > 1 and asked.startswith("cuda") else asked
+def local_device(device: str) -> str:
+    """Return this process's device: each of several processes has a GPU of its own"""
+    return f"cuda:{os.environ['LOCAL_RANK']}" if world() > 1 and device.startswith("cuda") else device
 
 
 def world() -> int:
+    """Return the number of processes"""
     return int(os.environ.get("WORLD_SIZE", 1))  # set by torchrun, as are RANK and LOCAL_RANK
 
 
 def rank() -> int:
+    """Return this process's number; the leader's is 0"""
     return int(os.environ.get("RANK", 0))
 
 
-def benchmarked(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int | None:
-    """Check the device, and run the benchmark if the options ask for it"""
-    check_target(own_device(args.device))
-    if not args.benchmark:
-        return None
-    try:
-        settings, config = benchmark.benchmark_options(args)
-    except GPTError as e:
-        parser.error(str(e))
-    return benchmark.benchmark(args, settings, config, make)
-
-
 def main() -> int:
+    """Train on PyTorch, or run the benchmark, as the command line asks; return the exit status"""
+    parser = add_arguments(options.parser("torch_gpt.train"))
+    args = parse(parser, sys.argv[1:])
+    trainer = partial(make_trainer, args)
     try:
-        status = train(NAME, add_arguments, make, rank() == 0, world(), instead=benchmarked)
+        check_target(local_device(args.device))
+        status = (
+            benchmark.run(args, parser, trainer)
+            if args.benchmark
+            else train(args, parser, Backend(trainer, rank() == 0, world()))
+        )
     except GPTError:
-        if rank():  # if the leader has the same error, it prints it, and torchrun ends this process meanwhile
-            time.sleep(PATIENCE)
+        if rank():  # torchrun ends this process meanwhile if the leader has the same error
+            time.sleep(GRACE)
         raise
     if dist.is_initialized():
-        with in_words():
+        with explained_errors():
             dist.barrier()
         dist.destroy_process_group()
     return status
@@ -94,5 +98,5 @@ def main() -> int:
 if __name__ == "__main__":
     status = run("train", main)
     if "WORLD_SIZE" in os.environ:
-        os._exit(status)  # a thread of gloo's may be there still when Python ends, and aborts it
+        os._exit(status)  # a thread of gloo may still run when Python ends, and would abort it
     sys.exit(status)

@@ -1,12 +1,14 @@
-"""numpy_gpt/train/step.py on PyTorch: autograd's gradients, one or many processes, and what makes a GPU fast.
+"""Train a model on PyTorch by one optimiser step at a time, in one process or in several.
 
-In float32 and float64 it is the twin of that file: the same batches, masks, clipping and bits of AdamW. In bfloat16,
-compiled or sharded it is fast instead: weights and moments in float32, products in bfloat16, AdamW PyTorch's fused one.
+In float32 and float64 this is the twin of numpy_gpt/train/step.py: the same batches, dropout masks, clipping and bits
+of AdamW. With bfloat16, --compile or --shard it is faster: PyTorch's fused AdamW, and in bfloat16 matmuls in that dtype
+on weights and moments in float32.
 """
 
 import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +21,9 @@ from torch.nn.parallel import DistributedDataParallel
 from numpy_gpt.adamw import Moments
 from numpy_gpt.checks import check_finite
 from numpy_gpt.errors import GPTError
-from numpy_gpt.params import Head, tree_map
+from numpy_gpt.params import Head, Model, tree_map
+from numpy_gpt.train.backend import Batch
+from numpy_gpt.train.options import TrainOptions
 
 from .. import adamw, generate
 from ..fast.fused import Fused
@@ -27,11 +31,11 @@ from ..fast.modules import GPT, shard
 from ..noise import Noise
 from ..params import from_numpy
 
-MULTIPLE = 128  # of the vocabulary's size: matrix units like that
+MULTIPLE = 128  # the padded vocabulary's size is one: tensor cores are faster on it
 
 
-class How(NamedTuple):
-    """What of training is PyTorch's alone"""
+class Execution(NamedTuple):
+    """Describe how and where PyTorch computes"""
 
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
@@ -41,50 +45,52 @@ class How(NamedTuple):
     world: int = 1  # processes
 
     @property
-    def fast(self):
+    def fast(self) -> bool:
+        """Return whether AdamW is PyTorch's fused one instead of the twin"""
         return self.compile or self.shard or self.dtype == torch.bfloat16
 
 
-ALONE = How()
+ON_CPU = Execution()
 
 
 class Trainer:
-    def __init__(self, m, moments, settings, how=ALONE):
-        if how.shard and how.world == 1:
-            raise GPTError("--shard needs processes to share the weights: start it by torchrun --nproc-per-node K -m.")
-        if settings.batch_size % how.world:
-            raise GPTError(f"--batch-size is {settings.batch_size}: {how.world} processes can't share that evenly.")
-        if how.compile and m.config.dropout:
-            raise GPTError("--compile can't draw NumPy's dropout masks: leave --compile or --dropout out.")
-        self.settings, self.how, self.leader = settings, how, how.rank == 0
+    """The twin's TrainerLike, in one of several processes or alone"""
+
+    def __init__(self, m: Model, moments: Moments, options: TrainOptions, execution: Execution = ON_CPU):
+        check_execution(m, options, execution)
+        self.options, self.execution, self.leader = options, execution, execution.rank == 0
         self.m, self.n_vocab = m, m.config.n_vocab
-        params, *moments = (self.placed(tree) for tree in (m.params, *moments))
-        compiled = torch.compile if how.compile else lambda f: f
-        self.gpt = GPT(m._replace(params=params), settings.checkpointing, how.shard, compiled)
-        if how.shard:
-            shard(self.gpt, how.device, how.dtype)
-        self.ddp = DistributedDataParallel(self.gpt) if how.world > 1 and not how.shard else None
+        params, *placed = (self.place(tree) for tree in (m.params, *moments))
+        compiled: Callable[..., Any] = torch.compile if execution.compile else lambda f: f
+        self.gpt = GPT(m._replace(params=params), options.checkpointing, execution.shard, compiled)
+        if execution.shard:
+            shard(self.gpt, execution.device, execution.dtype)
+        self.ddp = DistributedDataParallel(self.gpt) if execution.world > 1 and not execution.shard else None
         self.params = self.gpt.tree()
-        adamw.check_eps(settings.eps, settings.beta2, 1, self.params)
-        self.m = m._replace(params=None if how.shard else self.unpadded(tree_map(torch.detach, self.params)))
-        self.fused = Fused(self.params, moments, settings) if how.fast else None
-        self.moments = self.fused.moments if self.fused else Moments(*moments)
+        adamw.check_eps(options.eps, options.beta2, 1, self.params)
+        trained: Any = None if execution.shard else self.unpad(tree_map(torch.detach, self.params))
+        self.m = m._replace(params=trained)
+        self.fused = Fused(self.params, placed, options) if execution.fast else None
+        self.moments = self.fused.moments if self.fused else Moments(*placed)
 
-    def placed(self, tree):
-        """Where it is trained; the loss leaves out what the vocabulary is padded with"""
-        dtype = torch.float64 if self.how.dtype == torch.float64 else torch.float32
-        device = "cpu" if self.how.shard else self.how.device  # a share goes to the GPU, and no more
+    def place(self, tree):
+        """Return the tree as tensors on the device; bfloat16 pads the vocabulary, and the loss ignores the padding"""
+        dtype = torch.float64 if self.execution.dtype == torch.float64 else torch.float32
+        device = "cpu" if self.execution.shard else self.execution.device  # a GPU needs no more than its share
         tree = from_numpy(self.m._replace(params=tree), device, dtype).params
-        rows = -self.n_vocab % MULTIPLE if self.how.dtype == torch.bfloat16 else 0
-        return over_vocabulary(lambda w: pad(w, (0, 0, 0, rows)), tree) if rows else tree
+        rows = -self.n_vocab % MULTIPLE if self.execution.dtype == torch.bfloat16 else 0
+        return map_vocabulary(lambda w: pad(w, (0, 0, 0, rows)), tree) if rows else tree
 
-    def unpadded(self, tree):
-        return over_vocabulary(lambda w: w[: self.n_vocab], tree)
+    def unpad(self, tree):
+        return map_vocabulary(lambda w: w[: self.n_vocab], tree)
 
-    def step(self, t, lr, batches):
-        """AdamW's step t = 1, 2, ... on some batches, each the number of its first sequence, tokens, targets -> loss"""
-        s = self.settings
-        with in_words():
+    def step(self, t: int, lr: float, batches: Sequence[Batch]) -> float | torch.Tensor:
+        """Take step t = 1, 2, ... of AdamW on the mean loss of the batches, and return this loss
+
+        The fused AdamW returns a tensor, so that the caller need not wait for the GPU.
+        """
+        s = self.options
+        with explained_errors():
             loss = self.backward(t, batches)
             if self.fused:
                 norm = self.fused.step(t, lr, s.clip or math.inf)
@@ -97,86 +103,109 @@ class Trainer:
             return float(loss)
 
     def backward(self, t, batches):
-        """-> the mean loss of all processes, of which each has its rows; their gradients meet after the last batch"""
+        """Add the gradients of this process's rows of each batch; return the mean loss of all processes
+
+        The gradients are averaged over the processes after the last batch.
+        """
         losses = []
         for i, (first, tokens, targets) in enumerate(batches, 1):
-            rows = len(tokens) // self.how.world
-            start = rows * self.how.rank
-            mine = slice(start, start + rows)
-            noise = Noise(self.settings.seed, t, first + start) if self.m.config.dropout else None
-            self.meet(i == len(batches))
-            loss = self.forward(self.ddp or self.gpt, tokens[mine], targets[mine], noise) / len(batches)
+            rows = len(tokens) // self.execution.world
+            start = rows * self.execution.rank
+            own = slice(start, start + rows)
+            noise = Noise(self.options.seed, t, first + start) if self.m.config.dropout else None
+            self.set_gradient_sync(i == len(batches))
+            loss = self.forward(self.ddp or self.gpt, tokens[own], targets[own], noise) / len(batches)
             loss.backward()
             losses.append(loss.detach())
-        return self.total(sum(losses)) / self.how.world
+        return self.sum_processes(sum(losses)) / self.execution.world
 
-    def meet(self, now):
+    def set_gradient_sync(self, sync):
+        """Set whether the next backward averages the gradients over the processes"""
         if isinstance(self.gpt, FSDPModule):
-            self.gpt.set_requires_gradient_sync(now)
+            self.gpt.set_requires_gradient_sync(sync)
         if self.ddp:
-            self.ddp.require_backward_grad_sync = now  # what no_sync() sets
+            self.ddp.require_backward_grad_sync = sync  # as no_sync() does
 
     def forward(self, run, tokens, targets, noise=None, eager=False):
-        with torch.autocast(torch.device(self.how.device).type, torch.bfloat16, self.how.dtype == torch.bfloat16):
-            return run(self.on_device(tokens), self.on_device(targets), noise, eager)
+        dtype = self.execution.dtype
+        with torch.autocast(torch.device(self.execution.device).type, torch.bfloat16, dtype == torch.bfloat16):
+            return run(self.to_device(tokens), self.to_device(targets), noise, eager)
 
-    def on_device(self, a):
-        """From pinned memory, so that the copy needn't wait for the step before"""
-        a = torch.from_numpy(np.ascontiguousarray(a))
-        return a.pin_memory().to(self.how.device, non_blocking=True) if self.how.device.startswith("cuda") else a
+    def to_device(self, a):
+        """Copy from pinned memory, so that the copy doesn't wait for the previous step"""
+        a, device = torch.from_numpy(np.ascontiguousarray(a)), self.execution.device
+        return a.pin_memory().to(device, non_blocking=True) if device.startswith("cuda") else a
 
-    def total(self, x):
-        """over all processes"""
-        if self.how.world > 1:
+    def sum_processes(self, x):
+        """Return the sum of a tensor over all processes"""
+        if self.execution.world > 1:
             dist.all_reduce(x)
         return x
 
     @torch.no_grad()
-    def loss(self, tokens, targets):
-        """The mean over all tokens, without dropout; not compiled, since every other shape would be compiled anew"""
-        rows = slice(self.how.rank, None, self.how.world)
+    def loss(self, tokens: np.ndarray, targets: np.ndarray) -> float:
+        """Return the mean loss over all tokens, without dropout
+
+        It isn't compiled, since each new shape would be compiled again.
+        """
+        rows = slice(self.execution.rank, None, self.execution.world)
         n = len(tokens[rows])
-        x, y = (tokens[rows], targets[rows]) if n else (tokens[:1], targets[:1])  # all take part where it is sharded
-        with in_words():
+        x, y = (tokens[rows], targets[rows]) if n else (tokens[:1], targets[:1])  # FSDP2 needs every process
+        with explained_errors():
             mean = self.forward(self.gpt, x, y, eager=True)
-            return float(self.total(mean.double() * n)) / len(tokens)
+            return float(self.sum_processes(mean.double() * n)) / len(tokens)
 
-    def sample(self, ids, **settings):
-        if not self.leader or self.how.shard:
-            return None  # one process is enough, and has to have the weights
-        return generate.complete(self.m, ids, **settings)
+    def sample(self, ids: list[int], **options: Any) -> list[int] | None:
+        """Return the ids of a continuation, or None: only the leader generates, and only with all of the weights"""
+        if not self.leader or self.execution.shard:
+            return None
+        return generate.complete(self.m, ids, **options)
 
-    def state(self):
-        """As NumPy has it; all processes take part"""
-        with in_words():
-            params, *moments = (tree_map(self.gathered, tree) for tree in (self.params, *self.moments))
+    def state(self) -> tuple[Model, Moments] | None:
+        """Return the model and the moments as NumPy arrays in the leader; every process must call this"""
+        with explained_errors():
+            params, *moments = (tree_map(self.gather, tree) for tree in (self.params, *self.moments))
         if not self.leader:
-            return None, None
-        return self.m._replace(params=self.unpadded(params)), Moments(*map(self.unpadded, moments))
+            return None
+        return self.m._replace(params=self.unpad(params)), Moments(*map(self.unpad, moments))
 
-    def gathered(self, a):
+    def gather(self, a):
         a = a.full_tensor() if isinstance(a, DTensor) else a
         return a.detach().cpu().numpy() if self.leader else None
 
-    def any(self, wish):
-        """Whether one of the processes has it"""
-        with in_words():
-            return bool(self.total(torch.tensor(int(wish))))
+    def any_process(self, condition: bool) -> bool:
+        with explained_errors():
+            return bool(self.sum_processes(torch.tensor(int(condition))))
 
 
-def over_vocabulary(f, tree):
-    """Of wte, and of a head"""
+def check_execution(m: Model, options: TrainOptions, execution: Execution) -> None:
+    """Raise GPTError if these options can't be combined"""
+    if execution.shard and execution.world == 1:
+        raise GPTError(
+            "--shard needs several processes to split the weights: start it with torchrun --nproc-per-node K -m."
+        )
+    if options.batch_size % execution.world:
+        raise GPTError(
+            f"--batch-size {options.batch_size} can't be split over {execution.world} processes: choose a multiple of "
+            f"{execution.world}."
+        )
+    if execution.compile and m.config.dropout:
+        raise GPTError("--compile can't draw NumPy's dropout masks: leave --compile or --dropout out.")
+
+
+def map_vocabulary(f, tree):
+    """Return the tree with f applied to the leaves with a row per token: wte and an untied head"""
     return tree._replace(wte=f(tree.wte), head=tree.head and Head(f(tree.head.w)))
 
 
 @contextmanager
-def in_words():
-    """What a user can do something about"""
+def explained_errors() -> Iterator[None]:
+    """Turn PyTorch's errors of memory and of lost processes into GPTError or MemoryError"""
     try:
         yield
     except torch.OutOfMemoryError:
-        raise GPTError("the GPU's memory is full: give a smaller --batch-size and more --accumulate.") from None
-    except RuntimeError as e:  # as gloo says it, and NCCL
+        raise GPTError("the GPU's memory is full: give a smaller --batch-size and a larger --accumulate.") from None
+    except RuntimeError as e:
         if "DefaultCPUAllocator" in str(e):
             raise MemoryError from None
         if dist.is_initialized() and ("gloo" in str(e) or isinstance(e, dist.DistError)):
