@@ -39,18 +39,23 @@ def untimed(directory):
     return [{name: value for name, value in entry.items() if name != "tokens_per_s"} for entry in log(directory)]
 
 
+def not_ignored(number):
+    """Return a function for Popen's preexec_fn: a test that nohup or a shell's & started would ignore signals"""
+
+    def restore():
+        if number != signal.SIGKILL:
+            signal.signal(number, signal.SIG_DFL)
+
+    return restore
+
+
 def kill_after(step, *args, number=signal.SIGKILL):
     """Start a run and send it a signal after reading the line of a step; return its exit status and stderr
 
     The pipe holds 4 KB, and nothing is read ahead: a run with more output waits for the reader, so it can't end first.
     """
-
-    def restore():  # nohup and a shell's & let a child ignore signals
-        if number != signal.SIGKILL:
-            signal.signal(number, signal.SIG_DFL)
-
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "pipesize": 4096, "bufsize": 0}
-    with subprocess.Popen([*COMMAND, *args], preexec_fn=restore, **pipes) as p:
+    with subprocess.Popen([*COMMAND, *args], preexec_fn=not_ignored(number), **pipes) as p:
         for line in p.stdout:
             if line.split()[:2] == [b"step", str(step).encode()]:
                 p.send_signal(number)

@@ -21,6 +21,7 @@ from training_runs import (
     by_hand,
     kill_after,
     log,
+    not_ignored,
     train,
     trained,
     untimed,
@@ -60,6 +61,21 @@ def test_signal_ends_run_with_a_checkpoint_of_its_last_step(text, number, status
     assert ended.startswith(f"train: stopped after step {at} of 4000. The checkpoint of step {at} is in run, for ")
     m = load("run")
     assert_close(m, by_hand(init(BYTES, 0), split(tokenize([text], m.tokenizer)).train, 4000, until=at))
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+def test_signal_while_a_new_run_reads_its_text_removes_its_directory(text, number, status):
+    os.mkfifo("pipe")
+    args = [*COMMAND, "--data", "pipe", "--out", "new/run", *SHORT]
+    with (
+        subprocess.Popen(args, stderr=subprocess.PIPE, preexec_fn=not_ignored(number)) as p,
+        open("pipe", "wb"),  # waits until the run opens it
+    ):
+        assert Path("new/run/.lock").exists()
+        p.send_signal(number)
+        _, err = p.communicate(timeout=60)
+    assert (p.returncode, err) == (status, b"")
+    assert not Path("new").exists()
 
 
 def test_run_under_nohup_continues_after_sighup(text):
