@@ -1,4 +1,4 @@
-"""Do the two packages' commands do the same run, and can either go on with what the other began, on any of its ways?"""
+"""Do the train commands of both packages compute the same run, in every mode, and resume each other's runs?"""
 
 import json
 import os
@@ -33,7 +33,7 @@ SETTINGS = TrainOptions(batch_size=4, steps=10, lr=1e-2, min_lr=1e-3, warmup=2)
 
 
 @pytest.fixture(autouse=True)
-def own_place(monkeypatch, tmp_path):
+def own_directory(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text(README.read_text())
@@ -63,19 +63,19 @@ def assert_same_bits(a, b):
 
 
 @pytest.mark.parametrize("more", [[], ["--dropout", "0.2", "--accumulate", "2", "--checkpointing"]])
-def test_the_same_flags_give_the_same_run(more, device):
+def test_same_options_give_the_same_run_in_both_packages(more, device):
     outputs = []
-    for package, where in (("numpy_gpt", []), ("torch_gpt", ["--device", device])):
-        outputs.append(train(package, "--data", "text.txt", "--out", f"by {package}", *SHORT, *more, *where))
+    for package, extra in (("numpy_gpt", []), ("torch_gpt", ["--device", device])):
+        outputs.append(train(package, "--data", "text.txt", "--out", f"by {package}", *SHORT, *more, *extra))
     ours, theirs = losses("by numpy_gpt"), losses("by torch_gpt")
     assert ours[-1, 2] < ours[0, 2] - 0.5
     np.testing.assert_allclose(theirs, ours, rtol=3e-5)
-    shown = [[line.rsplit("  ", 1)[0] for line in text.splitlines() if "step" not in line[:8]] for text in outputs]
-    assert shown[0] == shown[1]  # the samples, token by token
+    samples = [[line.rsplit("  ", 1)[0] for line in text.splitlines() if "step" not in line[:8]] for text in outputs]
+    assert samples[0] == samples[1]
 
 
-def test_in_float64_the_two_are_the_same_run(device):
-    """Batches, masks, rate, clipping, AdamW, accumulation: to 1e-10"""
+def test_trainers_of_both_packages_agree_to_1e_10_in_float64(device):
+    """Cover batches, dropout masks, accumulation, clipping and AdamW"""
     config = replace(TINY, dropout=0.2)
     m = random_model(config, dtype=np.float64)
     runs = []
@@ -92,38 +92,44 @@ def batches(config, t):
     return [(4 * i, *random_batch(config, B=4, T=11, seed=(2 * t + i) % 4)) for i in range(2)]
 
 
-LONG = [*SHORT, "--steps", "150", "--eval-every", "10", "--save-every", "10", "--sample-every", "0", "--dropout", "0.2"]
+LONG = [*SHORT, "--steps", "150", "--save-every", "10", "--sample-every", "0", "--dropout", "0.2"]
+LONG += ["--eval-every", "1", "--eval-batches", "1"]
 
 
 def kill_after(step, package, *args):
-    with subprocess.Popen([sys.executable, "-m", f"{package}.train", *args], stdout=-1, stderr=-1, text=True) as p:
+    """Start a run and kill it after reading the line of a step
+
+    The pipe holds 4 KB, and nothing is read ahead: a run with more output waits for the reader, so it can't end first.
+    """
+    command, pipes = [sys.executable, "-m", f"{package}.train", *args], {"pipesize": 4096, "bufsize": 0}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **pipes) as p:
         for line in p.stdout:
-            if line.split()[:2] == ["step", str(step)]:
+            if line.split()[:2] == [b"step", str(step).encode()]:
                 p.kill()
                 break
         p.communicate(timeout=60)
 
 
 @pytest.mark.parametrize(("first", "second"), [("numpy_gpt", "torch_gpt"), ("torch_gpt", "numpy_gpt")])
-def test_either_goes_on_with_what_the_other_began(first, second):
+def test_either_package_resumes_a_run_of_the_other(first, second):
     train(first, "--data", "text.txt", "--out", "whole", *LONG)
     kill_after(20, first, "--data", "text.txt", "--out", "run", *LONG)
-    assert resume.load(Path("run")).step >= 10
+    assert 10 <= resume.load(Path("run")).step < 150
     train(second, "--resume", "--out", "run")
     np.testing.assert_allclose(losses("run"), losses("whole"), rtol=3e-4)
 
 
-def test_killed_and_resumed_in_pytorch_it_ends_bit_by_bit_as_it_would_have():
+def test_torch_resume_after_sigkill_is_bit_identical():
     train("torch_gpt", "--data", "text.txt", "--out", "whole", *LONG)
     kill_after(20, "torch_gpt", "--data", "text.txt", "--out", "run", *LONG)
-    assert resume.load(Path("run")).step >= 10
+    assert 10 <= resume.load(Path("run")).step < 150
     train("torch_gpt", "--resume", "--out", "run")
     assert_same_bits("run", "whole")
 
 
 @pytest.mark.parametrize("launcher", [("-m",), TWO])
-def test_torch_run_whose_reader_closes_the_pipe_is_a_full_run(launcher):
-    """Buffered as users have it: Python would fail to write the rest at exit"""
+def test_torch_run_whose_reader_closes_the_pipe_is_complete(launcher):
+    """Use a buffered stdout, as by default: Python would fail to flush it at exit"""
     train("torch_gpt", "--data", "text.txt", "--out", "whole", *SHORT, launcher=launcher)
     command = shlex.join([sys.executable, *launcher, "torch_gpt.train", "--data", "text.txt", "--out", "run", *SHORT])
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
@@ -135,16 +141,16 @@ def test_torch_run_whose_reader_closes_the_pipe_is_a_full_run(launcher):
 
 
 @pytest.mark.parametrize("more", [[], ["--dropout", "0.2", "--accumulate", "2"]])
-def test_two_processes_do_the_run_of_one(more):
-    """At the same global batch; the rows of both meet in one gradient"""
+def test_two_processes_compute_the_run_of_one(more):
+    """Both share the batch, and their gradients are averaged"""
     train("torch_gpt", "--data", "text.txt", "--out", "one", *SHORT, *more)
     out = train("torch_gpt", "--data", "text.txt", "--out", "two", *SHORT, *more, launcher=TWO)
     np.testing.assert_allclose(losses("two"), losses("one"), rtol=3e-5)
-    assert out.count("step      3") == 1  # one of them tells
+    assert out.count("step      3") == 1  # only the leader prints
 
 
-def test_sharded_it_is_the_same_run_and_anyone_can_go_on_with_it():
-    """FSDP2, in float32: the moments come together in the checkpoint and part again"""
+def test_sharded_run_equals_an_unsharded_one_and_both_can_be_resumed():
+    """Use FSDP2 in float32: a checkpoint gathers the moments, and resuming shards them again"""
     train("torch_gpt", "--data", "text.txt", "--out", "one", *SHORT)
     train("torch_gpt", "--data", "text.txt", "--out", "two", *SHORT, "--shard", launcher=TWO)
     np.testing.assert_allclose(losses("two"), losses("one"), rtol=3e-5)
@@ -154,7 +160,7 @@ def test_sharded_it_is_the_same_run_and_anyone_can_go_on_with_it():
     np.testing.assert_allclose(losses("two"), losses("one"), rtol=3e-5)
 
 
-def test_a_worker_that_is_killed_ends_the_job_with_a_sentence():
+def test_killed_worker_ends_the_other_process_with_a_message():
     flags = [*SHORT, "--steps", "100000", "--eval-every", "100000", "--save-every", "20"]
     args = [sys.executable, *TWO, "torch_gpt.train", "--data", "text.txt", "--out", "run", *flags]
     with subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as p:
@@ -171,7 +177,7 @@ def test_a_worker_that_is_killed_ends_the_job_with_a_sentence():
 
 @pytest.mark.parametrize("more", [[], ["--shard"]])
 def test_sigterm_ends_all_processes_with_one_checkpoint(more):
-    """torchrun passes it on; right after a checkpoint there is none to save, for any of them"""
+    """torchrun forwards the signal; after a step with a checkpoint, no process saves another one"""
     flags = [*SHORT, "--steps", "100000", "--eval-every", "100000", "--save-every", "1", *more]
     args = [sys.executable, *TWO, "torch_gpt.train", "--data", "text.txt", "--out", "run", *flags]
     with subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as p:
@@ -186,7 +192,7 @@ def test_sigterm_ends_all_processes_with_one_checkpoint(more):
 
 
 def children(parent):
-    """of the process, and theirs"""
+    """Yield the ids of a process's descendants"""
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
             text = status.read_text()
@@ -198,20 +204,21 @@ def children(parent):
             yield from children(pid)
 
 
-def test_what_processes_cannot_share_is_said():
+def test_batch_that_cannot_be_split_evenly_is_refused():
     args = [sys.executable, *TWO, "torch_gpt.train", "--data", "text.txt", "--out", "run", *SHORT, "--batch-size", "3"]
     done = subprocess.run(args, capture_output=True, timeout=120)
     assert done.returncode == 1
-    assert b"train: --batch-size is 3: 2 processes can't share that evenly." in done.stderr
+    message = b"train: --batch-size 3 can't be split over 2 processes: choose a multiple of 2."
+    assert message in done.stderr
 
 
-def test_several_processes_refuse_a_pipe():
-    """Each would read another part of it"""
+def test_pipe_is_refused_by_several_processes():
+    """Each process would read another part of it"""
     os.mkfifo("pipe")
     args = [sys.executable, *TWO, "torch_gpt.train", "--data", "text.txt", "--val-data", "pipe", "--out", "run", *SHORT]
     done = subprocess.run(args, capture_output=True, timeout=120)
     assert done.returncode == 1
-    assert b"train: pipe is a pipe, which several processes can't all read: give a file." in done.stderr
+    assert b"train: pipe is a pipe, which several processes can't share: give a file." in done.stderr
     assert not Path("run").exists()
 
 
@@ -222,14 +229,14 @@ FAST = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's compiler has some of its own
-@pytest.mark.parametrize("way", FAST)
-def test_what_is_fast_computes_the_same(way, device):
-    """With PyTorch's fused AdamW; in bfloat16 a vocabulary of 61 is padded to 128, of which nobody hears"""
-    how, tolerance = FAST[way]
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's compiler emits some
+@pytest.mark.parametrize("mode", FAST)
+def test_fast_mode_agrees_with_the_twin(mode, device):
+    """Use PyTorch's fused AdamW; bfloat16 pads the vocabulary of 61 to 128, and the state has no padding"""
+    fast, tolerance = FAST[mode]
     m = random_model(TINY)
     exact, quick = (
-        Trainer(copied(m), adamw.moments(m.params), SETTINGS, Execution(device, **more)) for more in ({}, how)
+        Trainer(copied(m), adamw.moments(m.params), SETTINGS, Execution(device, **more)) for more in ({}, fast)
     )
     expected = [exact.step(t, 1e-2, batches(TINY, t)) for t in range(1, 7)]
     found = [float(quick.step(t, 1e-2, batches(TINY, t))) for t in range(1, 7)]
@@ -240,7 +247,7 @@ def test_what_is_fast_computes_the_same(way, device):
     for (name, x), (_, y), (_, v) in zip(named(a.params), named(b.params), named(moments.v), strict=True):
         assert x.shape == y.shape == v.shape, name
         assert x.dtype == v.dtype == np.float32
-    again = Trainer(copied(a), tree_map(np.copy, moments), SETTINGS, Execution(device, **how))
+    again = Trainer(copied(a), tree_map(np.copy, moments), SETTINGS, Execution(device, **fast))
     steps = [float(side.step(7, 1e-2, batches(TINY, 7))) for side in (again, quick)]
     np.testing.assert_allclose(*steps, rtol=1e-6)
     np.testing.assert_allclose(quick.loss(*batch), again.loss(*batch), rtol=1e-3)
@@ -259,16 +266,15 @@ def trained_loss(seed, device, dtype):
     return side.loss(*random_batch_of(text, 16, 99, 0, np.arange(100)))
 
 
-def test_in_bfloat16_it_learns_as_in_float32_but_for_noise(device):
-    """Which is what another seed changes"""
+def test_bfloat16_changes_the_loss_less_than_another_seed(device):
     full = [trained_loss(seed, device, torch.float32) for seed in range(3)]
     half = trained_loss(0, device, torch.bfloat16)
     assert max(full) < 3.6 < np.log(256)
     assert abs(half - full[0]) < max(full) - min(full) < 0.2
 
 
-def test_where_nobody_waits_for_a_loss_no_bad_checkpoint_is_saved():
-    """The step before the last gradient may have had a fine loss"""
+def test_run_in_bfloat16_that_overflows_keeps_its_last_finite_checkpoint():
+    """The loss of a step is read one step later, when it can be finite though the weights no longer are"""
     args = ["--data", "text.txt", "--out", "run", *SHORT, "--save-every", "1", "--dtype", "bfloat16"]
     args += ["--lr", "1e18", "--warmup", "4", "--clip", "0", "--steps", "50"]
     done = subprocess.run([sys.executable, "-m", "torch_gpt.train", *args], capture_output=True, timeout=120)
@@ -280,24 +286,10 @@ def test_where_nobody_waits_for_a_loss_no_bad_checkpoint_is_saved():
     assert all(np.isfinite(a).all() for tree in (good.m.params, *good.moments) for _, a in named(tree))
 
 
-def test_the_benchmark_counts_what_others_count(device):
-    """855 MFLOP for a token of the 124M, whose context is 1,024"""
-    assert round(flops_per_token(Config(), 1024) / 1e6) == 855
-    flags = [
-        "--n-layer",
-        "1",
-        "--n-head",
-        "2",
-        "--n-embd",
-        "32",
-        "--context",
-        "16",
-        "--batch-size",
-        "2",
-        "--steps",
-        "5",
-    ]
-    first, second = train("torch_gpt", "--benchmark", *flags, "--device", device).splitlines()
+def test_benchmark_prints_tokens_per_second_of_its_median_step(device):
+    assert round(flops_per_token(Config(), 1024) / 1e6) == 855  # of the 124M, as nanoGPT counts
+    shape = ["--n-layer", "1", "--n-head", "2", "--n-embd", "32", "--context", "16", "--batch-size", "2"]
+    first, second = train("torch_gpt", "--benchmark", *shape, "--steps", "5", "--device", device).splitlines()
     assert first.startswith("1,621,504 parameters, 2 x 16 tokens a step, float32, on ")
     ms, tokens_per_s = re.search(r"then (\S+) \(\S+\) ms a step: (\S+) tokens/s", second).groups()
     assert np.isclose(float(tokens_per_s.replace(",", "")), 32 / float(ms) * 1e3, rtol=0.05)
@@ -320,13 +312,13 @@ def test_benchmark_refuses_options_that_it_does_not_use(names):
     args = [sys.executable, "-m", "torch_gpt.train", "--benchmark", *TINY_STEP, *UNUSED[names]]
     done = subprocess.run(args, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (2, "")
-    sentence = f"--benchmark times steps on random tokens and doesn't use {names}: leave it out.\n"
-    assert done.stderr.endswith(f"error: {sentence}")
+    message = f"--benchmark times steps on random tokens and doesn't use {names}: leave it out.\n"
+    assert done.stderr.endswith(f"error: {message}")
     assert not Path("run").exists()
 
 
-def test_benchmark_refuses_settings_that_training_refuses():
-    for flags, status, sentence in (
+def test_benchmark_refuses_options_that_training_refuses():
+    for flags, status, message in (
         (["--n-head", "3"], 2, "n_embd 8 is not divisible by n_head 3"),
         (["--dropout", "0.995"], 2, "dropout is 0.995: it must be a rate from 0 to 0.99"),
         (["--dropout", "0.1", "--compile"], 1, "train: --compile can't draw NumPy's dropout masks"),
@@ -334,7 +326,7 @@ def test_benchmark_refuses_settings_that_training_refuses():
         args = [sys.executable, "-m", "torch_gpt.train", "--benchmark", *TINY_STEP, *flags]
         done = subprocess.run(args, capture_output=True, text=True, timeout=120)
         assert (done.returncode, done.stdout) == (status, "")
-        assert sentence in done.stderr
+        assert message in done.stderr
         assert "Traceback" not in done.stderr
 
 
@@ -342,16 +334,16 @@ def test_benchmark_applies_dropout(device):
     first, _ = train("torch_gpt", "--benchmark", *TINY_STEP, "--dropout", "0.1", "--device", device).splitlines()
     assert ", float32, dropout 0.1, on " in first
     args = add_arguments(parser("")).parse_args([*TINY_STEP, "--benchmark", "--dropout", "0.1"])
-    settings, config = benchmark_options(args)
-    assert (settings.dropout, config.dropout) == (0.1, 0.1)
+    options, config = benchmark_options(args)
+    assert (options.dropout, config.dropout) == (0.1, 0.1)
 
 
 @pytest.mark.parametrize("benchmark", [[], ["--benchmark"]], ids=["training", "benchmark"])
 @pytest.mark.parametrize("nowhere", ["nonsense", "meta", "cuda:99"])
 @pytest.mark.parametrize("launcher", [("-m",), TWO], ids=["one process", "two"])
-def test_a_device_that_cannot_be_used_is_named_by_one_process(launcher, nowhere, benchmark):
+def test_unusable_device_is_named_by_one_process(launcher, nowhere, benchmark):
     if nowhere == "cuda:99" and launcher == TWO and torch.cuda.is_available():
-        nowhere = "meta"  # two processes take the GPUs cuda:0 and cuda:1, whichever is named
+        nowhere = "meta"  # two processes use cuda:0 and cuda:1 for any name
     flags = [*TINY_STEP, *(benchmark or ["--data", "text.txt", "--out", "run"])]
     args = [sys.executable, *launcher, "torch_gpt.train", *flags, "--device", nowhere]
     done = subprocess.run(args, capture_output=True, text=True, timeout=120)
@@ -362,15 +354,15 @@ def test_a_device_that_cannot_be_used_is_named_by_one_process(launcher, nowhere,
     assert not Path("run").exists()
 
 
-def test_what_cannot_be_is_said():
+def test_options_that_cannot_be_combined_are_refused():
     mistakes = {
-        ("--shard",): "--shard needs processes to share the weights",
+        ("--shard",): "--shard needs several processes to split the weights",
         ("--compile", "--dropout", "0.1"): "--compile can't draw NumPy's dropout masks",
         ("--device", "abacus"): "the device abacus can't be used",
     }
-    for flags, sentence in mistakes.items():
+    for flags, message in mistakes.items():
         args = ["--data", "text.txt", "--out", "run", *SHORT, *flags]
         done = subprocess.run([sys.executable, "-m", "torch_gpt.train", *args], capture_output=True, timeout=120)
         assert done.returncode == 1
-        assert done.stderr.decode().startswith(f"train: {sentence}")
+        assert done.stderr.decode().startswith(f"train: {message}")
         assert not Path("run").exists()

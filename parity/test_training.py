@@ -1,4 +1,4 @@
-"""Do the two train alike: the same AdamW bits from equal gradients, the same losses over k steps, and PyTorch's own?"""
+"""Do both packages and torch.optim compute the same AdamW, clipping and schedule, and the same losses in training?"""
 
 import math
 from dataclasses import replace
@@ -19,7 +19,7 @@ SETTINGS = {"lr": 3e-3, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay"
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_adamw_has_the_same_bits_from_equal_gradients(dtype, device):
+def test_adamw_in_both_packages_has_the_same_bits(dtype, device):
     m = random_model(TINY, dtype=dtype)
     twin = torch_gpt.from_numpy(m._replace(params=tree_map(np.copy, m.params)), device)
     ours, theirs = numpy_gpt.adamw.moments(m.params), torch_gpt.adamw.moments(twin.params)
@@ -36,7 +36,7 @@ def on(device, tree):
     return tree_map(lambda a: torch.tensor(a, device=device), tree)
 
 
-def test_adamw_has_the_same_bits_in_an_array_of_many_tiles(device):
+def test_adamw_in_both_packages_has_the_same_bits_over_several_tiles(device):
     rng = np.random.default_rng(0)
     p, g, m, v = rng.random((4, 3000, 300)).astype(np.float32)
     theirs = [on(device, [a.copy()]) for a in (p, g, m, v)]
@@ -46,7 +46,7 @@ def test_adamw_has_the_same_bits_in_an_array_of_many_tiles(device):
         np.testing.assert_array_equal(a, b.cpu())
 
 
-def test_adamw_is_torch_optims(device):
+def test_adamw_agrees_with_torch_optim(device):
     m = random_model(TINY, dtype=np.float64)
     leaves = dict(named(on(device, m.params)))
     matrices = [a for a in leaves.values() if a.ndim == 2]
@@ -66,7 +66,7 @@ def test_adamw_is_torch_optims(device):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("share", [0.25, 4])
-def test_clipping_is_torchs_and_the_twins(dtype, share, device):
+def test_clip_agrees_with_torch_in_both_packages(dtype, share, device):
     grads = random_model(TINY, dtype=dtype).params
     twins = on(device, grads)
     leaves = [torch.nn.Parameter(a.clone()) for _, a in named(twins)]
@@ -82,7 +82,7 @@ def test_clipping_is_torchs_and_the_twins(dtype, share, device):
         np.testing.assert_allclose(g, leaf.grad.cpu(), rtol=1e-5, err_msg=name)  # PyTorch divides by the norm + 1e-6
 
 
-def test_the_norm_of_many_tiles_and_of_nothing(device):
+def test_clip_returns_the_norm_of_several_tiles_and_of_zeros(device):
     g = np.random.default_rng(0).standard_normal((3000, 300))
     for grads in ([g], [np.zeros(3)]):
         norm = numpy_gpt.adamw.clip(grads, 1e9)
@@ -90,7 +90,7 @@ def test_the_norm_of_many_tiles_and_of_nothing(device):
         assert math.isclose(norm, torch_gpt.adamw.clip(on(device, grads), 1e9), rel_tol=1e-12)
 
 
-def test_neither_clips_by_a_norm_that_is_not_finite(device):
+def test_clip_by_a_norm_that_is_not_finite_is_refused(device):
     grads = [np.array([1.0, np.nan])]
     with pytest.raises(GPTError, match="the gradient of 0 is not finite"):
         numpy_gpt.adamw.clip(grads, 1.0)
@@ -99,7 +99,7 @@ def test_neither_clips_by_a_norm_that_is_not_finite(device):
 
 
 def train(side, m, batches, device="cpu", **settings):
-    """The losses of a step on each batch, clipped, on the schedule"""
+    """Take a step on each batch with clipping and the schedule, and return the losses"""
     if side is torch_gpt:
         m = torch_gpt.from_numpy(m, device)
     m = m._replace(params=tree_map(lambda a: a + 0, m.params))
@@ -116,7 +116,7 @@ def train(side, m, batches, device="cpu", **settings):
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_the_losses_of_ten_steps(dropout, checkpointing, device):
+def test_losses_of_ten_steps_agree(dropout, checkpointing, device):
     config = replace(TINY, dropout=dropout)
     batches = [random_batch(config, B=2, T=11, seed=step % 2) for step in range(10)]
     runs = {}
@@ -132,7 +132,7 @@ def test_the_losses_of_ten_steps(dropout, checkpointing, device):
     assert theirs <= 2 * ours + FEW_ULP
 
 
-def test_the_schedule_is_that_of_torch_optim():
+def test_cosine_agrees_with_torch_optim():
     steps, warmup, lr, min_lr = 30, 5, 0.5, 0.1
     optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr)
     up = torch.optim.lr_scheduler.LinearLR(optimiser, start_factor=1 / warmup, total_iters=warmup - 1)
@@ -145,22 +145,22 @@ def test_the_schedule_is_that_of_torch_optim():
         schedule.step()
 
 
-def test_the_schedule_at_its_ends():
+def test_cosine_at_the_first_and_last_steps():
     cosine = numpy_gpt.adamw.cosine
-    assert cosine(29, 30, 0.5, min_lr=0.1, warmup=5) == 0.1  # the last step
+    assert cosine(29, 30, 0.5, min_lr=0.1, warmup=5) == 0.1  # last step
     assert cosine(39, 30, 0.5, min_lr=0.1, warmup=5) == 0.1
     assert cosine(0, 30, 0.5) == 0.5  # without a warm-up
-    assert math.isclose(cosine(15, 31, 0.5), 0.25)  # and with no floor
-    assert cosine(2, 3, 0.5, warmup=3) == 0.5  # warmed up when the steps are over
-    assert cosine(3, 4, 0.5, min_lr=0.1, warmup=3) == 0.1  # all but the last are for the warm-up
-    assert cosine(0, 1, 0.5, min_lr=0.1) == 0.1  # the first is the last
+    assert math.isclose(cosine(15, 31, 0.5), 0.25)  # without a minimum
+    assert cosine(2, 3, 0.5, warmup=3) == 0.5  # warm-up in all steps
+    assert cosine(3, 4, 0.5, min_lr=0.1, warmup=3) == 0.1  # warm-up in all steps except the last
+    assert cosine(0, 1, 0.5, min_lr=0.1) == 0.1  # one step in total
     with pytest.raises(GPTError, match="the step of the schedule is -1: it must be a whole number of at least 0"):
         cosine(-1, 30, 0.5)
 
 
 @pytest.mark.parametrize("side", [numpy_gpt, torch_gpt])
 @pytest.mark.parametrize("eps", [0, 1e-50])
-def test_an_eps_that_the_dtype_cannot_hold_is_refused_and_nothing_is_updated(side, eps, device):
+def test_adamw_with_an_eps_below_the_dtypes_range_updates_nothing(side, eps, device):
     m = random_model(TINY) if side is numpy_gpt else torch_gpt.from_numpy(random_model(TINY), device)
     before = tree_map(lambda a: a + 0, m.params)
     with pytest.raises(GPTError, match=r"eps is .*: in (torch.)?float32 it must be at least 5.3e-38"):
