@@ -41,7 +41,8 @@ def main() -> None:
     parser.add_argument("task", choices=["perplexity"], help="loss, perplexity and bits per byte")
     parser.add_argument("file", metavar="FILE", help="text in UTF-8, a file or a pipe")
     parser.add_argument("--model", default="storyteller", metavar="M", help="a name or a path (default: storyteller)")
-    parser.add_argument("--json", action="store_true", help="print loss, perplexity, bits_per_byte, tokens, model")
+    keys = "loss, perplexity, bits_per_byte, tokens, model"
+    parser.add_argument("--json", action="store_true", help=f"print a JSON object with the keys {keys}")
     args = parse(parser, sys.argv[1:])
     m = load(args.model)
     check_tokenizer(m.tokenizer, m.config, args.model)

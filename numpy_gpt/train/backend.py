@@ -13,7 +13,7 @@ Batch = tuple[int, np.ndarray, np.ndarray]  # the number of its first sequence i
 
 
 class TrainerLike(Protocol):
-    """Hold a model that is trained, and its optimiser; of several processes, each has a trainer"""
+    """Train a model; each of several processes has a trainer"""
 
     m: Model
     leader: bool  # of several processes, the one that prints and writes
@@ -35,7 +35,7 @@ class TrainerLike(Protocol):
 
 
 class Backend(NamedTuple):
-    """Describe a package's way to train"""
+    """Connect the command to the package that trains"""
 
     make_trainer: Callable[[Model, Moments, TrainOptions], TrainerLike]
     leader: bool = True  # this process prints and writes

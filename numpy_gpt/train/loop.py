@@ -44,7 +44,7 @@ class Run:
         self.stdout_error: OSError | None = None  # after it, nothing more is printed
         self.stop = Stop("train: saving a checkpoint after this step, then ending; repeat to end at once")
         self.journal = Journal(out, step, self.print)
-        self.losses: list[SupportsFloat] = []  # of the steps since the last evaluation; a GPU computes the latest
+        self.losses: list[SupportsFloat] = []  # since the last evaluation; a GPU may still compute one
         self.seconds = 0.0  # that these steps took
 
     def go(self) -> int:

@@ -80,7 +80,7 @@ def parser(name: str) -> argparse.ArgumentParser:
     """Return the parser; its namespace has no attribute for most options that aren't given"""
     made = argparse.ArgumentParser(
         prog=f"python -m {name}",
-        description="Train a GPT-2 on text, from the start or from other weights.",
+        description="Train GPT-2 on text, from random weights or from another model.",
         epilog=EPILOG.format(name),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
@@ -96,10 +96,16 @@ def parser(name: str) -> argparse.ArgumentParser:
             **more,
         )
 
-    add("--data", str, "FILE", "text in UTF-8; <|endoftext|> separates documents, and so does a new file", nargs="+")
+    add(
+        "--data",
+        str,
+        "FILE",
+        "UTF-8 text; <|endoftext|> separates documents, and is added between files",
+        nargs="+",
+    )
     add("--val-data", str, "FILE", "text for validation (default: the last tenth of --data)", nargs="+")
     made.add_argument("--out", metavar="DIR", default=None, help="directory of the run")
-    made.add_argument("--resume", action="store_true", default=False, help="continue the run in DIR, with its options")
+    made.add_argument("--resume", action="store_true", default=False, help="continue the run in DIR with its options")
     add("--init-from", str, "M", "start from this model, a name or a path, and use its tokenizer")
     add("--tokenizer", str, "M|bpe:N|bytes", "a model's, a new one of N tokens, or one token per byte (default: bytes)")
     add("--n-layer", int, "L", "layers")
@@ -111,11 +117,11 @@ def parser(name: str) -> argparse.ArgumentParser:
     add("--steps", int, "N", "steps in total; --resume with more steps stretches the schedule")
     add("--lr", float, "X", "highest learning rate (default: 1e-3; with --init-from 5e-5)")
     add("--min-lr", float, "X", "learning rate of the last step (default: a tenth of --lr)")
-    add("--warmup", int, "N", "steps up to the highest learning rate, less than --steps (default: a twentieth of it)")
+    add("--warmup", int, "N", "steps of linear warm-up, less than --steps to reach --min-lr (default: a twentieth)")
     add("--beta1", float, "X", "AdamW's decay rate of the mean gradient")
     add("--beta2", float, "X", "AdamW's decay rate of the mean square")
     add("--eps", float, "X", "AdamW's addend to the root of the mean square")
-    add("--weight-decay", float, "X", "AdamW's weight decay, of matrices only")
+    add("--weight-decay", float, "X", "AdamW's decay of matrices, multiplied by the learning rate")
     add("--clip", float, "X", "largest norm of the gradient; 0 turns clipping off")
     add("--dropout", float, "X", "dropout rate")
     add("--eval-every", int, "N", "steps between evaluations")

@@ -1,4 +1,4 @@
-"""Train a model by one optimiser step at a time.
+"""Train a model one optimiser step at a time.
 
 The sequences of a batch don't depend on each other, so threads share them, and their gradients are added.
 """
@@ -26,7 +26,7 @@ PARAMETERS_PER_TOKEN = 10**5  # above this ratio, summing gradients would cost m
 
 
 class Trainer:
-    """The reference's TrainerLike, in one process"""
+    """Train the reference in one process, as TrainerLike requires"""
 
     leader = True
 
@@ -46,7 +46,7 @@ class Trainer:
                     losses.append(loss)
                     total = grads if total is None else tree_map(add, total, grads)
             adamw.clip(total, s.clip or math.inf)
-            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # checked before a save
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # Run.save checks the result
                 adamw.step(self.m.params, total, self.moments, t, lr, s.beta1, s.beta2, s.eps, s.weight_decay)
         return sum(losses)
 

@@ -1,4 +1,4 @@
-"""Train a model on PyTorch by one optimiser step at a time, in one process or in several.
+"""Train a model on PyTorch one optimiser step at a time, in one process or in several.
 
 In float32 and float64 this is the twin of numpy_gpt/train/step.py: the same batches, dropout masks, clipping and bits
 of AdamW. With bfloat16, --compile or --shard it is faster: PyTorch's fused AdamW, and in bfloat16 matmuls in that dtype
@@ -31,7 +31,7 @@ from ..fast.modules import GPT, shard
 from ..noise import Noise
 from ..params import from_numpy
 
-MULTIPLE = 128  # the padded vocabulary's size is one: tensor cores are faster on it
+MULTIPLE = 128  # the vocabulary is padded to a multiple: tensor cores are faster on it
 
 
 class Execution(NamedTuple):
@@ -46,7 +46,7 @@ class Execution(NamedTuple):
 
     @property
     def fast(self) -> bool:
-        """Return whether AdamW is PyTorch's fused one instead of the twin"""
+        """Return whether PyTorch's fused AdamW replaces the twin's"""
         return self.compile or self.shard or self.dtype == torch.bfloat16
 
 
@@ -54,7 +54,7 @@ ON_CPU = Execution()
 
 
 class Trainer:
-    """The twin's TrainerLike, in one of several processes or alone"""
+    """Train the twin, as TrainerLike requires; each of several processes has a trainer"""
 
     def __init__(self, m: Model, moments: Moments, options: TrainOptions, execution: Execution = ON_CPU):
         check_execution(m, options, execution)
@@ -76,7 +76,7 @@ class Trainer:
     def place(self, tree):
         """Return the tree as tensors on the device; bfloat16 pads the vocabulary, and the loss ignores the padding"""
         dtype = torch.float64 if self.execution.dtype == torch.float64 else torch.float32
-        device = "cpu" if self.execution.shard else self.execution.device  # a GPU needs no more than its share
+        device = "cpu" if self.execution.shard else self.execution.device  # FSDP2 moves each process's share to its GPU
         tree = from_numpy(self.m._replace(params=tree), device, dtype).params
         rows = -self.n_vocab % MULTIPLE if self.execution.dtype == torch.bfloat16 else 0
         return map_vocabulary(lambda w: pad(w, (0, 0, 0, rows)), tree) if rows else tree
