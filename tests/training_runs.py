@@ -49,13 +49,13 @@ def not_ignored(number):
     return restore
 
 
-def kill_after(step, *args, number=signal.SIGKILL):
+def kill_after(step, *args, number=signal.SIGKILL, command=COMMAND):
     """Start a run and send it a signal after reading the line of a step; return its exit status and stderr
 
     The pipe holds 4 KB, and nothing is read ahead: a run with more output waits for the reader, so it can't end first.
     """
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "pipesize": 4096, "bufsize": 0}
-    with subprocess.Popen([*COMMAND, *args], preexec_fn=not_ignored(number), **pipes) as p:
+    with subprocess.Popen([*command, *args], preexec_fn=not_ignored(number), **pipes) as p:
         for line in p.stdout:
             if line.split()[:2] == [b"step", str(step).encode()]:
                 p.send_signal(number)

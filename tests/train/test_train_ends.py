@@ -79,13 +79,9 @@ def test_signal_while_a_new_run_reads_its_text_removes_its_directory(text, numbe
 
 
 def test_run_under_nohup_continues_after_sighup(text):
-    args = ["--data", text, "--out", "run", *SHORT]
-    with subprocess.Popen(["nohup", *COMMAND, *args], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as p:
-        p.stdout.readline()
-        p.send_signal(signal.SIGHUP)
-        p.stdout.read()
-        assert p.wait(timeout=60) == 0
-    assert resume.load(Path("run")).step == 6
+    args = ["--data", text, "--out", "run", *LONG, "--steps", "400"]
+    assert kill_after(4, *args, number=signal.SIGHUP, command=["nohup", *COMMAND])[0] == 0
+    assert resume.load(Path("run")).step == 400
 
 
 def test_run_whose_reader_closes_the_pipe_is_complete(text):
