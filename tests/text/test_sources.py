@@ -87,7 +87,10 @@ def test_evaluate_gives_the_same_result_from_a_stream(text, kind):
 
 @pytest.mark.parametrize(
     ("contents", "message"),
-    [(b"caf\xe9", "/dev/stdin is no UTF-8 text: byte 3 is 0xe9."), (b"", "/dev/stdin has fewer than two tokens")],
+    [
+        (b"caf\xe9", "/dev/stdin is no UTF-8 text: byte 3 is 0xe9."),
+        (b"", "/dev/stdin has 0 tokens, and a loss needs at least two"),
+    ],
 )
 def test_invalid_text_from_a_pipe_is_reported_with_its_name(text, contents, message):
     done = subprocess.run([*EVALUATE, "/dev/stdin"], input=contents, capture_output=True)

@@ -141,7 +141,7 @@ MISTAKES = {
         "--context 999 is longer than storyteller allows: choose at most 256.",
     ),
     "no such file of options": (["--config", "nowhere.toml", "--out", "run"], 2, "nowhere.toml can't be read: No such"),
-    "no TOML": (["--config", "text.txt", "--out", "run"], 2, "text.txt isn't valid TOML: "),
+    "no TOML": (["--config", "text.txt", "--out", "run"], 2, "text.txt is no TOML: "),
     "an unknown option in a file": (
         ["--config", "bad.toml", "--out", "run"],
         2,
