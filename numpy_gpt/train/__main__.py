@@ -14,7 +14,7 @@ from ..errors import CheckpointError, GPTError
 from ..fast import memory
 from ..params import Model
 from ..system.cli import parse, print_stderr, run
-from ..system.locks import claimed
+from ..system.locks import run_directory
 from ..text import token_cache, windows
 from . import options
 from .backend import Backend
@@ -76,7 +76,7 @@ def resolve_options(
 
 def locked(out: Path, backend: Backend) -> AbstractContextManager[None]:
     """Create and lock the directory of a run, in the leader alone"""
-    return claimed(out) if backend.leader else nullcontext()
+    return run_directory(out) if backend.leader else nullcontext()
 
 
 def make_run(out: Path, args: argparse.Namespace, s: TrainOptions, before: State | None, backend: Backend) -> Run:

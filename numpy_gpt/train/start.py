@@ -11,11 +11,11 @@ from .. import adamw, checkpoint
 from ..checkpoint import openai, verify
 from ..checkpoint.destination import check_directory_name
 from ..checkpoint.source import find as find_checkpoint
-from ..checks import check_tokenizer
+from ..checks import check_has_tokenizer, check_tokenizer
 from ..config import Config
 from ..errors import CheckpointError, GPTError
 from ..params import Model, init, tree_map
-from ..system.locks import LOCK
+from ..system.locks import RUN_LOCK
 from ..text import bpe, token_cache, tokenizer
 from ..text.tokenizer import Tokenizer
 from . import resume
@@ -35,7 +35,7 @@ def check_new_directory(out: Path) -> None:
         is_run = os.path.exists(openai.find_prefix(out).parent / resume.STANDING)
         way = "continue it with --resume" if is_run else f"start from it with --init-from {out} in another directory"
         raise GPTError(f"{out} has a checkpoint: {way}, or choose another --out.")
-    restarted = os.path.exists(out / LOCK) and is_log(out / LOG)  # a run that ended before its first checkpoint
+    restarted = os.path.exists(out / RUN_LOCK) and is_log(out / LOG)  # a run that ended before its first checkpoint
     for name in (*openai.FILES, *(() if restarted else (LOG, CURVE))):
         if os.path.isfile(out / name):
             raise GPTError(f"{out} has {name}, which a new run would replace: choose another --out.")
@@ -91,9 +91,7 @@ def make_tokenizer(source: str, files: Sequence[str]) -> Tokenizer:
             return bpe.tokenizer(bpe.train(texts, int(size)))
     path = find_checkpoint(source)
     found = (tokenizer.load(path) if os.path.isdir(path) else None) or checkpoint.read(path).tokenizer
-    if found is None:
-        raise GPTError(f"{source} has no tokenizer: choose another model, or bytes, or bpe:1024.")
-    return found
+    return check_has_tokenizer(found, source, "choose another model, or bytes, or bpe:1024")
 
 
 def check_context(s: TrainOptions, m: Model) -> None:

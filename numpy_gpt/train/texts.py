@@ -40,12 +40,12 @@ def readable_texts(
 
 def cached_key(name: str, s: TrainOptions, before: State) -> str | None:
     """Return the key of a resumed run's text in the token cache, or None if all of its files can be read again"""
-    unreadable = [file for file in getattr(s, name) if not sources.lasts(file)]
+    unreadable = [file for file in getattr(s, name) if not sources.is_rereadable(file)]
     if not unreadable:
         return None
     recorded = before.about["text"] if isinstance(before.about["text"], list) else []
     key = dict(zip(options.FILES, recorded, strict=False)).get(name)
-    if not isinstance(key, str) or not token_cache.cached(key, before.m.tokenizer):
+    if not isinstance(key, str) or not token_cache.is_cached(key, before.m.tokenizer):
         raise GPTError(
             f"{unreadable[0]} can't be read again, and its tokens aren't in the cache: give the same text with "
             f"{options.flag(name)}."
