@@ -10,14 +10,16 @@ from saved import Tensor, numbers_per_token, saved_tensors
 OPS, MODEL = "../../numpy_gpt/ops.py", "../../numpy_gpt/model.py"
 WIDTH, HEIGHT = 860, 600
 STREAM = 58  # x of the residual stream
-FIRST, STEP, BOX, TALL = 118, 182, 166, 52  # x of a row's first box, from one box to the next, width and height of a box
+FIRST, STEP = 118, 182  # x of a row's first box, distance from one box to the next
+BOX, TALL = 166, 52  # width and height of a box
 CHIP = 26  # from one tensor to the next
 ROWS = (("ln_1", "attn", 74, 286), ("ln_2", "mlp", 340, 506))  # the LayerNorm, the branch, y of the boxes, y of the sum
 STYLE = """
     .stream, .flow { stroke: #6e7781; fill: none } .stream { stroke-width: 6 } .flow { stroke-width: 1.5 }
     .head { fill: #6e7781 } .op { fill: #ddf4ff; stroke: #54aeff } .sum { fill: #fff; stroke: #6e7781; stroke-width: 2 }
     .saved { fill: #fff3c4; stroke: #d4a72c } .weight { fill: none; stroke: #afb8c1; stroke-dasharray: 3 2 }
-    .name { font-weight: 600; fill: #222 } .code { font-size: 12.5px } a:hover .op, a:hover .panel { stroke-width: 2.5 }"""
+    .name { font-weight: 600; fill: #222 } .code { font-size: 12.5px }
+    a:hover .op, a:hover .panel { stroke-width: 2.5 }"""
 DARK = """
     .stream, .flow { stroke: #8b949e } .head { fill: #8b949e } .op { fill: #10304f; stroke: #388bfd }
     .sum { fill: #16181c; stroke: #8b949e } .saved { fill: #3d3211; stroke: #bb8009 } .weight { stroke: #555c64 }
@@ -86,4 +88,5 @@ def legend(saved: str) -> Iterator[str]:
     for x, css, content in ((FIRST, "saved", saved), (FIRST + 420, "weight", "a weight: not copied")):
         yield svg.rectangle(x, y - 12, 26, 16, css, 8)
         yield svg.text(x + 34, y + 1, content)
-    yield svg.text(FIRST, y + 20, "B batch, T tokens, C width, H heads, D = C/H. Without dropout, p_drop is softmax's p.", "small")
+    letters = "B batch, T tokens, C width, H heads, D = C/H. Without dropout, p_drop is softmax's p."
+    yield svg.text(FIRST, y + 20, letters, "small")

@@ -72,9 +72,8 @@ def arrow(start: tuple[float, float, float], end: tuple[float, float, float]) ->
     """Yield an arrow from the saved tensors in the forward to those in the backward, right of the lines between them"""
     (x, y, width), (to_x, to_y, to_width) = start, end
     far, first, last, tip = 640, y - 5, to_y - 5, to_x + to_width + 5
-    yield svg.path(
-        f"M{x + width + 4:.1f},{first:.1f} H{far - 12} q12,0 12,12 V{last - 12:.1f} q0,12 -12,12 H{tip + 6:.1f}", "arrow"
-    )
+    out, back = f"M{x + width + 4:.1f},{first:.1f} H{far - 12} q12,0 12,12", f"q0,12 -12,12 H{tip + 6:.1f}"
+    yield svg.path(f"{out} V{last - 12:.1f} {back}", "arrow")
     yield svg.path(f"M{tip:.1f},{last:.1f} l9,-5 v10 z", "head")
 
 

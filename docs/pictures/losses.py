@@ -1,7 +1,7 @@
 """losses.svg: the losses of both packages in the same training run, NumPy's as lines and PyTorch's as rings
 
-    python docs/pictures/make.py losses --data FILE [options of the train commands]
-    python docs/pictures/make.py losses --logs numpy/log.jsonl pytorch/log.jsonl
+python docs/pictures/make.py losses --data FILE [options of the train commands]
+python docs/pictures/make.py losses --logs numpy/log.jsonl pytorch/log.jsonl
 """
 
 import subprocess
@@ -55,9 +55,7 @@ def overlaid(ours: Sequence[log.Entry], theirs: Sequence[log.Entry]) -> str:
     parts = [svg.text(LEFT, 26, title, "title"), *axes(xs, ys), *legend()]
     ends = []
     for loss in LOSSES:
-        lines = [
-            [(across(entry["step"], xs), up(entry[loss], ys)) for entry in entries] for entries in (ours, theirs)
-        ]
+        lines = [[(across(entry["step"], xs), up(entry[loss], ys)) for entry in entries] for entries in (ours, theirs)]
         parts += [svg.path("M" + " ".join(f"{x:.1f},{y:.1f}" for x, y in lines[0]), svg.NUMPY)]
         parts += [ring(x, y) for x, y in lines[1]]
         ends.append(lines[0][-1][1])

@@ -27,7 +27,7 @@ def main() -> int:
         allow_abbrev=False,
     )
     parser.add_argument("picture", choices=PICTURES)
-    parser.add_argument("--to", type=Path, metavar="FILE", help="where to write it (default: PICTURE.svg, beside make.py)")
+    parser.add_argument("--to", type=Path, metavar="FILE", help="default: PICTURE.svg beside make.py")
     args, options = parser.parse_known_args()
     picture = importlib.import_module(args.picture).draw(options)
     (args.to or FOLDER / f"{args.picture}.svg").write_text(picture, encoding="utf-8", newline="\n")

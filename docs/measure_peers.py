@@ -1,0 +1,231 @@
+"""Measure the speed of GPT-2 in several implementations on this machine, and write the figures that speed.svg shows.
+
+    python docs/measure_peers.py --picogpt DIR --llmc DIR --json docs/speed.json
+
+The model has random weights, the sizes of the 124M, and float32. The implementations take turns, round by round, and a
+first round warms up. DIR is a clone of github.com/jaymody/picoGPT or of github.com/karpathy/llm.c, where `make
+train_gpt2 CC=gcc` has run. Needs Linux. Nothing else should run meanwhile.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch.nn.functional import cross_entropy
+
+import numpy_gpt
+import torch_gpt
+from numpy_gpt import Config
+from numpy_gpt.fast import memory
+from parity import works
+from parity.inputs import random_batch
+from parity.works import SETTLE, B, T
+from torch_gpt.fast.modules import GPT
+
+PROMPT, BEFORE, NEW = 16, 2, 32  # tokens of the prompt, those drawn before the clock starts, those timed
+LLMC_STEPS = 3  # timed in each round, after a first one that allocates memory
+LLMC_DATA = "dev/data/tinyshakespeare/tiny_shakespeare_{}.bin"
+QUICK = Config(n_vocab=512, n_ctx=128, n_embd=48, n_head=3, n_layer=2)
+
+Side = Callable[[], float]  # returns the seconds of one round
+
+
+def main() -> int:
+    args = arguments().parse_args()
+    memory.keep_freed()
+    config = QUICK if args.quick else Config()
+    rounds = 1 if args.quick else args.rounds
+    with tempfile.TemporaryDirectory() as folder:
+        ours, theirs = numpy_gpt.init(config), torch_gpt.init(config)
+        numpy_gpt.save(ours, folder, format="huggingface")
+        peer = transformers.GPT2LMHeadModel.from_pretrained(folder)
+        decode = measure("decode", decoding(ours, theirs, peer, args.picogpt), rounds)
+        train = measure("training step", training(ours, theirs, peer, args.llmc, Path(folder)), rounds)
+    figures = {
+        "command": "python docs/measure_peers.py --picogpt DIR --llmc DIR --json docs/speed.json",
+        "machine": works.machine("cpu") | {"transformers": transformers.__version__},
+        "config": str(config),
+        "decode": {"tokens": NEW, "prompt": PROMPT, "seconds": decode},
+        "train": {"tokens": B * T, "batch": [B, T], "seconds": train},
+    }
+    args.json.write_text(json.dumps(figures, indent=1) + "\n")
+    return 0
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python docs/measure_peers.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--picogpt", type=Path, required=True, metavar="DIR", help="a clone of picoGPT")
+    parser.add_argument(
+        "--llmc", type=Path, required=True, metavar="DIR", help="a clone of llm.c, with train_gpt2 built"
+    )
+    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where to write the figures")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds that are timed [5]")
+    parser.add_argument("--quick", action="store_true", help="a tiny model and one round, to try the command")
+    return parser
+
+
+def measure(name: str, sides: dict[str, Side], rounds: int) -> dict[str, dict[str, float]]:
+    """Return the median, the minimum and the maximum seconds of each side"""
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
+    for i in range(1 + rounds):
+        for side, time_round in sides.items():
+            seconds[side].append(time_round())
+            print(f"{name}, round {i}: {side} {seconds[side][-1]:.3f} s", file=sys.stderr)
+    timed = {side: times[1:] for side, times in seconds.items()}
+    return {
+        side: {"median": statistics.median(times), "min": min(times), "max": max(times)}
+        for side, times in timed.items()
+    }
+
+
+def clocked(prepare: Callable[[], Callable[[], Any]]) -> float:
+    """Return the seconds of what prepare returns; the threads of the side before have gone to sleep by then"""
+    work = prepare()
+    time.sleep(SETTLE)
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def decoding(ours, theirs, peer, picogpt: Path) -> dict[str, Side]:
+    """Greedy decoding: NEW tokens after a prompt of PROMPT and BEFORE further ones"""
+    pytorch = partial(works.decode, torch_gpt, theirs, 1, PROMPT, BEFORE, NEW)
+    return {
+        "NumPy": partial(clocked, partial(works.decode, numpy_gpt, ours, 1, PROMPT, BEFORE, NEW)),
+        "PyTorch eager": partial(clocked, pytorch),
+        "PyTorch compiled": partial(clocked, partial(pytorch, compiled=True)),
+        "Hugging Face": partial(transformers_decode, peer),
+        "picoGPT": partial(clocked, partial(picogpt_decode, picogpt, ours)),
+    }
+
+
+def transformers_decode(peer) -> float:
+    """Return the seconds between two tokens of generate, which uses its cache of keys and values"""
+    ends: list[float] = []
+    peer.generation_config.eos_token_id = None
+    ids = torch.arange(PROMPT)[None] % peer.config.vocab_size
+    time.sleep(SETTLE)
+    peer.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=BEFORE + NEW,
+        do_sample=False,
+        pad_token_id=0,
+        streamer=Streamer(ends),
+    )
+    _, *ends = ends  # the first call has the prompt
+    return ends[-1] - ends[BEFORE - 1]
+
+
+class Streamer:
+    """Record when generate has drawn each token"""
+
+    def __init__(self, ends: list[float]):
+        self.ends = ends
+
+    def put(self, ids) -> None:
+        self.ends.append(time.perf_counter())
+
+    def end(self) -> None:
+        pass
+
+
+def picogpt_decode(picogpt: Path, m) -> Callable[[], Any]:
+    """picoGPT has no cache of keys and values: each token recomputes those before it"""
+    if str(picogpt) not in sys.path:
+        sys.path.insert(0, str(picogpt))
+    from gpt2 import generate
+
+    p = m.params
+    params = {"wte": p.wte, "wpe": p.wpe, "blocks": [nested(block) for block in p.h], "ln_f": nested(p.ln_f)}
+    ids = [i % m.config.n_vocab for i in range(PROMPT + BEFORE)]
+
+    def decode():
+        with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
+            generate(ids, params, m.config.n_head, NEW)
+
+    return decode
+
+
+def nested(p) -> dict[str, Any]:
+    return {name: nested(part) if isinstance(part, tuple) else part for name, part in p._asdict().items()}
+
+
+def training(ours, theirs, peer, llmc: Path, folder: Path) -> dict[str, Side]:
+    """A forward, a backward and AdamW, on a batch of B sequences of T tokens"""
+    steps = {
+        "NumPy": works.train(works.losses(numpy_gpt, ours, B, T), works.our_adamw(ours)),
+        "PyTorch eager": works.train(works.losses(torch_gpt, theirs, B, T), works.their_adamw(theirs, fused=True)),
+        "PyTorch compiled": compiled_step(torch_gpt.init(theirs.config)),
+        "Hugging Face": transformers_step(peer, ours.config),
+    }
+    sides = {side: partial(clocked, lambda step=step: step) for side, step in steps.items()}
+    write_llmc_inputs(ours, folder)
+    return sides | {"llm.c": partial(llmc_step, llmc / "train_gpt2", folder)}
+
+
+def compiled_step(m) -> Callable[[], float]:
+    tokens, targets = map(torch.from_numpy, random_batch(m.config, B, T))
+    gpt = GPT(m, compiled=torch.compile)
+    optimiser = torch.optim.AdamW(gpt.parameters(), lr=1e-4, fused=True)
+    return partial(step, optimiser, lambda: gpt(tokens, targets))
+
+
+def transformers_step(peer, config: Config) -> Callable[[], float]:
+    tokens, targets = map(torch.from_numpy, random_batch(config, B, T))
+    peer.eval()  # without dropout, as all others
+    optimiser = torch.optim.AdamW(peer.parameters(), lr=1e-4)
+    return partial(step, optimiser, lambda: cross_entropy(peer(tokens).logits.flatten(0, 1), targets.flatten()))
+
+
+def step(optimiser: torch.optim.Optimizer, loss_of_batch: Callable[[], torch.Tensor]) -> float:
+    loss = loss_of_batch()
+    loss.backward()
+    optimiser.step()
+    optimiser.zero_grad()
+    return loss.item()
+
+
+def write_llmc_inputs(m, folder: Path) -> None:
+    """Write the files that train_gpt2 reads in its working directory: the weights and two texts of random tokens"""
+    numpy_gpt.save(m, folder / "gpt2_124M.bin")
+    tokens = np.random.default_rng(0).integers(0, m.config.n_vocab, 64 * B * T + 1).astype("<u2")
+    header = np.zeros(256, "<i4")
+    header[:3] = 20240520, 1, len(tokens)  # its magic number and version
+    for part in ("train", "val"):
+        path = folder / LLMC_DATA.format(part)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(header.tobytes() + tokens.tobytes())
+
+
+def llmc_step(train_gpt2: Path, folder: Path) -> float:
+    """Return the median of the times that train_gpt2 prints; its batch is 4 x 64, too"""
+    command = ["stdbuf", "-oL", str(train_gpt2.resolve())]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True, errors="replace") as process:
+        try:
+            times = (re.match(r"step \d+: .*took ([\d.]+) ms", line) for line in process.stdout or ())
+            _, *timed = islice((float(found[1]) / 1000 for found in times if found), 1 + LLMC_STEPS)
+            return statistics.median(timed)
+        finally:
+            process.kill()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
