@@ -1,7 +1,7 @@
-"""python -m numpy_gpt.storyteller.make DATA OUT: the storyteller again, from the texts to the files of this directory.
+"""python -m numpy_gpt.storyteller.make DATA OUT: train the storyteller again from its texts.
 
-DATA has the texts that texts.sha256 names. OUT gets text/, what was read; run/, which goes on if it was ended; and
-storyteller/, the model.
+DATA contains the texts that texts.sha256 names. OUT receives three directories: text/ with the stories from the books,
+run/ with the training run, and storyteller/ with the model.
 """
 
 import argparse
@@ -26,63 +26,64 @@ from . import stories
 NAME = "numpy_gpt.storyteller.make"
 SETTINGS = Path(__file__).parent / "settings.toml"
 TEXTS = Path(__file__).parent / "texts.sha256"  # in the order in which they are read
-WEIGHT = 6  # so often is TinyStories read for each time that the books are
+WEIGHT = 6  # TinyStories is read six times for each time that the books are read
 
 
 class Texts(NamedTuple):
-    tiny: list[Path]
+    tinystories: list[Path]
     books: list[Path]
-    valid: Path  # this and oz are held out
+    validation: Path  # held out, like oz
     oz: Path
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog=f"python -m {NAME}",
-        description="Make the storyteller again, in some hours; a run that was ended goes on.",
+        description="Train the storyteller again: some hours. If interrupted, run the command again to resume.",
         epilog=f"example:\n  python -m {NAME} texts made && python -m numpy_gpt.generate --model made/storyteller",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("data", metavar="DATA", type=Path, help="has the texts that MODEL.md names")
-    parser.add_argument("out", metavar="OUT", type=Path, help="where texts, run and model are kept")
+    parser.add_argument("data", metavar="DATA", type=Path, help="directory of the texts that MODEL.md names")
+    parser.add_argument("out", metavar="OUT", type=Path, help="directory for the stories, the run and the model")
     args = parser.parse_args()
     text, folder, model = (args.out / name for name in ("text", "run", "storyteller"))
     if (model / "checkpoint").exists():
-        print(f"{model}: the model, which is made already")
+        print(f"{model} contains the model already")
         return 0
-    texts, begun = find(args.data), has_checkpoint(folder)
+    texts, begun = find_texts(args.data), has_checkpoint(folder)
     if not begun:
         for directory in (text, model):
             make_directory(directory)
-        write(text / "books.txt", stories.documents(texts.books))
-        write(text / "held_out.txt", stories.of_file(texts.oz))
-    words = ["--config", SETTINGS, "--data", *WEIGHT * texts.tiny, text / "books.txt", "--val-data", texts.valid]
-    status = train([*map(str, words), "--out", str(folder), *(["--resume"] if begun else [])], NAME)
+        write_stories(text / "books.txt", stories.from_files(texts.books))
+        write_stories(text / "held_out.txt", stories.from_file(texts.oz))
+    data = [*WEIGHT * texts.tinystories, text / "books.txt"]
+    options = ["--config", SETTINGS, "--data", *data, "--val-data", texts.validation, "--out", folder]
+    status = train([*map(str, options), *(["--resume"] if begun else [])], NAME)
     if status == 0:
         m = load(folder)
-        made = m._replace(config=replace(m.config, dropout=0.0))  # that was for the training
-        save(made, model, dtype="float16")
-        print(f"{model}: the model")
+        save(m._replace(config=replace(m.config, dropout=0.0)), model, format="openai", dtype="float16")
+        print(f"{model} contains the model")
     return status
 
 
-def find(data: Path) -> Texts:
-    """Each as it was when the model that ships was trained"""
-    found: dict[str, Path] = {}
+def find_texts(data: Path) -> Texts:
+    """Return the paths of all texts; a missing or different one raises GPTError"""
+    paths = {}
     for line in TEXTS.read_text().splitlines():
         digest, name = line.split()
-        path = found[name] = data / name
+        path = paths[name] = data / name
         if not path.is_file():
-            raise GPTError(f"{path} isn't there: DATA needs the texts that MODEL.md names.")
+            raise GPTError(f"{path} is missing: DATA needs all the texts that MODEL.md names.")
         with opened(path) as f:
             if hashlib.file_digest(f, "sha256").hexdigest() != digest:
-                raise GPTError(f"{path} isn't what the storyteller was made of: get the text that MODEL.md names.")
-    tiny = [found.pop(f"tinystories/{name}.txt") for name in ("train_cased", "train_truecased")]
-    valid, oz = found.pop("tinystories/valid.txt"), found.pop("stories/baum_wizard_of_oz.txt")
-    return Texts(tiny, list(found.values()), valid, oz)
+                raise GPTError(f"{path} isn't the text that texts.sha256 lists: get the edition that MODEL.md names.")
+    tinystories = [paths.pop(f"tinystories/{name}.txt") for name in ("train_cased", "train_truecased")]
+    validation, oz = paths.pop("tinystories/valid.txt"), paths.pop("stories/baum_wizard_of_oz.txt")
+    return Texts(tinystories, list(paths.values()), validation, oz)
 
 
-def write(path: Path, documents: Iterable[str]) -> None:
+def write_stories(path: Path, documents: Iterable[str]) -> None:
+    """Write the stories to a file, separated by <|endoftext|>, and print how many there are"""
     documents = list(documents)
     with replacing(path) as f:
         f.write(f"\n{EOT}\n".join(documents).encode())

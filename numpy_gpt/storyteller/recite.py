@@ -1,4 +1,4 @@
-"""python -m numpy_gpt.storyteller.recite FILE...: does it tell stories, or recite those it was trained on?
+"""python -m numpy_gpt.storyteller.recite FILE...: measure whether a model repeats the text that it was trained on.
 
 The samples are those of `python -m numpy_gpt.generate --seed 1 --num-samples 1000`.
 """
@@ -19,19 +19,20 @@ from ..params import Model
 from ..system.cli import run
 from ..text import token_cache
 
-SAMPLES, AT_ONCE = 1000, 100
-LONGEST = 49  # tokens that a sample may have in a row as the text has them
+SAMPLES, BATCH = 1000, 100
+LONGEST = 49  # tokens in a row that a sample may share with the text
+ROW_END, TEXT_END = 1, 0  # after each row and after the text; tokens start at 2
 
 
 def main() -> int:
     memory.keep_freed()
     parser = argparse.ArgumentParser(
         prog="python -m numpy_gpt.storyteller.recite",
-        description=f"The longest run of tokens that {SAMPLES} stories share with a text; exit 1 above {LONGEST}.",
+        description=f"Print the longest run of tokens that {SAMPLES} stories share with a text; exit 1 if over {LONGEST}.",
         epilog="example:\n  python -m numpy_gpt.storyteller.recite train_cased.txt train_truecased.txt books.txt",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("files", nargs="+", metavar="FILE", help="what the model was trained on")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="the text that the model was trained on")
     parser.add_argument("--model", default="storyteller", metavar="M", help="a name or a path (default: storyteller)")
     args = parser.parse_args()
     m = load(args.model)
@@ -40,40 +41,46 @@ def main() -> int:
         raise GPTError(f"the tokenizer of {args.model} has no <|endoftext|>, which each sample starts with.")
     text = token_cache.tokenize(args.files, m.tokenizer)
     if len(text) <= LONGEST:
-        raise GPTError(f"the text has {len(text)} tokens, and so no run of {LONGEST + 1}: give what it was trained on.")
-    number, words = longest_common(list(samples(m)), text)
-    told = m.tokenizer.decode(words.tolist())
-    print(f"the longest run has {len(words)} tokens, with --seed 1 --sample {number}: {told!r}")
-    return int(len(words) > LONGEST)
+        raise GPTError(
+            f"the text has {len(text)} tokens, so no run of {LONGEST + 1} can be found in it: give the text that the "
+            "model was trained on."
+        )
+    sample, run_of_tokens = longest_common_run(list(samples(m)), text)
+    shared = m.tokenizer.decode(run_of_tokens.tolist())
+    print(f"the longest run has {len(run_of_tokens)} tokens, with --seed 1 --sample {sample}: {shared!r}")
+    return int(len(run_of_tokens) > LONGEST)
 
 
 def samples(m: Model) -> Iterator[np.ndarray]:
+    """Yield the tokens of each sample"""
     eot = m.tokenizer.eot
-    for first in tqdm(range(0, SAMPLES, AT_ONCE), "samples", leave=False, disable=None if sys.stderr else True):
-        told = generate.complete_batch(m, [[eot]] * AT_ONCE, 200, 0.8, 0, 0.95, seed=1, stop=[eot], sample=first)
-        yield from (np.array(ids, np.int64) for ids in told)
+    for first in tqdm(range(0, SAMPLES, BATCH), "samples", leave=False, disable=None if sys.stderr else True):
+        batch = generate.complete_batch(m, [[eot]] * BATCH, 200, 0.8, 0, 0.95, seed=1, stop=[eot], sample=first)
+        yield from (np.array(ids, np.int64) for ids in batch)
 
 
-def longest_common(rows: Sequence[np.ndarray], text: np.ndarray) -> tuple[int, np.ndarray]:
-    """-> the longest run of tokens in a row that the text has too, the number of the row first
+def longest_common_run(rows: Sequence[np.ndarray], text: np.ndarray) -> tuple[int, np.ndarray]:
+    """Return the longest run of consecutive tokens that a row and the text share, after the number of the row
 
-    Where a run of n tokens begins in both, one of n + 1 may: those are followed, until there are none in both.
+    A shared run of n + 1 tokens starts with a shared run of n. So each pass extends the shared runs by one token and
+    keeps those that are still shared. A run is represented by a number: equal runs have equal numbers.
     """
-    told = np.concatenate([np.append(row + 2, 1) for row in rows])  # 1 ends a row, 0 the text: there no run goes on
-    text = np.append(text.astype(np.int64) + 2, 0)
-    base = 1 + max(told.max(), text.max())
-    starts, places = np.arange(len(told)), np.arange(len(text))
-    names, those = np.zeros_like(starts), np.zeros_like(places)  # of the runs, the same where they are
+    row_tokens = np.concatenate([np.append(row + 2, ROW_END) for row in rows])
+    text_tokens = np.append(text.astype(np.int64) + 2, TEXT_END)
+    base = 1 + max(row_tokens.max(), text_tokens.max())
+    row_starts, text_starts = np.arange(len(row_tokens)), np.arange(len(text_tokens))
+    row_runs, text_runs = np.zeros_like(row_starts), np.zeros_like(text_starts)
     length = 0
     while True:
-        names, those = names * base + told[starts + length], those * base + text[places + length]
-        common = np.intersect1d(names, those)
-        if not len(common):
-            first = int(starts[0])
-            return int((told[:first] == 1).sum()), told[first : first + length] - 2
-        kept, here = np.isin(names, common), np.isin(those, common)
-        starts, names = starts[kept], np.searchsorted(common, names[kept])
-        places, those = places[here], np.searchsorted(common, those[here])
+        row_runs = row_runs * base + row_tokens[row_starts + length]
+        text_runs = text_runs * base + text_tokens[text_starts + length]
+        shared = np.intersect1d(row_runs, text_runs)
+        if not len(shared):
+            first = int(row_starts[0])
+            return int((row_tokens[:first] == ROW_END).sum()), row_tokens[first : first + length] - 2
+        in_rows, in_text = np.isin(row_runs, shared), np.isin(text_runs, shared)
+        row_starts, row_runs = row_starts[in_rows], np.searchsorted(shared, row_runs[in_rows])
+        text_starts, text_runs = text_starts[in_text], np.searchsorted(shared, text_runs[in_text])
         length += 1
 
 

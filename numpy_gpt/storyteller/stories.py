@@ -1,6 +1,7 @@
-"""Books to stories: without title pages, contents, most notes, and what another book has told.
+"""Extract stories from books: remove title pages, contents, most notes, and stories that another book contains.
 
-A book's contents name its stories, and a line of its own that stands there is the title of what follows.
+A book's table of contents names its stories. A line of its own that occurs in the contents is the title of the story
+that follows.
 """
 
 import re
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from ..text.tokenizer import EOT
 
-CLEAN = "fairytaleqa_278.txt"  # no book: parted by <|endoftext|>, and told without titles
+SEPARATED = "fairytaleqa_278.txt"  # not a book: its stories have no titles and are separated by <|endoftext|>
 CONTENTS = re.compile(r"^_?(?:table of )?contents[.:]?_?$", re.IGNORECASE | re.MULTILINE)
 NUMBER = re.compile(r"^(\d+|legend \d+|[IVXLC]+)\b[.:]?\s+|\s+\d+$|\s{3,}.*|\(.*\)$|\[.*\]$", re.IGNORECASE)
 NO_STORY = re.compile(
@@ -19,66 +20,71 @@ NO_STORY = re.compile(
     re.IGNORECASE,
 )
 NUMBERED = re.compile(r"\d+\.? +[A-Z]")
-NOTE = re.compile(  # a whole paragraph
+NOTE = re.compile(  # matches a whole paragraph
     r"\[.*\]$|\([^)]{,60}\)$|[\[(](Footnote|\d)|[^a-z]*$|[IVXLC]+\.?$|.* \d+$|Grimm\.$", re.IGNORECASE
 )
-MARK = re.compile(r" ?\[(\d+|\*|FN#[^]]*)\]| ?\(\d+\)|_")  # of a note, of slanted letters
-LONG = 100  # characters that no title has
-LEAST = 200  # that a story has
-RUN = 8  # words
+MARK = re.compile(r" ?\[(\d+|\*|FN#[^]]*)\]| ?\(\d+\)|_")  # the number of a note, or the mark of italics
+LONGEST_TITLE = 100  # characters
+SHORTEST_STORY = 200  # characters
+RUN = 8  # words in a row, by which two stories are compared
 
 
-def documents(files: Iterable[Path]) -> Iterator[str]:
-    """The stories of all; what is told in the same words once more is left out"""
-    told: set[tuple[str, ...]] = set()
+def from_files(files: Iterable[Path]) -> Iterator[str]:
+    """Yield the stories of all files; leave out a story if at least half of its runs of words occurred before"""
+    seen: set[tuple[str, ...]] = set()
     for path in files:
-        for story in of_file(path):
+        for story in from_file(path):
             words = story.lower().split()
             runs = {tuple(words[i : i + RUN]) for i in range(len(words) - RUN + 1)}
-            if 2 * len(runs & told) < len(runs):
+            if 2 * len(runs & seen) < len(runs):
                 yield story
-            told |= runs
+            seen |= runs
 
 
-def of_file(path: Path) -> Iterator[str]:
+def from_file(path: Path) -> Iterator[str]:
+    """Yield the stories of one file"""
     text = path.read_text(encoding="utf-8")
-    return map(unwrapped, text.strip().removesuffix(EOT).split(EOT)) if path.name == CLEAN else stories(text)
+    if path.name == SEPARATED:
+        return map(join_lines, text.strip().removesuffix(EOT).split(EOT))
+    return from_book(text)
 
 
-def unwrapped(story: str) -> str:
-    """A line that ends in the midst of a sentence goes on"""
+def join_lines(story: str) -> str:
+    """Join lines that are broken within a sentence"""
     lines = re.sub(r"(?<![.!?:;\"'-])\n(?=\S)", " ", story.strip()).splitlines()
     return "\n".join(paragraphs(map(str.strip, lines)))
 
 
-def stories(book: str) -> Iterator[str]:
-    """The text of each"""
+def from_book(book: str) -> Iterator[str]:
+    """Yield the text of each story in a book"""
     _, text = CONTENTS.split(book, maxsplit=1)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    contents = "".join(map(key, [lines[0], *takewhile(lambda line: len(line) <= 2 * LONG, lines[1:])]))
-    title, told = "", list[str]()
+    contents = "".join(map(letters, [lines[0], *takewhile(lambda line: len(line) <= 2 * LONGEST_TITLE, lines[1:])]))
+    title, following = "", list[str]()
     for line in [*lines, "The end"]:
         if is_title(line, contents):
-            story = "\n".join(paragraphs(told))
-            if title and len(story) >= LEAST and not NO_STORY.match(title):
+            story = "\n".join(paragraphs(following))
+            if title and len(story) >= SHORTEST_STORY and not NO_STORY.match(title):
                 yield story
-            title, told = line.strip("_* "), []
+            title, following = line.strip("_* "), []
         else:
-            told.append(line)
+            following.append(line)
 
 
 def is_title(line: str, contents: str) -> bool:
-    if len(line) > LONG or line.startswith(("'", '"')) or (line[-1] in ".!?:,;'\"" and not line.isupper()):
+    """Return whether the line is the title of a story, or of a part that is no story"""
+    if len(line) > LONGEST_TITLE or line.startswith(("'", '"')) or (line[-1] in ".!?:,;'\"" and not line.isupper()):
         return bool(NO_STORY.fullmatch(line.strip("_.")))
-    return bool(NO_STORY.match(line) or NUMBERED.match(line)) or (len(key(line)) > 3 and key(line) in contents)
+    return bool(NO_STORY.match(line) or NUMBERED.match(line)) or (len(letters(line)) > 3 and letters(line) in contents)
 
 
-def key(line: str) -> str:
-    """What a title has in common with itself in the contents"""
+def letters(line: str) -> str:
+    """Return a title's lower-case letters alone, since contents often differ in numbers, case and punctuation"""
     return re.sub(r"[^a-z]", "", NUMBER.sub("", line).lower())
 
 
 def paragraphs(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the lines that aren't notes, without the marks of notes and italics"""
     for line in lines:
         if not NOTE.match(line):
             yield re.sub(r"\s+", " ", MARK.sub("", line)).strip()

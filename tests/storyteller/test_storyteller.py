@@ -1,4 +1,4 @@
-"""Is the model that ships made of stories, and does it tell its own?"""
+"""Does make extract stories alone and train the model from them, and does recite find what a model repeats?"""
 
 import hashlib
 import re
@@ -14,7 +14,7 @@ from numpy_gpt import GPTError, load
 from numpy_gpt.fast import memory
 from numpy_gpt.params import tree_map
 from numpy_gpt.storyteller import make, recite, stories
-from numpy_gpt.storyteller.recite import longest_common
+from numpy_gpt.storyteller.recite import longest_common_run
 from numpy_gpt.text.token_cache import key
 from numpy_gpt.train import __main__ as train
 from numpy_gpt.train import resume
@@ -60,30 +60,30 @@ LONG = "So it went on and on. " * 20
 TINY = ("train_cased", "train_truecased", "valid")
 
 
-def test_a_book_is_parted_into_its_stories():
+def test_from_book_yields_each_story_without_titles_and_notes():
     long = LONG.strip()
-    assert list(stories.stories(BOOK.format(long=LONG))) == [
+    assert list(stories.from_book(BOOK.format(long=LONG))) == [
         f'Once a Fox saw a Crow with some cheese. {long}\n"Sing!" said he. {long}\nAnd she sang.',
         f"There was a man. {long}",
     ]
 
 
-def test_lines_go_on_until_a_sentence_ends():
-    assert stories.unwrapped('It was a\nlong way,\nthey said.\n\n"Yes!"\n') == 'It was a long way, they said.\n"Yes!"'
+def test_join_lines_joins_lines_broken_within_a_sentence():
+    assert stories.join_lines('It was a\nlong way,\nthey said.\n\n"Yes!"\n') == 'It was a long way, they said.\n"Yes!"'
 
 
-def test_a_story_that_is_told_twice_is_kept_once(tmp_path):
+def test_from_files_keeps_a_repeated_story_once(tmp_path):
     one, other, third = (" ".join(f"{word} {i}." for i in range(99)) for word in ("fox", "crow", "duck"))
-    (tmp_path / stories.CLEAN).write_text(f"{one}\n<|endoftext|>\n{other}\n<|endoftext|>\n")
+    (tmp_path / stories.SEPARATED).write_text(f"{one}\n<|endoftext|>\n{other}\n<|endoftext|>\n")
     book = "CONTENTS\nThe Fox\nThe Crow\nThe Duck\nTHE FOX\n{}\nTHE CROW\n{}\nTHE DUCK\n{}\n"
     (tmp_path / "red.txt").write_text(book.format(one, f"{third[:200]} {other}", f"{other[:300]} {third}"))
-    kept = list(stories.documents([tmp_path / stories.CLEAN, tmp_path / "red.txt"]))
+    kept = list(stories.from_files([tmp_path / stories.SEPARATED, tmp_path / "red.txt"]))
     assert kept == [one, other, f"{other[:300]} {third}"]
 
 
-def test_the_books_become_stories_alone(data):
-    """278 tales and 25 books: no titles, contents or notes; none of the book held out"""
-    text = "\n".join(stories.documents(make.find(data).books))
+def test_real_books_yield_no_titles_notes_or_held_out_story(data):
+    """278 tales and 25 books"""
+    text = "\n".join(stories.from_files(make.find_texts(data).books))
     assert not re.search(r"(?m)^\d+\.? +[A-Z][a-z]|\[FN#|\[\*\]|^Grimm\.$|III\. THE ROSE|a-dä'sen|^End of The", text)
     assert not re.search(
         r"Dorothy|Tin Woodman|Project Gutenberg|_|\[\d|^contents|^preface|^footnote|  ", text, re.M | re.I
@@ -91,11 +91,11 @@ def test_the_books_become_stories_alone(data):
 
 
 @given(st.data())
-def test_the_longest_run_is_found(draw):
+def test_longest_common_run_equals_that_of_brute_force(draw):
     words = st.lists(st.integers(0, 2), max_size=12).map(lambda row: np.array(row, np.int64))
     rows = draw.draw(st.lists(words, min_size=1, max_size=4))
     text = draw.draw(st.lists(st.integers(0, 2), min_size=1, max_size=40).map(np.array))
-    number, run = longest_common(rows, text)
+    number, run = longest_common_run(rows, text)
     parts = {"".join(map(str, row[i:j])) for row in rows for i in range(len(row)) for j in range(i, len(row) + 1)}
     inside = "".join(map(str, text))
     assert len(run) == max((len(part) for part in parts if part in inside), default=0)
@@ -106,9 +106,9 @@ def test_the_longest_run_is_found(draw):
 
 @pytest.fixture
 def texts(text, tmp_path, monkeypatch):
-    """What the storyteller is made of, in small, and how"""
+    """A directory with small texts and small settings, which make uses instead of the storyteller's"""
     written = {f"tinystories/{name}.txt": f"Tim saw {name}.\n<|endoftext|>\nTim was happy. " * 20 for name in TINY}
-    written["stories/" + stories.CLEAN] = "Once there was a king. " * 20
+    written["stories/" + stories.SEPARATED] = "Once there was a king. " * 20
     written["stories/red.txt"] = BOOK.format(long=LONG)
     written["stories/baum_wizard_of_oz.txt"] = BOOK.format(long="It is held out. " * 20)
     for name, words in written.items():
@@ -125,15 +125,15 @@ def texts(text, tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_it_is_made_by_one_command(texts, capsys):
-    """From TinyStories six times and the books once, as float16; a second call has nothing to do"""
+def test_make_trains_on_tinystories_six_times_and_books_once_and_saves_float16(texts, capsys):
+    """A second call does nothing"""
     assert make.main() == 0
-    told = (texts / "out/text/books.txt").read_text().split("\n<|endoftext|>\n")
-    assert told == [("Once there was a king. " * 20).strip(), next(stories.stories(BOOK.format(long=LONG)))]
+    written = (texts / "out/text/books.txt").read_text().split("\n<|endoftext|>\n")
+    assert written == [("Once there was a king. " * 20).strip(), next(stories.from_book(BOOK.format(long=LONG)))]
     assert "It is held out." in (texts / "out/text/held_out.txt").read_text()
-    said = capsys.readouterr().out
-    assert "out/text/books.txt: 2 stories, 0.00 MB\n" in said
-    assert said.endswith("out/storyteller: the model\n")
+    printed = capsys.readouterr().out
+    assert "out/text/books.txt: 2 stories, 0.00 MB\n" in printed
+    assert printed.endswith("out/storyteller contains the model\n")
     exact, m = load("out/run"), load("out/storyteller")
     tree_map(np.testing.assert_array_equal, m.params, tree_map(lambda p: p.astype("f2").astype("f4"), exact.params))
     assert (exact.config.dropout, m.config.dropout) == (0.1, 0.0)
@@ -141,41 +141,45 @@ def test_it_is_made_by_one_command(texts, capsys):
     read = ([*6 * tiny, texts / "out/text/books.txt"], [valid])
     assert resume.load(texts / "out/run").about["text"] == [key(files, m.tokenizer) for files in read]
     assert make.main() == 0
-    assert capsys.readouterr().out == "out/storyteller: the model, which is made already\n"
+    assert capsys.readouterr().out == "out/storyteller contains the model already\n"
     shutil.rmtree(texts / "out/storyteller")
     assert make.main() == 0
     tree_map(np.testing.assert_array_equal, load("out/storyteller").params, m.params)
 
 
-def test_a_run_that_was_ended_goes_on(texts, monkeypatch):
+def test_make_resumes_an_interrupted_run(texts, monkeypatch):
     begun = ["--config", str(make.SETTINGS), "--steps", "2", "--out", "out/run"]
-    wanted = [*6 * [f"tinystories/{name}.txt" for name in TINY[:2]], "out/text/books.txt"]
+    data = [*6 * [f"tinystories/{name}.txt" for name in TINY[:2]], "out/text/books.txt"]
     (texts / "out/text").mkdir(parents=True)
-    make.write(texts / "out/text/books.txt", stories.documents(make.find(texts).books))
-    assert train.main([*begun, "--data", *wanted, "--val-data", f"tinystories/{TINY[2]}.txt"]) == 0
+    make.write_stories(texts / "out/text/books.txt", stories.from_files(make.find_texts(texts).books))
+    assert train.main([*begun, "--data", *data, "--val-data", f"tinystories/{TINY[2]}.txt"]) == 0
     first = resume.load(texts / "out/run")
     assert make.main() == 0
     assert (first.step, resume.load(texts / "out/run").step) == (2, 4)
 
 
 @pytest.mark.parametrize(
-    ("break_it", "sentence"),
+    ("damage", "message"),
     [
-        (lambda path: path.unlink(), "isn't there: DATA needs the texts that MODEL.md names."),
-        (lambda path: path.write_text("Once."), "isn't what the storyteller was made of: get the text that MODEL.md"),
+        (lambda path: path.unlink(), "is missing: DATA needs all the texts that MODEL.md names."),
+        (
+            lambda path: path.write_text("Once."),
+            "isn't the text that texts.sha256 lists: get the edition that MODEL.md names.",
+        ),
     ],
 )
-def test_what_is_wrong_with_the_texts_is_said_in_a_sentence(break_it, sentence, texts):
-    """And nothing is trained"""
-    break_it(texts / "stories/red.txt")
-    with pytest.raises(GPTError, match=f"stories/red.txt {sentence}"):
+def test_make_refuses_missing_or_different_texts_and_trains_nothing(damage, message, texts):
+    damage(texts / "stories/red.txt")
+    with pytest.raises(GPTError, match=f"stories/red.txt {message}"):
         make.main()
     assert not (texts / "out").exists()
 
 
-def test_a_text_that_is_too_short_to_recite_from_is_refused(tmp_path, monkeypatch):
-    """It would be passed by any model"""
+def test_recite_refuses_a_text_shorter_than_the_limit(tmp_path, monkeypatch):
+    """Any model would pass with it"""
     (tmp_path / "short.txt").write_text("Once upon a time. " * 3)
     monkeypatch.setattr(sys, "argv", ["recite", str(tmp_path / "short.txt")])
-    with pytest.raises(GPTError, match="tokens, and so no run of 50: give what it was trained on"):
+    with pytest.raises(
+        GPTError, match="tokens, so no run of 50 can be found in it: give the text that the model was trained on"
+    ):
         recite.main()
