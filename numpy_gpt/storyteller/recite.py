@@ -28,7 +28,7 @@ def main() -> int:
     memory.keep_freed()
     parser = argparse.ArgumentParser(
         prog="python -m numpy_gpt.storyteller.recite",
-        description=f"Print the longest run of tokens that {SAMPLES} stories share with a text; exit 1 if over {LONGEST}.",
+        description=f"Find the longest run of tokens that {SAMPLES} samples share with a text; exit 1 above {LONGEST}.",
         epilog="example:\n  python -m numpy_gpt.storyteller.recite train_cased.txt train_truecased.txt books.txt",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
