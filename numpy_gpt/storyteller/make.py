@@ -43,7 +43,7 @@ def main() -> int:
         epilog=f"example:\n  python -m {NAME} texts made && python -m numpy_gpt.generate --model made/storyteller",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("data", metavar="DATA", type=Path, help="directory of the texts that MODEL.md names")
+    parser.add_argument("data", metavar="DATA", type=Path, help="directory of the texts that texts.sha256 lists")
     parser.add_argument("out", metavar="OUT", type=Path, help="directory for the stories, the run and the model")
     args = parser.parse_args()
     text, folder, model = (args.out / name for name in ("text", "run", "storyteller"))
@@ -73,10 +73,10 @@ def find_texts(data: Path) -> Texts:
         digest, name = line.split()
         path = paths[name] = data / name
         if not path.is_file():
-            raise GPTError(f"{path} is missing: DATA needs all the texts that MODEL.md names.")
+            raise GPTError(f"{path} is missing: DATA needs all the files that texts.sha256 lists.")
         with opened(path) as f:
             if hashlib.file_digest(f, "sha256").hexdigest() != digest:
-                raise GPTError(f"{path} isn't the text that texts.sha256 lists: get the edition that MODEL.md names.")
+                raise GPTError(f"{path} has another SHA-256 than in texts.sha256: get the edition that was used.")
     tinystories = [paths.pop(f"tinystories/{name}.txt") for name in ("train_cased", "train_truecased")]
     validation, oz = paths.pop("tinystories/valid.txt"), paths.pop("stories/baum_wizard_of_oz.txt")
     return Texts(tinystories, list(paths.values()), validation, oz)

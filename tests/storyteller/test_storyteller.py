@@ -161,10 +161,10 @@ def test_make_resumes_an_interrupted_run(texts, monkeypatch):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: path.unlink(), "is missing: DATA needs all the texts that MODEL.md names."),
+        (lambda path: path.unlink(), "is missing: DATA needs all the files that texts.sha256 lists."),
         (
             lambda path: path.write_text("Once."),
-            "isn't the text that texts.sha256 lists: get the edition that MODEL.md names.",
+            "has another SHA-256 than in texts.sha256: get the edition that was used.",
         ),
     ],
 )
