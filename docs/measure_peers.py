@@ -32,9 +32,10 @@ import numpy_gpt
 import torch_gpt
 from numpy_gpt import Config
 from numpy_gpt.fast import memory
-from parity import works
+from parity import works as workloads
 from parity.inputs import random_batch
-from parity.works import SETTLE, B, T
+from parity.works import SETTLE as PAUSE
+from parity.works import B, T
 from torch_gpt.fast.modules import GPT
 
 PROMPT, BEFORE, NEW = 16, 2, 32  # tokens of the prompt, those drawn before the clock starts, those timed
@@ -58,7 +59,7 @@ def main() -> int:
         train = measure("training step", training(ours, theirs, peer, args.llmc, Path(folder)), rounds)
     figures = {
         "command": "python docs/measure_peers.py --picogpt DIR --llmc DIR --json docs/speed.json",
-        "machine": works.machine("cpu") | {"transformers": transformers.__version__},
+        "machine": workloads.machine("cpu") | {"transformers": transformers.__version__},
         "config": str(config),
         "decode": {"tokens": NEW, "prompt": PROMPT, "seconds": decode},
         "train": {"tokens": B * T, "batch": [B, T], "seconds": train},
@@ -96,19 +97,19 @@ def measure(name: str, sides: dict[str, Side], rounds: int) -> dict[str, dict[st
 
 
 def clocked(prepare: Callable[[], Callable[[], Any]]) -> float:
-    """Return the seconds of what prepare returns; the threads of the side before have gone to sleep by then"""
+    """Return the seconds that the function returned by prepare takes; a pause lets threads of the side before sleep"""
     work = prepare()
-    time.sleep(SETTLE)
+    time.sleep(PAUSE)
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
 
 
 def decoding(ours, theirs, peer, picogpt: Path) -> dict[str, Side]:
-    """Greedy decoding: NEW tokens after a prompt of PROMPT and BEFORE further ones"""
-    pytorch = partial(works.decode, torch_gpt, theirs, 1, PROMPT, BEFORE, NEW)
+    """Return the sides of greedy decoding: NEW tokens after a prompt of PROMPT and BEFORE further ones"""
+    pytorch = partial(workloads.decode, torch_gpt, theirs, 1, PROMPT, BEFORE, NEW)
     return {
-        "NumPy": partial(clocked, partial(works.decode, numpy_gpt, ours, 1, PROMPT, BEFORE, NEW)),
+        "NumPy": partial(clocked, partial(workloads.decode, numpy_gpt, ours, 1, PROMPT, BEFORE, NEW)),
         "PyTorch eager": partial(clocked, pytorch),
         "PyTorch compiled": partial(clocked, partial(pytorch, compiled=True)),
         "Hugging Face": partial(transformers_decode, peer),
@@ -117,11 +118,11 @@ def decoding(ours, theirs, peer, picogpt: Path) -> dict[str, Side]:
 
 
 def transformers_decode(peer) -> float:
-    """Return the seconds between two tokens of generate, which uses its cache of keys and values"""
+    """Return the seconds that generate takes for the last NEW tokens, with its cache of keys and values"""
     ends: list[float] = []
     peer.generation_config.eos_token_id = None
     ids = torch.arange(PROMPT)[None] % peer.config.vocab_size
-    time.sleep(SETTLE)
+    time.sleep(PAUSE)
     peer.generate(
         ids,
         attention_mask=torch.ones_like(ids),
@@ -130,12 +131,12 @@ def transformers_decode(peer) -> float:
         pad_token_id=0,
         streamer=Streamer(ends),
     )
-    _, *ends = ends  # the first call has the prompt
+    _, *ends = ends  # generate puts the prompt first
     return ends[-1] - ends[BEFORE - 1]
 
 
 class Streamer:
-    """Record when generate has drawn each token"""
+    """Record the time of each token that generate draws"""
 
     def __init__(self, ends: list[float]):
         self.ends = ends
@@ -148,7 +149,7 @@ class Streamer:
 
 
 def picogpt_decode(picogpt: Path, m) -> Callable[[], Any]:
-    """picoGPT has no cache of keys and values: each token recomputes those before it"""
+    """Return a function that draws NEW tokens; picoGPT has no cache and recomputes all tokens for each of them"""
     if str(picogpt) not in sys.path:
         sys.path.insert(0, str(picogpt))
     from gpt2 import generate
@@ -169,10 +170,12 @@ def nested(p) -> dict[str, Any]:
 
 
 def training(ours, theirs, peer, llmc: Path, folder: Path) -> dict[str, Side]:
-    """A forward, a backward and AdamW, on a batch of B sequences of T tokens"""
+    """Return the training steps: a forward, a backward and AdamW, on a batch of B sequences of T tokens"""
     steps = {
-        "NumPy": works.train(works.losses(numpy_gpt, ours, B, T), works.our_adamw(ours)),
-        "PyTorch eager": works.train(works.losses(torch_gpt, theirs, B, T), works.their_adamw(theirs, fused=True)),
+        "NumPy": workloads.train(workloads.losses(numpy_gpt, ours, B, T), workloads.our_adamw(ours)),
+        "PyTorch eager": workloads.train(
+            workloads.losses(torch_gpt, theirs, B, T), workloads.their_adamw(theirs, fused=True)
+        ),
         "PyTorch compiled": compiled_step(torch_gpt.init(theirs.config)),
         "Hugging Face": transformers_step(peer, ours.config),
     }
@@ -216,7 +219,7 @@ def write_llmc_inputs(m, folder: Path) -> None:
 
 
 def llmc_step(train_gpt2: Path, folder: Path) -> float:
-    """Return the median of the times that train_gpt2 prints; its batch is 4 x 64, too"""
+    """Return the median of the times that train_gpt2 prints; its batch is 4 x 64 as well"""
     command = ["stdbuf", "-oL", str(train_gpt2.resolve())]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True, errors="replace") as process:
         try:
