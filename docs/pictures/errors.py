@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import svg
 
-from parity.compare import Row
+from parity.compare import FEW_ULP, Row
 from parity.inputs import TINY
 from parity.trace import compare_steps, enough_draws
 
@@ -47,7 +47,8 @@ def draw(argv: list[str]) -> str:
 
 def head() -> Iterator[str]:
     yield svg.text(16, 26, "Error of each tensor in a training step in float32: ||x - truth|| / ||truth||", "title")
-    yield svg.text(16, 46, "The truth is float64. The errors of the two packages may differ by a factor of two.")
+    rule = f"The truth is the same step in float64. Neither error may exceed twice the other + {FEW_ULP:.1e}."
+    yield svg.text(16, 46, rule)
     for x, css, name in ((650, svg.NUMPY, "NumPy"), (740, svg.PYTORCH, "PyTorch")):
         yield point(x, 22, css)
         yield svg.text(x + 10, 26, name)
