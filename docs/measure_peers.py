@@ -96,24 +96,27 @@ def measure(name: str, sides: dict[str, Side], rounds: int) -> dict[str, dict[st
     }
 
 
-def clocked(prepare: Callable[[], Callable[[], Any]]) -> float:
-    """Return the seconds that the function returned by prepare takes; a pause lets threads of the side before sleep"""
-    work = prepare()
+def clocked(work: Callable[[], Any]) -> float:
+    """Return the seconds that work takes; before it, a pause lets the threads of the previous side fall asleep"""
     time.sleep(PAUSE)
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
 
 
+def prepared(prepare: Callable[[], Callable[[], Any]]) -> float:
+    return clocked(prepare())
+
+
 def decoding(ours, theirs, peer, picogpt: Path) -> dict[str, Side]:
     """Return the sides of greedy decoding: NEW tokens after a prompt of PROMPT and BEFORE further ones"""
     pytorch = partial(workloads.decode, torch_gpt, theirs, 1, PROMPT, BEFORE, NEW)
     return {
-        "NumPy": partial(clocked, partial(workloads.decode, numpy_gpt, ours, 1, PROMPT, BEFORE, NEW)),
-        "PyTorch eager": partial(clocked, pytorch),
-        "PyTorch compiled": partial(clocked, partial(pytorch, compiled=True)),
+        "NumPy": partial(prepared, partial(workloads.decode, numpy_gpt, ours, 1, PROMPT, BEFORE, NEW)),
+        "PyTorch eager": partial(prepared, pytorch),
+        "PyTorch compiled": partial(prepared, partial(pytorch, compiled=True)),
         "Hugging Face": partial(transformers_decode, peer),
-        "picoGPT": partial(clocked, partial(picogpt_decode, picogpt, ours)),
+        "picoGPT": partial(prepared, partial(picogpt_decode, picogpt, ours)),
     }
 
 
@@ -179,7 +182,7 @@ def training(ours, theirs, peer, llmc: Path, folder: Path) -> dict[str, Side]:
         "PyTorch compiled": compiled_step(torch_gpt.init(theirs.config)),
         "Hugging Face": transformers_step(peer, ours.config),
     }
-    sides = {side: partial(clocked, lambda step=step: step) for side, step in steps.items()}
+    sides: dict[str, Side] = {side: partial(clocked, step) for side, step in steps.items()}
     write_llmc_inputs(ours, folder)
     return sides | {"llm.c": partial(llmc_step, llmc / "train_gpt2", folder)}
 

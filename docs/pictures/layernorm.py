@@ -29,7 +29,7 @@ DARK = """
 
 def draw(argv: list[str]) -> str:
     ArgumentParser(prog="make.py layernorm").parse_args(argv)
-    forward, backward = map(inspect.getsource, (ops.layernorm, ops.layernorm_backward))
+    forward, backward = inspect.getsource(ops.layernorm), inspect.getsource(ops.layernorm_backward)
     columns = max(len(line) for line in (forward + backward).splitlines())
     width = 2 * (LEFT + INDENT) + columns * COLUMN
     below = LEFT + panel_height(forward) + GAP
