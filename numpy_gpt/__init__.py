@@ -1,9 +1,6 @@
 """GPT-2 in NumPy, every forward and every backward by hand."""
 
-from .fast import threads  # noqa: F401  before NumPy is imported it has something to tell OpenBLAS
-
-# isort: split
-from . import adamw
+from . import adamw, fast
 from .checkpoint import save
 from .checkpoint.source import load
 from .config import RELEASED, Config
@@ -23,6 +20,7 @@ __all__ = [
     "adamw",
     "complete",
     "complete_batch",
+    "fast",
     "forward",
     "init",
     "kv",

@@ -13,8 +13,7 @@ import tempfile
 from pathlib import Path
 from time import perf_counter, sleep
 
-from numpy_gpt import Config, init
-from numpy_gpt.fast import memory
+from numpy_gpt import Config, fast, init
 
 from . import footprint
 from .scaling import scaling, sentence
@@ -48,7 +47,7 @@ def main(argv):
     if args.memory:
         footprint.show()
         return 0
-    memory.keep_freed()
+    fast.tune()
     config, stories = (Config(n_vocab=8192, n_layer=1), 8) if args.quick else (Config(), 32)
     measured = []
     with tempfile.TemporaryDirectory() as directory:

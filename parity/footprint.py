@@ -19,11 +19,10 @@ T = 1024
 GENERATE = "import {package} as p; p.complete(p.load({path!r}), list(range(512)), 1, temperature=0)"
 TRAIN = """
 import numpy as np
-from numpy_gpt import RELEASED, adamw, init
-from numpy_gpt.fast import memory
+from numpy_gpt import RELEASED, adamw, fast, init
 from numpy_gpt.train.options import TrainOptions
 from {package}.train.step import Trainer
-memory.keep_freed()
+fast.tune()
 m = init(RELEASED[{size!r}])
 options = TrainOptions(batch_size=1, context={T}, checkpointing={checkpointing})
 trainer = Trainer(m, adamw.moments(m.params), options)

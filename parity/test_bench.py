@@ -13,7 +13,7 @@ import torch
 
 import numpy_gpt
 from numpy_gpt import Config, named
-from numpy_gpt.fast.threads import openblas
+from numpy_gpt.fast.openblas import openblas
 
 from . import bench, scaling, workloads
 
@@ -24,11 +24,11 @@ def test_json_has_the_times_of_each_side_of_each_workload(monkeypatch, capsys):
     monkeypatch.setattr(bench, "Config", lambda **sizes: SMALL)
     monkeypatch.setattr(bench, "PAUSE", 0)
     monkeypatch.setattr(scaling, "PAUSE", 0)
-    monkeypatch.setattr(bench.memory, "keep_freed", lambda: None)
+    monkeypatch.setattr(bench.fast, "tune", lambda: None)
     assert bench.main(["--quick", "--json"]) == 0
     results = json.loads(capsys.readouterr().out)
     assert results["cores"] >= 1
-    assert results["numpy_threads"] == (openblas().get() if openblas() else results["cores"])
+    assert results["numpy_threads"] == (openblas().get_num_threads() if openblas() else results["cores"])
     assert results["numpy"] == np.__version__
     assert [workload["name"] for workload in results["workloads"]] == [
         "start to first token",
@@ -58,7 +58,7 @@ def test_sides_take_turns_in_a_warmup_and_in_each_round(flags, rounds, monkeypat
     monkeypatch.setattr(bench, "workloads", lambda *_: [long])
     monkeypatch.setattr(bench, "init", lambda config: config)
     monkeypatch.setattr(bench, "scaling", lambda *_: {})
-    monkeypatch.setattr(bench.memory, "keep_freed", lambda: None)
+    monkeypatch.setattr(bench.fast, "tune", lambda: None)
     assert bench.main([*flags, "--json"]) == 0
     assert done == ["numpy", "torch"] * (1 + rounds)
 

@@ -15,7 +15,8 @@ import torch
 import numpy_gpt
 import torch_gpt
 from numpy_gpt import Config, adamw, named
-from numpy_gpt.fast.threads import cores, openblas, shared
+from numpy_gpt.fast.openblas import openblas
+from numpy_gpt.fast.threads import cores, shared
 from numpy_gpt.generate.options import DecodingOptions
 from numpy_gpt.train import options
 from numpy_gpt.train.step import Trainer
@@ -228,7 +229,7 @@ def machine(device: str) -> dict[str, Any]:
 def kernels() -> str:
     """Return NumPy's BLAS and the CPU type whose kernels OpenBLAS chose, on which matmuls depend most"""
     blas, library = openblas(), np.show_config(mode="dicts")["Build Dependencies"]["blas"]["name"]
-    return f"{library} for {blas.core().decode()}" if blas else library
+    return f"{library} for {blas.core_name().decode()}" if blas else library
 
 
 def cpu() -> str:

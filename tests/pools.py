@@ -1,15 +1,18 @@
-"""Threads, as many as a test wants, and the OpenBLAS that NumPy stands on"""
+"""Thread pools of a given size, and the OpenBLAS that NumPy uses"""
 
 import pytest
 
-from numpy_gpt.fast.threads import Threads, openblas
+from numpy_gpt.fast.openblas import openblas
+from numpy_gpt.fast.threads import Threads
 
 
 def with_threads(n):
+    """Return a new pool of n threads"""
     threads = Threads()
     threads.n = n
     return threads
 
 
-def of_numpy():
-    return openblas() or pytest.skip("NumPy stands on no OpenBLAS that can be asked")
+def numpys_openblas():
+    """Return OpenBLAS's functions, or skip the test"""
+    return openblas() or pytest.skip("NumPy doesn't use an OpenBLAS whose functions can be called")

@@ -106,7 +106,7 @@ def test_overflow_in_a_worker_thread_is_an_error():
     threads = with_threads(2)
     with pytest.raises(GPTError, match="the output is not finite"), no_overflow("the output", init(TINY).params):
         threads.map(multiply, [x, x])
-    threads.end()
+    threads.stop()
 
 
 def test_overflow_in_a_matmul_is_left_to_the_check_of_its_result():

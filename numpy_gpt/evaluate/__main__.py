@@ -7,10 +7,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from .. import fast
 from ..checkpoint.source import load
 from ..checks import check_tokenizer
 from ..errors import GPTError
-from ..fast import memory
 from ..language_model import forward
 from ..ops import cross_entropy
 from ..params import Model
@@ -31,7 +31,7 @@ documents: its loss counts, and it has no bytes."""
 
 
 def main() -> None:
-    memory.keep_freed()
+    fast.tune()
     parser = argparse.ArgumentParser(
         prog="python -m numpy_gpt.evaluate",
         description="Measure a model on text that it wasn't trained on.",

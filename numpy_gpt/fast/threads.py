@@ -1,32 +1,27 @@
-"""Threads that share work. NumPy lets go of Python's lock while it computes, so they run side by side.
+"""A pool of threads that share work. NumPy releases Python's global lock while it computes, so they run in parallel.
 
-OpenBLAS, on which NumPy stands, has threads too, for one product at a time. Where ours share a batch it keeps to one:
-halves of a batch side by side use two cores for everything, and not for the products alone.
+OpenBLAS has threads too, which share one matmul at a time. While the threads of this pool compute different matmuls,
+each matmul stays on one thread: then everything between the matmuls runs in parallel as well.
 """
 
 import atexit
-import ctypes
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import cache, partial
-from importlib import import_module
-from itertools import product
 from queue import SimpleQueue
 from threading import Lock, Thread
-from typing import Any, NamedTuple
+from typing import Any
 
-# A thread of OpenBLAS that has nothing to do keeps its core busy for 2^28 cycles, a tenth of a second, unless this is
-# set before NumPy is imported. 2^20 are longer than decoding pauses between two products.
-os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")
+from .openblas import openblas
 
 
-class Call:
-    """For help: either a thread answers it, or who called calls it off
+class Job:
+    """A function for a worker: either a worker runs it, or the submitter cancels it
 
-    After a Ctrl-C a call may stay behind, but no lock that others need is shut for good, as an executor's can be.
+    A Ctrl-C can leave a job in the queue, but it never leaves a lock closed that a worker needs.
     """
 
     def __init__(self, work: Callable[[], Any]):
@@ -35,7 +30,8 @@ class Call:
         self.taken, self.unfinished = Lock(), Lock()
         self.unfinished.acquire()
 
-    def answer(self) -> None:
+    def run(self) -> None:
+        """Run the function unless the job is cancelled, and keep its error"""
         if not self.taken.acquire(blocking=False):
             return
         try:
@@ -44,8 +40,8 @@ class Call:
             self.errors.append(e)
         self.unfinished.release()
 
-    def called_off(self) -> bool:
-        """If nobody has begun. It lets go of the work: until a thread is free, the call stands in the queue"""
+    def cancel(self) -> bool:
+        """Return True if no worker has started the job; it then releases the function, but stays in the queue"""
         if not self.taken.acquire(blocking=False):
             return False
         self.work = None
@@ -53,15 +49,20 @@ class Call:
 
 
 class Threads:
+    """A pool that starts its workers, daemon threads, when they are first needed"""
+
     def __init__(self):
         self.blas = openblas()
-        self.n = self.blas.get() if self.blas else cores()  # as many as OpenBLAS would use
-        self.calls: SimpleQueue[Call | None] = SimpleQueue()
-        self.started: list[Thread] = []
-        self.lock, self.instead, self.before = Lock(), 0, 0
+        self.n = self.blas.get_num_threads() if self.blas else cores()  # as many as OpenBLAS would use
+        self.jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self.workers: list[Thread] = []
+        self.lock, self.blas_users, self.blas_threads = Lock(), 0, 0
 
     def map(self, f: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-        """[f(item), ...]: each thread takes the next item, until all are done"""
+        """Return [f(item), ...]; the caller and up to n - 1 workers each take the next item until none is left
+
+        After an error no further item is taken. The error is raised once all threads have finished their item.
+        """
         todo = deque(enumerate(items))
         done: list[Any] = [None] * len(todo)
 
@@ -70,133 +71,131 @@ class Threads:
                 while todo:
                     try:
                         i, item = todo.popleft()
-                    except IndexError:  # another was faster
+                    except IndexError:  # another thread was faster
                         return
                     done[i] = f(item)
             except BaseException:
-                todo.clear()  # nobody goes on
+                todo.clear()
                 raise
 
-        calls: list[Call] = []
+        jobs: list[Job] = []
         try:
-            for _ in range(self.helpers(min(self.n, len(todo)) - 1)):
-                calls.append(Call(partial(copy_context().run, work)))
-                self.calls.put(calls[-1])
+            for _ in range(self.start_workers(min(self.n, len(todo)) - 1)):
+                jobs.append(Job(partial(copy_context().run, work)))
+                self.jobs.put(jobs[-1])
             work()
         finally:
             todo.clear()
-            begun = [call for call in calls if not call.called_off()]  # who hasn't begun needn't
-            for call in begun:
-                call.unfinished.acquire()
-        for call in begun:
-            if call.errors:
-                raise call.errors.pop()  # who keeps an error keeps its traceback, and what f had there
+            started = [job for job in jobs if not job.cancel()]
+            for job in started:
+                job.unfinished.acquire()
+        for job in started:
+            if job.errors:
+                raise job.errors.pop()  # a kept error would keep its traceback, and the arrays of f in it
         return done
 
-    def helpers(self, wanted: int) -> int:
-        """How many there are of these: a system may refuse to start a thread, as it does when Python is about to end"""
+    def start_workers(self, wanted: int) -> int:
+        """Start workers until there are `wanted`, and return how many of them exist
+
+        The system can refuse to start a thread. Python refuses when the interpreter is about to exit.
+        """
         with self.lock:
-            while len(self.started) < wanted:
-                thread = Thread(target=answer_all, args=(self.calls,), daemon=True)
+            while len(self.workers) < wanted:
+                thread = Thread(target=run_jobs, args=(self.jobs,), daemon=True)
                 try:
                     thread.start()
                 except RuntimeError:
                     break
-                self.started.append(thread)
-            return min(wanted, len(self.started))
+                self.workers.append(thread)
+            return min(wanted, len(self.workers))
 
-    def end(self) -> None:
-        """When the process does, OpenBLAS gives its memory back: nobody may be inside a product"""
-        self.calls.put(None)
-        for thread in self.started:
+    def stop(self) -> None:
+        """Wait for the workers at exit: OpenBLAS then frees its memory, so no thread may be inside a matmul"""
+        self.jobs.put(None)
+        for thread in self.workers:
             thread.join()
 
     @contextmanager
-    def instead_of_blas(self) -> Iterator[None]:
-        """A product keeps to the thread that asks for it, until the last of those here has gone
+    def single_threaded_blas(self) -> Iterator[None]:
+        """Limit OpenBLAS to one thread for each matmul, until the last thread has left this context
 
-        That holds for the whole process. How many threads share a product shows in its last bits, and so does, for a
-        thread of the caller's, whether others of them compute meanwhile. A Ctrl-C just when two leave can keep it so.
+        The limit holds for the whole process. The number of threads changes the last bits of a matmul. So the results
+        of another thread depend on whether this context is active. A Ctrl-C while two threads leave the context can
+        make the limit permanent.
         """
         assert self.blas
         counted = False
         try:
             with self.lock:
-                if not self.instead:
-                    self.before = self.blas.get()
-                self.instead += 1
+                if not self.blas_users:
+                    self.blas_threads = self.blas.get_num_threads()
+                self.blas_users += 1
                 counted = True
-            self.blas.set(1)
+            self.blas.set_num_threads(1)
             yield
         finally:
             with self.lock:
-                self.instead -= counted
-                if counted and not self.instead:
-                    self.blas.set(self.before)
+                self.blas_users -= counted
+                if counted and not self.blas_users:
+                    self.blas.set_num_threads(self.blas_threads)
 
 
-def answer_all(calls: SimpleQueue[Call | None]) -> None:
-    while call := calls.get():
-        call.answer()
-        del call  # or it would be kept until the next
-    calls.put(None)  # for the others
+def run_jobs(jobs: SimpleQueue[Job | None]) -> None:
+    """Run jobs until None comes, and pass the None on to the next worker"""
+    while job := jobs.get():
+        job.run()
+        del job  # otherwise its results would be kept until the next job
+    jobs.put(None)
 
 
 def cores() -> int:
-    """That this process may use"""
+    """Return the number of cores that this process may use"""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@cache
-def only() -> Threads:
-    made = Threads()
-    atexit.register(made.end)
-    return made
-
-
-making = Lock()
+creating = Lock()
 
 
 def shared() -> Threads:
-    """One for the process, even if two ask at once: one could count OpenBLAS's threads while the other has one"""
-    with making:
-        return only()
+    """Return the pool of this process; the first call creates it, and registers hooks for exit and fork
+
+    A lock prevents a second pool: it could be created while the first one limits OpenBLAS to one thread, and would
+    take one for OpenBLAS's number of threads.
+    """
+    register_fork_hook()  # before the lock is taken: a fork could copy it locked
+    with creating:
+        return pool()
+
+
+@cache
+def pool() -> Threads:
+    created = Threads()
+    atexit.register(created.stop)
+    return created
+
+
+@cache
+def register_fork_hook() -> None:
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=forget)
 
 
 def forget() -> None:
-    """A child of the process has none of the threads, and nobody who would give OpenBLAS its own back"""
-    if only.cache_info().currsize and only().instead:
-        only().blas.set(only().before)  # type: ignore[union-attr]
-    only.cache_clear()
-    making.release()
+    """Drop the pool in a forked child, which has none of its threads, and lift its limit on OpenBLAS"""
+    global creating
+    if pool.cache_info().currsize and pool().blas_users:
+        pool().blas.set_num_threads(pool().blas_threads)  # type: ignore[union-attr]
+    pool.cache_clear()
+    creating = Lock()  # another thread may have held it
 
 
 def side_by_side(f: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    """[f(item), ...], each with its products on one core: the longest stand last, and are begun first"""
+    """Return [f(item), ...], computed in parallel, each matmul on one thread
+
+    The last items are computed first, since the last tiles of attention take the longest.
+    """
     threads = shared()
     if len(items) == 1 or not threads.blas:
         return [f(item) for item in items]
-    with threads.instead_of_blas():
+    with threads.single_threaded_blas():
         return threads.map(f, items[::-1])[::-1]
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=making.acquire, after_in_parent=making.release, after_in_child=forget)
-
-
-class OpenBLAS(NamedTuple):
-    get: Callable[[], int]  # how many threads it uses
-    set: Callable[[int], Any]
-    core: Callable[[], bytes]  # for which CPU its kernels are
-
-
-def openblas() -> OpenBLAS | None:
-    """If NumPy stands on it: in a library, names are looked for in those that it loads, too"""
-    library = ctypes.CDLL(import_module("numpy._core._multiarray_umath").__file__)
-    for prefix, suffix in product(("scipy_", ""), ("64_", "")):
-        names = [f"{prefix}openblas_{what}{suffix}" for what in ("get_num_threads", "set_num_threads", "get_corename")]
-        if all(hasattr(library, name) for name in names):
-            found = OpenBLAS(*(getattr(library, name) for name in names))
-            found.core.restype = ctypes.c_char_p  # type: ignore[attr-defined]
-            return found
-    return None

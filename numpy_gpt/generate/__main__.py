@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from .. import generate
+from .. import fast, generate
 from ..checkpoint import source
 from ..checks import check_tokenizer
 from ..errors import GPTError
-from ..fast import memory
 from ..params import Model
 from ..system import cli
 from ..system.cli import print_stderr, run
@@ -64,7 +63,7 @@ NUMPY = Backend(
 
 def main(backend: Backend = NUMPY) -> None:
     """Run the command: parse the options, load the model, and print the samples while they are drawn"""
-    memory.keep_freed()
+    fast.tune()
     args, options = parse(backend)
     prompt = read_prompt(args)
     started = time.perf_counter()

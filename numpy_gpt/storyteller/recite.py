@@ -10,11 +10,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from tqdm import tqdm
 
-from .. import generate
+from .. import fast, generate
 from ..checkpoint.source import load
 from ..checks import check_tokenizer
 from ..errors import GPTError
-from ..fast import memory
 from ..params import Model
 from ..system.cli import run
 from ..text import token_cache
@@ -25,7 +24,7 @@ ROW_END, TEXT_END = 1, 0  # after each row and after the text; tokens start at 2
 
 
 def main() -> int:
-    memory.keep_freed()
+    fast.tune()
     parser = argparse.ArgumentParser(
         prog="python -m numpy_gpt.storyteller.recite",
         description=f"Find the longest run of tokens that {SAMPLES} samples share with a text; exit 1 above {LONGEST}.",

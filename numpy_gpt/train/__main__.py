@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, GPTError
-from ..fast import memory
+from .. import fast
 from ..params import Model
 from ..system.cli import parse, print_stderr, run
 from ..system.locks import run_directory
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None, name: str = "numpy_gpt.train") -> in
 
 def train(args: argparse.Namespace, parser: argparse.ArgumentParser, backend: Backend) -> int:
     """Start a run or resume it; return the exit status"""
-    memory.keep_freed()
+    fast.tune()
     if not args.out:
         parser.error("--out is missing: give the directory of the run.")
     if backend.processes > 1:

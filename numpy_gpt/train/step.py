@@ -40,7 +40,7 @@ class Trainer:
     def step(self, t: int, lr: float, batches: Sequence[Batch]) -> float:
         """Take step t = 1, 2, ... of AdamW on the mean loss of the batches, and return this loss"""
         losses, total, s = [], None, self.options
-        with self.threads.instead_of_blas() if self.n > 1 else nullcontext():
+        with self.threads.single_threaded_blas() if self.n > 1 else nullcontext():
             for batch in batches:
                 for loss, grads in self.threads.map(partial(self.gradients, t, len(batches)), self.shares(*batch)):
                     losses.append(loss)
@@ -69,7 +69,7 @@ class Trainer:
 
     def loss(self, tokens: np.ndarray, targets: np.ndarray) -> float:
         """Return the mean loss over all tokens, without dropout"""
-        with self.threads.instead_of_blas() if self.n > 1 else nullcontext():
+        with self.threads.single_threaded_blas() if self.n > 1 else nullcontext():
             return sum(self.threads.map(self.weighted_loss, self.shares(0, tokens, targets)))
 
     def weighted_loss(self, share):

@@ -1,4 +1,4 @@
-"""Do threads that share work do all of it, say what went wrong, and end?"""
+"""Do the threads of a pool complete their work, report errors and exit?"""
 
 import gc
 import os
@@ -13,21 +13,27 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from pools import of_numpy, with_threads
+from pools import numpys_openblas, with_threads
 
 from numpy_gpt import GPTError, adamw, named
-from numpy_gpt.fast.threads import Threads, only, shared, side_by_side
+from numpy_gpt.fast.threads import Threads, pool, shared, side_by_side
 from numpy_gpt.params import tree_map
 from parity.inputs import TINY, random_model
 
 
-def test_they_run_at_the_same_time():
+def output(code):
+    """Return stdout and stderr of Python code in a process of its own"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60)
+    return done.stdout, done.stderr
+
+
+def test_map_runs_items_in_parallel():
     meet = threading.Barrier(3)
     assert with_threads(3).map(lambda k: (meet.wait(timeout=10), k)[1], iter([0, 1, 2])) == [0, 1, 2]
 
 
-def test_each_takes_the_next_when_it_is_done():
-    """One waits until the other has done all the rest"""
+def test_thread_takes_next_item_when_done():
+    """One thread waits in its first item until the other has done all the rest"""
     rest = threading.Semaphore(0)
     done = with_threads(2).map(
         lambda k: [rest.acquire(timeout=10) for _ in range(9)] if k == 0 else rest.release(), range(10)
@@ -36,7 +42,7 @@ def test_each_takes_the_next_when_it_is_done():
 
 
 @pytest.mark.parametrize("wrong", [0, 1, 99])
-def test_what_goes_wrong_in_one_of_them_is_said_here(wrong):
+def test_error_in_any_thread_is_raised_by_map(wrong):
     def f(k):
         if k == wrong:
             raise GPTError("no")
@@ -45,7 +51,7 @@ def test_what_goes_wrong_in_one_of_them_is_said_here(wrong):
         with_threads(2).map(f, range(100))
 
 
-def test_after_a_mistake_nobody_goes_on_and_all_have_ended():
+def test_after_an_error_no_item_is_started_and_running_items_finish():
     meet, begun, ended = threading.Barrier(3), [], []
 
     def f(k):
@@ -62,24 +68,24 @@ def test_after_a_mistake_nobody_goes_on_and_all_have_ended():
     assert sorted(ended) == [0, 1]
 
 
-def test_they_may_share_work_among_themselves():
+def test_nested_maps_complete():
     threads = with_threads(2)
     assert threads.map(lambda k: sum(threads.map(lambda i: i, range(k))), range(50)) == [
         k * (k - 1) // 2 for k in range(50)
     ]
 
 
-def test_where_no_thread_can_be_started_there_is_no_help(monkeypatch):
+def test_caller_does_all_items_if_no_thread_can_be_started(monkeypatch):
     def start(_):
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", start)
     threads = with_threads(3)
     assert threads.map(str, range(5)) == list("01234")
-    assert threads.calls.empty()
+    assert threads.jobs.empty()
 
 
-def test_they_work_when_the_main_thread_has_ended():
+def test_map_works_after_the_main_thread_has_ended():
     code = """
 import threading, time
 from numpy_gpt.fast.threads import Threads
@@ -87,12 +93,11 @@ threads = Threads()
 threads.n = 3
 threading.Thread(target=lambda: (time.sleep(0.3), print(*threads.map(str, range(5)), flush=True))).start()
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert (done.stdout, done.stderr) == ("0 1 2 3 4\n", "")
+    assert output(code) == ("0 1 2 3 4\n", "")
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="the system has no timers that interrupt")
-def test_an_interrupt_at_any_moment_does_no_harm():
+def test_map_works_after_thousands_of_interrupts_at_random_moments():
     code = """
 import faulthandler, random, signal
 from contextlib import nullcontext
@@ -100,24 +105,22 @@ from numpy_gpt.fast.threads import Threads
 signal.signal(signal.SIGALRM, signal.default_int_handler)
 faulthandler.dump_traceback_later(30, exit=True)
 threads = Threads()
-threads.n, came = 3, 0
-while came < 3000:
+threads.n, interrupts = 3, 0
+while interrupts < 3000:
     try:
         signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 1e-3))
         while True:
-            with threads.instead_of_blas() if threads.blas else nullcontext():
+            with threads.single_threaded_blas() if threads.blas else nullcontext():
                 threads.map(str, range(5))
     except KeyboardInterrupt:
-        came += 1
-print(*threads.map(str, range(5)), threads.instead)
+        interrupts += 1
+print(*threads.map(str, range(5)), threads.blas_users)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert (done.stdout, done.stderr) == ("0 1 2 3 4 0\n", "")
+    assert output(code) == ("0 1 2 3 4 0\n", "")
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="the system has no timers that interrupt")
-def test_the_process_ends_when_its_threads_are_done():
-    """Also with what an interrupt has left to them"""
+def test_exit_waits_for_items_that_an_interrupt_left_running():
     code = """
 import atexit, signal, threading, time
 done = []
@@ -129,18 +132,17 @@ def f(k):
     both.wait(10)
     if threading.current_thread() is not threading.main_thread():
         time.sleep(0.6)
-        done.append("helped")
+        done.append("worker done")
 signal.setitimer(signal.ITIMER_REAL, 0.2)
 try:
     shared().map(f, range(2))
 except KeyboardInterrupt:
     done.append("interrupted")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert (done.stdout, done.stderr) == ("['interrupted', 'helped']\n", "")
+    assert output(code) == ("['interrupted', 'worker done']\n", "")
 
 
-def test_what_went_wrong_is_not_kept():
+def test_objects_of_a_failed_item_are_freed_without_garbage_collection():
     class Large:
         pass
 
@@ -161,28 +163,28 @@ def test_what_went_wrong_is_not_kept():
         gc.enable()
 
 
-def test_two_who_ask_at_once_share_the_same(monkeypatch):
-    made, asked = [], threading.Barrier(2)
+def test_two_threads_that_call_shared_at_once_get_the_same_pool(monkeypatch):
+    created, calling = [], threading.Barrier(2)
 
     class Slow(Threads):
         def __init__(self):
             time.sleep(0.1)
-            made.append(self)
+            created.append(self)
             super().__init__()
 
-    helped = with_threads(2)
+    callers = with_threads(2)
     monkeypatch.setattr("numpy_gpt.fast.threads.Threads", Slow)
-    only.cache_clear()
+    pool.cache_clear()
     try:
-        both = helped.map(lambda _: (asked.wait(timeout=10), shared())[1], range(2))
+        both = callers.map(lambda _: (calling.wait(timeout=10), shared())[1], range(2))
     finally:
-        only.cache_clear()
-    assert both == made * 2
-    assert len(made) == 1
+        pool.cache_clear()
+    assert both == created * 2
+    assert len(created) == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
-def test_a_fork_has_threads_of_its_own():
+def test_forked_child_gets_a_pool_of_its_own():
     code = """
 import os, signal
 from numpy_gpt.fast.threads import shared
@@ -195,34 +197,57 @@ if os.fork() == 0:
     os._exit(7)
 print(os.waitstatus_to_exitcode(os.wait()[1]))
 """
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60)
-    assert (done.stdout, done.stderr) == ("7\n", "")
+    assert output(code) == ("7\n", "")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
-def test_a_fork_in_the_midst_of_shared_work_has_all_of_openblas():
-    if of_numpy().get() < 2:
+def test_child_forked_while_a_pool_is_created_gets_a_pool_of_its_own():
+    code = """
+import os, signal, threading, time
+from numpy_gpt.fast import threads
+created, inside = threads.Threads, threading.Event()
+class Slow(created):
+    def __init__(self):
+        inside.set()
+        time.sleep(1)
+        super().__init__()
+threads.Threads = Slow
+threading.Thread(target=threads.shared).start()
+inside.wait(10)
+if os.fork() == 0:
+    signal.alarm(10)
+    threads.Threads = created
+    threads.shared()
+    os._exit(7)
+print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+    assert output(code) == ("7\n", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_child_forked_during_shared_work_has_all_threads_of_openblas():
+    if numpys_openblas().get_num_threads() < 2:
         pytest.skip("OpenBLAS uses one thread here")
     code = """
 import os, threading
-from numpy_gpt.fast.threads import openblas, shared
-before, inside, end = openblas().get(), threading.Event(), threading.Event()
+from numpy_gpt.fast.openblas import openblas
+from numpy_gpt.fast.threads import shared
+before, inside, end = openblas().get_num_threads(), threading.Event(), threading.Event()
 def other():
-    with shared().instead_of_blas():
+    with shared().single_threaded_blas():
         inside.set()
         end.wait(10)
 threading.Thread(target=other).start()
 inside.wait(10)
 if os.fork() == 0:
-    os._exit(7 if shared().n == openblas().get() == before else 1)
+    os._exit(7 if shared().n == openblas().get_num_threads() == before else 1)
 print(os.waitstatus_to_exitcode(os.wait()[1]))
 end.set()
 """
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60)
-    assert (done.stdout, done.stderr) == ("7\n", "")
+    assert output(code) == ("7\n", "")
 
 
-def test_they_warn_of_what_the_caller_is_warned_of():
+def test_workers_use_the_errstate_of_the_caller():
     meet = threading.Barrier(2)
 
     def f(k):
@@ -234,7 +259,7 @@ def test_they_warn_of_what_the_caller_is_warned_of():
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
-def test_adamw_computes_the_same_bits_on_any_number_of_threads(n, monkeypatch):
+def test_adamw_step_is_bit_identical_on_any_number_of_threads(n, monkeypatch):
     m = random_model(TINY, dtype=np.float32)
     grads = tree_map(np.sin, m.params)
     monkeypatch.setattr(adamw, "TILE", 100)
@@ -248,8 +273,8 @@ def test_adamw_computes_the_same_bits_on_any_number_of_threads(n, monkeypatch):
     assert found[0] == found[1]
 
 
-def test_what_nobody_helped_with_is_not_kept(monkeypatch):
-    """Inside of shared work every thread is busy, and calls for help wait: what both take at a time is all there is"""
+def test_cancelled_jobs_keep_no_results(monkeypatch):
+    """In nested maps every thread is busy, so jobs stay in the queue: only running items may hold memory"""
 
     def work(_):
         for _ in range(4):
@@ -259,7 +284,7 @@ def test_what_nobody_helped_with_is_not_kept(monkeypatch):
     threads, seen = with_threads(2), []
     monkeypatch.setattr("numpy_gpt.fast.threads.shared", lambda: threads)
     tracemalloc.start()
-    with threads.instead_of_blas():
+    with threads.single_threaded_blas():
         threads.map(work, range(2))
     tracemalloc.stop()
     assert max(seen) < 2 * 3 * 8e6

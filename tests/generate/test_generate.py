@@ -3,7 +3,6 @@
 import itertools
 import json
 import os
-import platform
 import pty
 import shlex
 import shutil
@@ -15,9 +14,8 @@ import time
 import numpy as np
 import pytest
 
-from numpy_gpt import GPTError, complete, load, save
+from numpy_gpt import GPTError, complete, fast, load, save
 from numpy_gpt.checkpoint.source import find
-from numpy_gpt.fast import memory
 from numpy_gpt.generate import draws
 from numpy_gpt.generate.__main__ import NUMPY, main
 from numpy_gpt.system.cli import run
@@ -261,7 +259,7 @@ def test_ctrl_c_prints_the_samples_so_far_without_streaming(flags, monkeypatch, 
             yield draw
 
     monkeypatch.setattr(sys, "argv", ["generate", "Once upon a time", "--num-samples", "2", "--seed", "1", *flags])
-    monkeypatch.setattr(memory, "keep_freed", lambda: None)
+    monkeypatch.setattr(fast, "tune", lambda: None)
     assert run("generate", lambda: main(NUMPY._replace(draws=interrupted))) == 130
     out = capsys.readouterr().out
     texts = [M.tokenizer.decode(complete(M, ONCE, 6, 0.8, 0, 0.95, seed=1, sample=i)) for i in (0, 1)]
@@ -308,7 +306,7 @@ def test_an_error_while_drawing_keeps_the_text_so_far(monkeypatch, capsys):
         raise GPTError("broken")
 
     monkeypatch.setattr(sys, "argv", ["generate", "Once upon a time", "--seed", "1"])
-    monkeypatch.setattr(memory, "keep_freed", lambda: None)
+    monkeypatch.setattr(fast, "tune", lambda: None)
     assert run("generate", lambda: main(NUMPY._replace(draws=broken))) == 1
     assert capsys.readouterr() == (
         M.tokenizer.decode(complete(M, ONCE, 6, 0.8, 0, 0.95, 1)) + "\n",
@@ -359,30 +357,12 @@ def test_timings_sum_to_less_than_the_time_of_the_run():
     assert t["decode_s"] > t["prefill_s"] > 0
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
-def test_the_command_keeps_freed_memory_so_that_blocks_cost_no_page_faults(monkeypatch):
-    code = """
-import resource
-import numpy as np
-from numpy_gpt.fast import memory
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    np.ones(1 << 21, np.float32)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-np.ones(1 << 21, np.float32)
-before = faults()
-memory.keep_freed()
-np.ones(1 << 21, np.float32)
-print(before, faults())
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    before, after = map(int, done.stdout.split())
-    assert before > 10 * (1 + after)
-    kept = []
-    monkeypatch.setattr(memory, "keep_freed", lambda: kept.append(True))
+def test_command_calls_tune_once(monkeypatch):
+    calls = []
+    monkeypatch.setattr(fast, "tune", lambda: calls.append(True))
     monkeypatch.setattr(sys, "argv", ["generate", "Once", "-n", "0", "--seed", "1"])
     assert run("generate", main) == 0
-    assert kept == [True]
+    assert calls == [True]
 
 
 def test_help_contains_an_example():

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from numpy_gpt import GPTError, load
-from numpy_gpt.fast import memory
+from numpy_gpt import GPTError, fast, load
 from numpy_gpt.params import tree_map
 from numpy_gpt.storyteller import make, recite, stories
 from numpy_gpt.storyteller.recite import longest_common_run
@@ -120,7 +119,7 @@ def texts(text, tmp_path, monkeypatch):
     small = {"n-layer": 1, "n-embd": 8, "context": 8, "tokenizer": '"bpe:270"', "steps": 4, "warmup": 1, "dropout": 0.1}
     (tmp_path / "small.toml").write_text("\n".join(f"{name} = {value}" for name, value in small.items()))
     monkeypatch.setattr(make, "SETTINGS", tmp_path / "small.toml")
-    monkeypatch.setattr(memory, "keep_freed", lambda: None)
+    monkeypatch.setattr(fast, "tune", lambda: None)
     monkeypatch.setattr(sys, "argv", ["make", str(tmp_path), "out"])
     return tmp_path
 

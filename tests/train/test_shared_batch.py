@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from pools import of_numpy, with_threads
+from pools import numpys_openblas, with_threads
 
 from numpy_gpt import adamw, named
 from numpy_gpt.params import tree_map
@@ -21,7 +21,7 @@ def batches(t):
 
 
 def trainer(n, dtype=np.float64):
-    of_numpy()
+    numpys_openblas()
     m = random_model(CONFIG, dtype=dtype)
     made = Trainer(m._replace(params=tree_map(np.copy, m.params)), adamw.moments(m.params), SETTINGS)
     made.threads = with_threads(n)
@@ -54,7 +54,7 @@ def test_shares_cover_a_batch_once():
 
 def test_trainer_uses_one_thread_for_a_model_that_is_large_for_its_batch(monkeypatch):
     """Adding a second tree of gradients would cost more than threading saves"""
-    m, n = random_model(TINY), min(8, of_numpy().get())
+    m, n = random_model(TINY), min(8, numpys_openblas().get_num_threads())
     monkeypatch.setattr("numpy_gpt.train.step.PARAMETERS_PER_TOKEN", m.config.num_parameters() / 7.5)
     for batch_size, expected in ((7, 1), (8, n)):
         made = Trainer(m, adamw.moments(m.params), replace(SETTINGS, batch_size=batch_size, context=1))

@@ -7,9 +7,8 @@ from itertools import count
 import numpy as np
 import torch
 
-from numpy_gpt import Config, GPTError, init
+from numpy_gpt import Config, GPTError, fast, init
 from numpy_gpt.adamw import moments
-from numpy_gpt.fast import memory
 from numpy_gpt.train import options
 from numpy_gpt.train.options import TrainOptions
 
@@ -26,7 +25,7 @@ USED = (
 
 def run(args, parser, make_trainer):
     """Print the time of a step, of the model and the batches that the options describe; return the exit status"""
-    memory.keep_freed()
+    fast.tune()
     try:
         s, config = benchmark_options(args)
     except GPTError as e:
