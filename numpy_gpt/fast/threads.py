@@ -2,6 +2,12 @@
 
 OpenBLAS has threads too, which share one matmul at a time. While the threads of this pool compute different matmuls,
 each matmul stays on one thread: then everything between the matmuls runs in parallel as well.
+
+ThreadPoolExecutor and threadpoolctl are as fast (both take 1.3 s for a training step of 4 x 64 tokens of the 124M, and
+0.31 s for one of the storyteller), but a Ctrl-C inside submit can leave a lock of the executor closed, and the process
+then hangs: this happened in each of four runs of 3,000 interrupts at random moments. An error also keeps the arrays of
+the failed item until the next garbage collection. threadpoolctl limits OpenBLAS to one thread for good if two threads
+limit it at overlapping times.
 """
 
 import atexit
