@@ -1,6 +1,6 @@
-"""GPT-2 from its operations: attn, mlp, block, gpt2. Each backward is its forward read from the bottom up.
+"""GPT-2 built from its operations: attn, mlp, block, gpt2. Each backward reverses the lines of its forward.
 
-x comes in and y goes out. In a block, a is the attention branch and m the MLP branch of the residual stream.
+x comes in and y goes out. In a block, x and mid are the residual stream, a is the attention branch, m the MLP branch.
 """
 
 import numpy as np
@@ -30,9 +30,9 @@ def split_qkv(qkv, H):                                                   # (B,T,
 
 
 def attn(x, p, config, kv=None, noise=None):
-    """Attend to this position and those before it
+    """Attend from each position to itself and to the positions before it
 
-    kv has the keys and values of positions that are not in x, and adds those of x.
+    When decoding, kv holds the keys and values of the positions before x, and kv.attend adds those of x.
     """
     qkv, s_c_attn = linear(x, *p.c_attn)                                 # (B,T,3C)
     if kv is None:
@@ -47,7 +47,7 @@ def attn(x, p, config, kv=None, noise=None):
 
 
 def attn_backward(dy, saved):
-    """Splitting and merging heads only move numbers: each is the other's backward"""
+    """Return dx and the gradients of p; split_heads and merge_heads are each other's backward"""
     s_c_attn, s_attention, s_c_proj, s_dropout, H = saved
     (dout,) = dropout_backward(dy, s_dropout)                            # (B,T,C)
     dctx, *d_c_proj = linear_backward(dout, s_c_proj)                    # (B,T,C)
@@ -58,7 +58,7 @@ def attn_backward(dy, saved):
 
 
 def mlp(x, p, config, noise=None):
-    """Widen four times, apply GELU, narrow again: each position by itself"""
+    """Widen to 4 C, apply GELU and narrow to C, each position separately"""
     fc, s_c_fc = linear(x, *p.c_fc)                                      # (B,T,4C)
     act, s_gelu = gelu(fc)                                               # (B,T,4C)
     out, s_c_proj = linear(act, *p.c_proj)                               # (B,T,C)
@@ -67,6 +67,7 @@ def mlp(x, p, config, noise=None):
 
 
 def mlp_backward(dy, saved):
+    """Return dx and the gradients of p"""
     s_c_fc, s_gelu, s_c_proj, s_dropout = saved
     (dout,) = dropout_backward(dy, s_dropout)                            # (B,T,C)
     dact, *d_c_proj = linear_backward(dout, s_c_proj)                    # (B,T,4C)
@@ -87,7 +88,7 @@ def block(x, p, config, kv=None, noise=None):
 
 
 def block_backward(dy, saved):
-    """x and mid each feed a branch and a sum: the two gradients are added"""
+    """Return dx and the gradients of p; x and mid each enter a branch and a sum, so two gradients are added"""
     s_ln_1, s_attn, s_ln_2, s_mlp = saved
     dn_2, d_mlp = mlp_backward(dy, s_mlp)                                # (B,T,C)
     dmid, *d_ln_2 = layernorm_backward(dn_2, s_ln_2)                     # (B,T,C)
@@ -99,21 +100,22 @@ def block_backward(dy, saved):
 
 
 def recomputed_block(x, p, config, kv=None, noise=None):
-    """A block that saves only its input ..."""
+    """Run block and save only its input, for a fraction of the memory"""
     y, _ = block(x, p, config, kv, noise)
     return y, (x, p, config, noise)
 
 
 def recomputed_block_backward(dy, saved):
-    """... and runs again for its backward: one more forward, for a fraction of the memory"""
+    """Recompute what block saves, then run its backward"""
     x, p, config, noise = saved
     return block_backward(dy, block(x, p, config, None, noise)[1])
 
 
 def gpt2(tokens, p, config, noise=None, checkpointing=False, save=True):
-    """tokens (B,T) ints -> logits (B,T,V)
+    """Return the logits (B,T,V) of tokens (B,T)
 
-    With checkpointing, blocks recompute what their backward reads. With save=False they save nothing.
+    With checkpointing, a block saves only its input, and its backward recomputes the rest. With save=False, blocks save
+    nothing.
     """
     run = recomputed_block if checkpointing else block
     emb, s_embedding = embedding(tokens, p.wte, p.wpe)                   # (B,T,C)
@@ -122,7 +124,7 @@ def gpt2(tokens, p, config, noise=None, checkpointing=False, save=True):
     for i, p_i in enumerate(p.h):
         x, s_i = run(x, p_i, config, None, noise and noise.at(1 + 3 * i))
         s_h.append(s_i if save else None)
-        del s_i                                                          # a second name would keep what isn't saved
+        del s_i                                                          # it would keep a block's values alive
     n, s_ln_f = layernorm(x, *p.ln_f)                                    # (B,T,C)
     tied = p.head is None
     logits, s_head = unembedding(n, p.wte if tied else p.head.w)         # (B,T,V)
@@ -130,14 +132,14 @@ def gpt2(tokens, p, config, noise=None, checkpointing=False, save=True):
 
 
 def gpt2_backward(dlogits, saved):
-    """A tied wte is also the head's w: the embedding's gradient is added to dw
+    """Return the gradients of p; if wte is tied, it is also the head's w, and the embedding's gradient is added to dw
 
-    The one backward that changes saved: it removes what each block saved as soon as the block's gradients are known,
-    to free memory. It can run once for each forward.
+    To free memory, the saved values of each block are removed from saved after its backward. So this can run only once
+    for each forward.
     """
     s_embedding, s_dropout, s_h, s_ln_f, s_head, tied, checkpointing = saved
     if not s_h:
-        raise GPTError("gpt2_backward has used up what gpt2 saved: run gpt2 again.")
+        raise GPTError("gpt2_backward has already freed the values that gpt2 saved: run gpt2 again.")
     dn, dw = unembedding_backward(dlogits, s_head)                       # (B,T,C), (V,C)
     dx, *d_ln_f = layernorm_backward(dn, s_ln_f)                         # (B,T,C)
     d_h: list[Block] = []

@@ -1,15 +1,19 @@
-"""The operations of GPT-2, each next to the backward that is derived from it.
+"""The operations of GPT-2, each next to its backward, written by hand.
 
-    y, saved = op(x, ...)               forward: the value, and what the backward will read
+    y, saved = op(x, ...)               forward: the result, and the values that the backward reads
     dx, ...  = op_backward(dy, saved)   backward: one gradient per array argument, in argument order
 
-The contract, to which tests/test_contract.py holds every pair:
+The contract of a pair, checked by tests/test_contract.py here and in model.py:
 
-1. saved holds exactly what the backward reads, and is unpacked on its first line under the same names.
-2. A backward returns one gradient per floating-point array argument, in order, of its shape and dtype (None for None).
-3. dv is dloss/dv for the forward's v, and a backward assigns nothing else (du_dx is a local derivative).
-4. Nothing is written to: no argument, no dy, no saved. One exception, named: `out` of embedding_backward.
-5. float32 stays float32 and float64 stays float64: the same code in float64 is the truth.
+1. saved contains exactly the values that the backward reads. The backward's first line unpacks them, under the same
+   names as in the forward.
+2. A backward returns one gradient per floating-point array argument, in argument order, with that argument's shape and
+   dtype. The gradient of an absent argument (None) is None.
+3. dv is dloss/dv for the forward's variable v. A backward assigns to such names alone, to each of them once. du_dx is a
+   local derivative. (model.gpt2_backward assigns to dx once per block.)
+4. No function writes to its arguments, to dy or to saved. There are two exceptions: embedding_backward adds to its
+   argument out, and model.gpt2_backward removes the values of a block from saved after using them, to free memory.
+5. float32 stays float32 and float64 stays float64. The same code in float64 is the reference for float32.
 
 B batch   T queries   S keys (past + T)   C width   H heads   D = C/H   V vocabulary   N context   I, O in and out
 """
@@ -20,12 +24,15 @@ import numpy as np
 
 
 def rows(a):
-    """(..., C) -> (rows, C): one matrix product for the whole batch is faster than one per sequence"""
+    """Return a (..., C) as (rows, C): one matmul for the whole batch is faster than one per sequence"""
     return a.reshape(-1, a.shape[-1])
 
 
 def sum_rows(a):
-    """Σ over all axes but the last, as ones @ a: faster than .sum((0, 1)), and 3-4 times more accurate in float32"""
+    """Σ a over all axes except the last
+
+    ones @ a is faster than a.sum((0, 1)), and its float32 error is 3 to 4 times smaller.
+    """
     a = rows(a)
     return np.ones(len(a), a.dtype) @ a
 
@@ -50,7 +57,7 @@ def linear_backward(dy, saved):
 def layernorm(x, g, b, eps=1e-5):
     """n = (x - mean x) / sqrt(var x + eps)       y = g n + b              moments over the last axis"""
     C = x.shape[-1]
-    mean = x.sum(-1, keepdims=True) / C               # (B,T,1)  .mean(): the same bits, half as fast on one token
+    mean = x.sum(-1, keepdims=True) / C               # (B,T,1)  same bits as .mean(), faster for a single token
     centred = x - mean                                # (B,T,C)
     var = (centred ** 2).sum(-1, keepdims=True) / C   # (B,T,1)  biased
     rstd = 1 / np.sqrt(var + eps)                     # (B,T,1)
@@ -64,7 +71,7 @@ def layernorm_backward(dy, saved):
     dg = Σ dy n        db = Σ dy        dn = g dy
     dx = rstd (dn - mean dn - n mean(dn n))
 
-    Moving x also moves its mean and variance: the two subtracted terms.
+    x also changes its mean and variance, which gives the two subtracted terms.
     """
     n, rstd, g = saved
     dg = sum_rows(dy * n)                             # (C,)
@@ -74,34 +81,34 @@ def layernorm_backward(dy, saved):
     return dx, dg, db
 
 
-SQRT_2_OVER_PI = math.sqrt(2 / math.pi)               # a Python float: np.sqrt's would turn float32 into float64
+SQRT_2_OVER_PI = math.sqrt(2 / math.pi)               # a Python float: np.float64 would turn float32 into float64
 
 
 def gelu(x):
     """u = sqrt(2/π) (x + 0.044715 x³)            t = tanh u               y = x/2 (1 + t)"""
     u = SQRT_2_OVER_PI * (x + 0.044715 * (x * x * x))          # x's shape; x ** 3 takes 100 times as long
-    t = np.tanh(u)
-    y = x / 2 * (1 + t)
+    t = np.tanh(u)                                             # x's shape
+    y = x / 2 * (1 + t)                                        # x's shape
     return y, (x, t)
 
 
 def gelu_backward(dy, saved):
     """dx = dy ( (1 + t)/2 + x/2 (1 - t²) du/dx )          du/dx = sqrt(2/π) (1 + 3 · 0.044715 x²)"""
     x, t = saved
-    du_dx = SQRT_2_OVER_PI * (1 + 3 * 0.044715 * (x * x))
-    dx = dy * ((1 + t) / 2 + x / 2 * (1 - t * t) * du_dx)
+    du_dx = SQRT_2_OVER_PI * (1 + 3 * 0.044715 * (x * x))      # x's shape
+    dx = dy * ((1 + t) / 2 + x / 2 * (1 - t * t) * du_dx)      # x's shape
     return (dx,)
 
 
 def softmax(s):
-    """p_i = exp s_i / Σ_j exp s_j                over the last axis; s - max s keeps exp from overflowing"""
+    """p_i = exp s_i / Σ_j exp s_j                over the last axis; subtracting max s prevents overflow"""
     e = np.exp(s - s.max(-1, keepdims=True))          # s's shape
     p = e / e.sum(-1, keepdims=True)                  # s's shape
     return p, (p,)
 
 
 def softmax_backward(dp, saved):
-    """ds = p (dp - Σ p dp)                       p sums to 1: raising one p_i lowers the others"""
+    """ds = p (dp - Σ p dp)                       p sums to 1, so raising one p_i lowers the others"""
     (p,) = saved
     ds = p * (dp - (p * dp).sum(-1, keepdims=True))   # s's shape
     return (ds,)
@@ -110,21 +117,21 @@ def softmax_backward(dp, saved):
 def dropout(x, rate, noise):
     """y = x keep / (1 - rate)                    keep is 0 with probability rate; without noise, y = x
 
-    One random byte decides for each number, so rate is rounded to 256ths.
+    Each number of x is kept or dropped by one random byte, so rate is rounded to a multiple of 1/256.
     """
     drop = round(256 * rate)
     if noise is None or drop == 0:
         return x, (None, None)
     keep = noise.bytes(x.shape) >= drop               # x's shape
     scale = 256 / (256 - drop)
-    y = x * keep * scale
+    y = x * keep * scale                              # x's shape
     return y, (keep, scale)
 
 
 def dropout_backward(dy, saved):
     """dx = dy keep / (1 - rate)"""
     keep, scale = saved
-    dx = dy if keep is None else dy * keep * scale
+    dx = dy if keep is None else dy * keep * scale    # x's shape
     return (dx,)
 
 
@@ -133,11 +140,12 @@ def attention(q, k, v, rate=0.0, noise=None):
     s = q kᵀ / sqrt(D)      p = softmax(s where allowed)      y = dropout(p) v
     q, y (B,H,T,D)      k, v (B,H,S,D)      s, p (B,H,T,S)
 
-    Query t stands at position S - T + t and sees the keys up to it: one mask for training (S = T) and decoding (T = 1).
+    Query t is at position S - T + t and attends to the keys up to that position. The same mask serves training, where
+    S = T, and decoding, where T = 1.
     """
     T, S, D = q.shape[-2], k.shape[-2], q.shape[-1]
     s = q @ k.mT / math.sqrt(D)                       # (B,H,T,S)
-    if T > 1:                                         # one query may see all keys
+    if T > 1:                                         # a single query attends to all keys
         s += np.triu(np.full((T, S), -np.inf, s.dtype), S - T + 1)
     p, s_softmax = softmax(s)                         # (B,H,T,S)
     p_drop, s_dropout = dropout(p, rate, noise)       # (B,H,T,S)
@@ -150,7 +158,7 @@ def attention_backward(dy, saved):
     dv = dropout(p)ᵀ dy      dp = (dy vᵀ) keep / (1 - rate)      ds = p (dp - Σ p dp)
     dq = ds k / sqrt(D)      dk = dsᵀ q / sqrt(D)
 
-    A masked score has p = 0, so its ds is 0: the mask needs no backward.
+    A masked score has p = 0, so its ds is 0, and the mask needs no backward.
     """
     q, k, v, p_drop, s_softmax, s_dropout = saved
     dv = p_drop.mT @ dy                               # (B,H,S,D)
@@ -173,8 +181,9 @@ def embedding(tokens, wte, wpe, positions=None):
 def embedding_backward(dx, saved, out=None):
     """dwte[token] = Σ dx over its occurrences    dwpe[position] = Σ dx over its occurrences
 
-    A token may occur twice, and dwte[tokens] += dx would add only one of its rows. np.add.at would add all of them, but
-    takes 10 times as long as a loop. With a tied head, `out` is the head's part of dwte: the embedding's part is added.
+    The rows are added in a loop because a token can occur more than once. dwte[tokens] += dx would add only one of its
+    rows. np.add.at would add all of them, but takes 10 times as long. With a tied head, out is the head's gradient of
+    wte, to which the embedding's gradient is added.
     """
     tokens, wte, wpe, positions = saved
     dwte = np.zeros_like(wte) if out is None else out # (V,C)
@@ -187,7 +196,7 @@ def embedding_backward(dx, saved, out=None):
 
 
 def unembedding(x, w):
-    """z = x wᵀ                                   x (B,T,C)   w (V,C), wte itself where tied   ->   logits z (B,T,V)"""
+    """z = x wᵀ                                   x (B,T,C)   w (V,C), wte if tied   ->   logits z (B,T,V)"""
     z = rows(x) @ w.mT                                # (BT,V)
     return z.reshape(*x.shape[:-1], -1), (x, w)
 
@@ -207,7 +216,7 @@ def cross_entropy(z, targets):
     total = e.sum(-1, keepdims=True)                  # (B,T,1)
     p = e / total                                     # (B,T,V)
     z_target = np.take_along_axis(z, targets[..., None], -1)   # (B,T,1)
-    loss = (np.log(total) - (z_target - top)).mean()
+    loss = (np.log(total) - (z_target - top)).mean()  # scalar
     return loss, (p, targets)
 
 

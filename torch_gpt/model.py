@@ -1,6 +1,6 @@
-"""GPT-2 from its operations: attn, mlp, block, gpt2. The backward is autograd's.
+"""GPT-2 built from its operations: attn, mlp, block, gpt2. Autograd computes the backward.
 
-x comes in and y goes out. In a block, a is the attention branch and m the MLP branch of the residual stream.
+x comes in and y goes out. In a block, x and mid are the residual stream, a is the attention branch, m the MLP branch.
 """
 
 from functools import partial
@@ -26,9 +26,9 @@ def split_qkv(qkv, H):                                                   # (B,T,
 
 
 def attn(x, p, config, kv=None, noise=None):
-    """Attend to this position and those before it
+    """Attend from each position to itself and to the positions before it
 
-    kv has the keys and values of positions that are not in x, and adds those of x.
+    When decoding, kv holds the keys and values of the positions before x, and kv.attend adds those of x.
     """
     qkv = linear(x, *p.c_attn)                                           # (B,T,3C)
     if kv is None:
@@ -43,7 +43,7 @@ def attn(x, p, config, kv=None, noise=None):
 
 
 def mlp(x, p, config, noise=None):
-    """Widen four times, apply GELU, narrow again: each position by itself"""
+    """Widen to 4 C, apply GELU and narrow to C, each position separately"""
     fc = linear(x, *p.c_fc)                                              # (B,T,4C)
     act = gelu(fc)                                                       # (B,T,4C)
     out = linear(act, *p.c_proj)                                         # (B,T,C)
@@ -63,14 +63,15 @@ def block(x, p, config, kv=None, noise=None):
 
 
 def recomputed_block(x, p, config, kv=None, noise=None, run=None):
-    """A block that saves only its input and runs again for its backward: a fraction of the memory"""
+    """Run block and save only its input, for a fraction of the memory; the backward runs it again"""
     return checkpoint(run or block, x, p, config, kv, noise, use_reentrant=False)
 
 
 def gpt2(tokens, p, config, noise=None, checkpointing=False, run=None):
-    """tokens (B,T) ints -> logits (B,T,V)
+    """Return the logits (B,T,V) of tokens (B,T)
 
-    With checkpointing, blocks recompute what their backward reads. Sharded code passes run to replace block.
+    With checkpointing, a block saves only its input, and its backward recomputes the rest. Sharded code passes run to
+    replace block.
     """
     run = partial(recomputed_block, run=run) if checkpointing else run or block
     emb = embedding(tokens, p.wte, p.wpe)                                # (B,T,C)

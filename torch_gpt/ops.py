@@ -1,4 +1,7 @@
-"""The operations of numpy_gpt/ops.py as PyTorch has them: its own kernels, so that no mistake is shared, and autograd.
+"""The operations of numpy_gpt/ops.py, computed by PyTorch's own kernels. Autograd computes the backward.
+
+Copies of the reference's formulas would share its mistakes, so they couldn't confirm its results.
+
 
 B batch   T queries   S keys (past + T)   C width   H heads   D = C/H   V vocabulary   N context   I, O in and out
 """
@@ -17,7 +20,7 @@ def linear(x, w, b=None):
 def layernorm(x, g, b, eps=1e-5):
     """n = (x - mean x) / sqrt(var x + eps)       y = g n + b              moments over the last axis
 
-    Where the variance overflows, 1 / sqrt(inf) = 0 and the kernel's output is b: here it is nan.
+    If the variance overflows, 1 / sqrt(inf) = 0, and the kernel returns b. This function returns NaN instead.
     """
     y, _, rstd = torch.native_layer_norm(x, g.shape, g, b, eps)      # F.layer_norm's kernel
     return y.masked_fill(rstd == 0, math.nan)
@@ -36,7 +39,7 @@ def softmax(s):
 def dropout(x, rate, noise):
     """y = x keep / (1 - rate)                    keep is 0 with probability rate; without noise, y = x
 
-    F.dropout draws by itself and differently on every device; here the reference's bytes decide.
+    F.dropout draws other numbers on each device. This function uses the same random bytes as numpy_gpt.
     """
     drop = round(256 * rate)
     if noise is None or drop == 0:
@@ -51,9 +54,9 @@ def attention(q, k, v, rate=0.0, noise=None, mask=None):
     s = q kᵀ / sqrt(D)      p = softmax(s where allowed)      y = dropout(p) v
     q, y (B,H,T,D)      k, v (B,H,S,D)      s, p (B,H,T,S)
 
-    PyTorch's is_causal aligns the mask to the upper left, right where T = S alone; elsewhere its kernel gets ours.
-    Where a kv has a fixed size, mask (B,1,T,S) stands in for the causal one, without dropout. The kernel can't take our
-    dropout either: with it the formula is spelled out.
+    PyTorch's is_causal aligns the mask to the upper left, which is right only if T = S. Otherwise the kernel gets an
+    explicit mask. If the kv has a fixed size, mask (B,1,T,S) replaces the causal mask, and there is no dropout. The
+    kernel can't use given dropout bytes, so with dropout the formula is written out.
     """
     if mask is not None:
         return F.scaled_dot_product_attention(q, k, v, mask)
@@ -74,7 +77,7 @@ def embedding(tokens, wte, wpe, positions=None):
 
 
 def unembedding(x, w):
-    """z = x wᵀ                                   x (B,T,C)   w (V,C), wte itself where tied   ->   logits z (B,T,V)"""
+    """z = x wᵀ                                   x (B,T,C)   w (V,C), wte if tied   ->   logits z (B,T,V)"""
     return F.linear(x, w)
 
 
