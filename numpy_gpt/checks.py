@@ -1,4 +1,4 @@
-"""What is asked of input before the maths starts and of results before they are used; each no is one sentence."""
+"""Checks of arguments before the computation and of results after it; a failed check raises GPTError."""
 
 from contextlib import contextmanager
 
@@ -10,12 +10,15 @@ from .params import GPT2, Model, grow, named
 
 
 def check_tokens(tokens, config, what="tokens"):
-    """-> an array (B,T) of ids that the model's vocabulary and context can take"""
+    """Return tokens as an array (B,T) of ids below n_vocab with T at most n_ctx
+
+    what is the argument's name for error messages.
+    """
     try:
         tokens = np.asarray(tokens)
     except ValueError:
         raise GPTError(f"{what} has rows of different lengths: make every sequence of a batch equally long.") from None
-    except (TypeError, RuntimeError) as e:  # of a tensor that is on a GPU, or that requires a gradient
+    except (TypeError, RuntimeError) as e:  # a tensor on a GPU, or one that requires a gradient
         raise GPTError(f"{what} can't be made a NumPy array ({e}): give token ids as whole numbers.") from None
     if tokens.ndim != 2:
         raise GPTError(f"{what} has the shape {tokens.shape}: it must be (B,T), a batch of sequences of token ids.")
@@ -23,12 +26,12 @@ def check_tokens(tokens, config, what="tokens"):
         raise GPTError(f"{what} is empty, of shape {tokens.shape}: give at least one sequence of at least one token.")
     check_ids(tokens, config, what)
     if tokens.shape[1] > config.n_ctx:
-        raise GPTError(f"{what} has {tokens.shape[1]} positions and the model knows {config.n_ctx}: shorten it.")
+        raise GPTError(f"{what} has {tokens.shape[1]} positions, and the model's n_ctx is {config.n_ctx}: shorten it.")
     return tokens
 
 
 def check_ids(ids, config, what):
-    """Check an array, not empty, of token ids of any shape"""
+    """Raise GPTError unless ids, a non-empty array of any shape, contains only ids below n_vocab"""
     if not np.issubdtype(ids.dtype, np.integer):
         raise GPTError(f"{what} has the dtype {ids.dtype}: token ids must be whole numbers.")
     for i in (ids.min(), ids.max()):
@@ -37,6 +40,7 @@ def check_ids(ids, config, what):
 
 
 def check_batch(tokens, targets, config):
+    """Return tokens and targets as arrays of the same shape (B,T)"""
     tokens, targets = check_tokens(tokens, config), check_tokens(targets, config, "targets")
     if targets.shape != tokens.shape:
         raise GPTError(f"targets has the shape {targets.shape} and tokens {tokens.shape}: each token needs one target.")
@@ -44,25 +48,25 @@ def check_batch(tokens, targets, config):
 
 
 def check_tree(m, kind):
-    """Check that m is a Model, and that every parameter is of this kind: an array of NumPy's or a tensor"""
+    """Raise GPTError unless m is a Model whose parameters all have the type kind: np.ndarray or torch.Tensor"""
     if not isinstance(m, Model):
-        raise GPTError(f"m is a {type(m).__name__}: it must be a Model, as init and load return it.")
+        raise GPTError(f"m is a {type(m).__name__}: it must be a Model, such as init and load return.")
     if not isinstance(m.config, Config) or not isinstance(m.params, GPT2) or not isinstance(m.params.h, list | tuple):
-        raise GPTError("m lacks a Config or the tree of its parameters: make it with init or load.")
+        raise GPTError("m has no Config or no tree of parameters: create it with init or load.")
     for name, a in named(m.params):
         if isinstance(a, kind):
             continue
         if isinstance(a, np.ndarray):
-            raise GPTError("the model holds NumPy arrays: torch_gpt.from_numpy(m) makes one of tensors.")
+            raise GPTError("the model holds NumPy arrays: convert it with torch_gpt.from_numpy(m).")
         if hasattr(a, "detach"):
             raise GPTError(
-                "the model holds tensors: m._replace(params=torch_gpt.to_numpy(m.params)) makes one of NumPy arrays."
+                "the model holds tensors: m._replace(params=torch_gpt.to_numpy(m.params)) returns one of NumPy arrays."
             )
         raise GPTError(f"parameter {name} is a {type(a).__name__}: it must be a {kind.__module__}.{kind.__name__}.")
 
 
 def check_model(m, dtypes=(np.float32, np.float64), kind=np.ndarray):
-    """The parameters are those of the config, all of one dtype, and that one of the allowed"""
+    """Raise GPTError unless the parameters have the names and shapes of the config and one of the dtypes"""
     check_tree(m, kind)
     c, p = m.config, m.params
     names = dict(named(p)).keys()
@@ -70,24 +74,22 @@ def check_model(m, dtypes=(np.float32, np.float64), kind=np.ndarray):
     wte, wpe = (getattr(a, "shape", ()) for a in (p.wte, p.wpe))
     found = (*wte, *wpe, len(p.h), p.head is None, not biased)
     if found != (c.n_vocab, c.n_embd, c.n_ctx, c.n_embd, c.n_layer, c.tied, not c.qkv_bias):
-        raise GPTError(f"the parameters are not those of {c}: make or load both together.")
+        raise GPTError(f"the parameters are not those of {c}: create or load both together.")
     shapes: dict[str, tuple[int, ...]] = {}
     grow(c, lambda name, *shape: shapes.setdefault(name, shape))
     missing = shapes.keys() - names
     if missing:
-        raise GPTError(f"parameter {min(missing)} is missing, and {c} has it.")
+        raise GPTError(f"parameter {min(missing)} is missing: {c} needs it.")
     extra = names - shapes.keys()
     if extra:
-        raise GPTError(f"parameter {min(extra)} is there, and {c} hasn't it.")
+        raise GPTError(f"parameter {min(extra)} isn't part of {c}: remove it, or change the config.")
     for name, a in named(p):
         if tuple(a.shape) != shapes[name]:
-            raise GPTError(f"parameter {name} has the shape {tuple(a.shape)}, and {shapes[name]} is that of {c}.")
+            raise GPTError(f"parameter {name} has the shape {tuple(a.shape)}: {c} needs {shapes[name]}.")
         if a.dtype not in dtypes:
-            raise GPTError(
-                f"parameter {name} has the dtype {a.dtype}, which the maths can't use: convert it to float32."
-            )
+            raise GPTError(f"parameter {name} has the dtype {a.dtype}, which isn't supported: convert it to float32.")
         if a.dtype != p.wte.dtype:
-            raise GPTError(f"parameter {name} has the dtype {a.dtype} and wte {p.wte.dtype}: use one for all.")
+            raise GPTError(f"parameter {name} has the dtype {a.dtype} and wte {p.wte.dtype}: use one dtype for all.")
 
 
 VOCABULARY_MISSING = (
@@ -104,7 +106,10 @@ def check_has_tokenizer(tokenizer, source, advice=VOCABULARY_MISSING):
 
 
 def check_tokenizer(tokenizer, config, source, error=GPTError):
-    """Raise unless there is a tokenizer and the model of source has an embedding for each of its tokens"""
+    """Raise GPTError if there is no tokenizer, or error if it has more tokens than the model has embeddings
+
+    source is the model's name for error messages.
+    """
     check_has_tokenizer(tokenizer, source)
     if tokenizer.n_vocab > config.n_vocab:
         raise error(
@@ -114,6 +119,7 @@ def check_tokenizer(tokenizer, config, source, error=GPTError):
 
 
 def check_noise(noise, kind):
+    """Raise GPTError unless noise is None or of the type kind, a Noise"""
     if not isinstance(noise, kind | None):
         raise GPTError(
             f"noise is {noise!r}: it must be None or a {kind.__module__.partition('.')[0]}.Noise(seed, step)."
@@ -121,33 +127,35 @@ def check_noise(noise, kind):
 
 
 def check_kv(kv, groups, params):
-    """Each group has a kv of its own, with room for the group's tokens"""
+    """Raise GPTError unless every group of tokens fits its kv: in batch size, dtype and free positions"""
     for past, tokens in zip(kv, groups, strict=True):
         B, _, N, _ = past[0].k.shape
         if len(tokens) != B or past[0].k.dtype != params.wte.dtype:
             raise GPTError(
-                f"the kv is for {B} sequences in {past[0].k.dtype}, and here are {len(tokens)} in {params.wte.dtype}: "
-                "make one with new_kv(config, B, dtype)."
+                f"the kv is for {B} sequences in {past[0].k.dtype}, and the tokens are {len(tokens)} sequences for a "
+                f"model in {params.wte.dtype}: create it with new_kv(config, B, dtype)."
             )
         if past[0].length + tokens.shape[1] > N:
             raise GPTError(
-                f"the kv has room for {N} positions, holds {past[0].length} and can't take {tokens.shape[1]} more."
+                f"the kv has room for {N} positions, holds {past[0].length} and can't take {tokens.shape[1]} more: "
+                "create a larger one, or shorten the tokens."
             )
 
 
 def check_finite(what, x, params, isfinite=np.isfinite):
-    """x holds no inf and no nan; otherwise the first parameter that does is named"""
+    """Raise GPTError if x has an inf or a NaN; what is the name of x for the message"""
     if not isfinite(x).all():
         raise not_finite(what, params, isfinite)
 
 
 def not_finite(what, params, isfinite=np.isfinite):
-    """Return the error that names the first parameter with an inf or a NaN, if there is one"""
+    """Return an error for a result with an inf or a NaN; it names the first parameter that has one, or the overflow"""
     for name, a in named(params):
         if not isfinite(a).all():
             return GPTError(f"{what} is not finite because parameter {name} isn't: load an earlier checkpoint.")
     return GPTError(
-        f"{what} is not finite though every parameter is: some have grown too large for {params.wte.dtype}."
+        f"{what} is not finite though every parameter is: some parameters are too large, so that {params.wte.dtype} "
+        "overflows; load an earlier checkpoint, or train with a lower learning rate."
     )
 
 
@@ -155,7 +163,7 @@ def not_finite(what, params, isfinite=np.isfinite):
 def no_overflow(what, params):
     """Raise GPTError if NumPy's arithmetic overflows in this context or in the threads that it uses
 
-    A result can look right after an overflow: where LayerNorm's variance is inf, its output is its bias.
+    A result can be finite in spite of an overflow: if the variance in LayerNorm is inf, the output is the bias.
     """
     try:
         with np.errstate(over="log", call=Overflow, invalid="ignore"):
@@ -165,14 +173,15 @@ def no_overflow(what, params):
 
 
 class Overflow:
-    """Receive NumPy's reports of overflow; raise FloatingPointError for every operation but matmul
+    """A receiver of NumPy's overflow reports that raises FloatingPointError for every operation except matmul
 
-    The reports of matmul can't be used: OpenBLAS's threads make none, and Apple's Accelerate makes false ones. After a
-    real overflow, the product contains inf, and so does all that follows from it: check_finite finds it.
+    The reports of matmul are unreliable: OpenBLAS's threads report nothing, and Apple's Accelerate reports overflows
+    that didn't happen. After a real overflow in a matmul, its result contains inf, and check_finite finds that.
     """
 
     @staticmethod
     def write(report):
+        """Raise FloatingPointError for a report such as 'Warning: overflow encountered in multiply'"""
         if "matmul" not in report:
             raise FloatingPointError(report)
 
@@ -180,8 +189,8 @@ class Overflow:
 def check_gradients(grads, params):
     """Raise GPTError if a gradient has an inf or a NaN
 
-    wte and the head aren't read, since their gradients can't overflow in a matmul. Each of their rows is a mean of x
-    with weights (p - onehot) of at most 1. The embedding adds its rows without a matmul, and the same rows to wpe.
+    The gradients of wte and the head aren't read, since they can't overflow in a matmul. Each of their rows is a mean
+    of x with weights (p - onehot) of at most 1. The embedding adds rows without a matmul, and the same rows to wpe.
     """
     for name, g in named(grads):
         if name not in ("wte", "head.w") and not all_finite(g):
@@ -189,6 +198,9 @@ def check_gradients(grads, params):
 
 
 def all_finite(a):
-    """a @ a reads memory once, and is finite only if a is; it can overflow where a doesn't"""
+    """Return whether a has no inf and no NaN
+
+    a @ a is finite only if a is, and reads memory once. It can overflow though a is finite; then a is read again.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
         return np.isfinite(np.vdot(a, a)) or np.isfinite(a).all()

@@ -1,4 +1,8 @@
-"""The entry to the maths: forward and loss_and_grads, which check what goes in and what comes out."""
+"""The public entry to the maths: forward and loss_and_grads, which check their input and their results."""
+
+from typing import Any
+
+import numpy as np
 
 from . import model
 from .checks import (
@@ -12,10 +16,25 @@ from .checks import (
 )
 from .noise import Noise
 from .ops import cross_entropy, cross_entropy_backward
+from .params import GPT2, Model
 
 
-def forward(m, tokens):
-    """tokens (B,T) ints -> logits (B,T,V)"""
+def forward(m: Model, tokens: Any) -> np.ndarray:
+    """Return the logits (B,T,V) of tokens (B,T), a batch of sequences of token ids, without dropout
+
+    tokens is an array or nested lists of whole numbers below n_vocab; T is at most n_ctx. The logits have the dtype of
+    the parameters. logits[b, t] are those of the token after tokens[b, : t + 1]. Invalid tokens or parameters and
+    results that aren't finite raise GPTError.
+
+    >>> import numpy_gpt
+    >>> m = numpy_gpt.load("storyteller")
+    >>> ids = m.tokenizer.encode("Once upon a")
+    >>> logits = numpy_gpt.forward(m, [ids])
+    >>> logits.shape == (1, len(ids), m.config.n_vocab)
+    True
+    >>> m.tokenizer.decode([int(logits[0, -1].argmax())])
+    ' time'
+    """
     check_model(m)
     tokens = check_tokens(tokens, m.config)
     with no_overflow("the output", m.params):
@@ -24,8 +43,24 @@ def forward(m, tokens):
     return logits
 
 
-def loss_and_grads(m, tokens, targets, noise=None, checkpointing=False):
-    """tokens, targets (B,T) ints -> the mean cross-entropy, and its gradients as a tree like m.params"""
+def loss_and_grads(
+    m: Model, tokens: Any, targets: Any, noise: Noise | None = None, checkpointing: bool = False
+) -> tuple[np.floating, GPT2]:
+    """Return the mean cross-entropy of targets (B,T) after tokens (B,T), and its gradients, a tree like m.params
+
+    targets[b, t] is the token that follows tokens[b, : t + 1]. Dropout at the rate of m.config acts only if noise is
+    given. With checkpointing, each block saves only its input and is recomputed in the backward, which takes less
+    memory and more time, and gives the same bits. Invalid arguments and results that aren't finite raise GPTError.
+
+    >>> import numpy_gpt
+    >>> m = numpy_gpt.load("storyteller")
+    >>> ids = m.tokenizer.encode("Once upon a time, there was a little girl.")
+    >>> loss, grads = numpy_gpt.loss_and_grads(m, [ids[:-1]], [ids[1:]])
+    >>> bool(0 < loss < 3)
+    True
+    >>> grads.wte.shape == m.params.wte.shape
+    True
+    """
     check_model(m)
     tokens, targets = check_batch(tokens, targets, m.config)
     check_noise(noise, Noise)

@@ -1,8 +1,9 @@
-"""Random numbers that NumPy and PyTorch draw alike, on any device, in any order: Philox4x32-10.
+"""Random numbers that are the same in NumPy and PyTorch, on any device, in any order: Philox4x32-10.
 
-A counter-based generator is a pure function: 128 bits of counter and 64 of key give 128 random bits (Salmon et al.,
-"Parallel random numbers: as easy as 1, 2, 3", 2011). What a number is for goes into the counter, so that it doesn't
-depend on what was drawn before: a sequence has the same mask in any batch, and when a checkpointed block runs again.
+A counter-based generator is a pure function: 128 bits of counter and 64 bits of key give 128 random bits (Salmon et
+al., "Parallel random numbers: as easy as 1, 2, 3", 2011). The counter contains the purpose of a number: the step, the
+sequence, the place in the model. So a number doesn't depend on earlier draws. A sequence gets the same dropout mask in
+any batch, and again when a checkpointed block is recomputed.
 """
 
 import math
@@ -15,11 +16,14 @@ import numpy as np
 from .errors import GPTError
 from .number import is_index
 
-TILE = 1 << 14  # counters at a time: what a round works on stays in the L2 cache
+COUNTERS = 1 << 14  # in a tile, so that the arrays of a round stay in the L2 cache
 
 
 def philox(counter, key):
-    """counter: four uint32 words, arrays or single; key: two -> (..., 4) uint32, by ten rounds of two wide products"""
+    """Return (..., 4) uint32 random words: ten rounds of two wide products
+
+    counter is four uint32 words, single or arrays (...), and key is two words.
+    """
     a, b, c, d = (np.asarray(word, np.uint32) for word in counter)
     k0, k1 = key
     for _ in range(10):
@@ -42,28 +46,31 @@ def key(seed):
 
 
 def uniform(seed, sample, step, ids):
-    """Draw a number in (0, 1) for each token id
+    """Return a random number in (0, 1) for each token id
 
-    It depends on the seed, the sample's number, the step and the id alone, so only the ids that are needed are drawn.
+    The number depends only on the seed, the sample's number, the step and the id. So numbers of other ids needn't be
+    drawn.
     """
     if 4 * len(ids) < ids.max():
         words = philox((ids // 4, step, sample, 0), key(seed))[np.arange(len(ids)), ids % 4]
-    else:  # so many that it is cheaper to draw all
+    else:  # for many ids it is faster to draw all numbers up to the largest id
         words = philox((np.arange(ids.max() // 4 + 1), step, sample, 0), key(seed)).ravel()[ids]
     return (words + 0.5) * 2.0**-32
 
 
 def below(n, seed, step, numbers):
-    """A whole number from 0 to n - 1 for each of these sequences of a step: where its window starts"""
+    """Return a random whole number from 0 to n - 1 for each of the sequence numbers: the start of its window"""
     words = philox((numbers, step % 2**32, 0, 2**32 - 1), key(seed)).astype(np.uint64)
     return np.floor((words[:, 0] << 21 | words[:, 1] >> 11) * 2.0**-53 * n).astype(np.int64)
 
 
-# Each part of a name is less than this. A word of the counter holds 1 + site: 0 is for sampling, 2^32 - 1 for windows.
+# Each part of a name is less than this. The last word of the counter is 1 + site; 0 is sampling, 2^32 - 1 windows.
 LIMITS = {"seed": 2**64, "step": 2**32, "sequence": 2**32, "site": 2**32 - 2}
 
 
 class Parts(NamedTuple):
+    """The fields of Name, which checks them"""
+
     seed: int
     step: int
     sequence: int = 0  # the number of the batch's first sequence in the step
@@ -71,7 +78,7 @@ class Parts(NamedTuple):
 
 
 class Name(Parts):
-    """The name of a stream of random bytes: one for every sequence, step and place in the model"""
+    """The name of a stream of random bytes; every sequence, step and place in the model has its own stream"""
 
     __slots__ = ()
 
@@ -85,32 +92,48 @@ class Name(Parts):
 
     @classmethod
     def _make(cls, iterable: Iterable[Any]) -> Self:  # type: ignore[override]
-        """Check here too: _replace calls it"""
+        """Return a checked name; _replace calls this"""
         return cls(*iterable)
 
     def check_batch(self, B):
-        """Raise GPTError if the last sequence of a batch has no number"""
+        """Raise GPTError if the number of a batch's last sequence is too large"""
         if self.sequence + B > LIMITS["sequence"]:
             raise GPTError(
-                f"sequence of Noise is {self.sequence}: a batch of {B} goes beyond 2**32 sequences in a step."
+                f"sequence of Noise is {self.sequence}: a batch of {B} goes beyond the 2**32 sequences of a step; use "
+                "a smaller sequence."
             )
 
 
 class Noise(Name):
+    """The random bytes of dropout in a training step: Noise(seed, step)
+
+    Pass it to loss_and_grads. The same seed and step give the same masks in numpy_gpt and torch_gpt. A batch that is
+    the part of a larger one, starting at its sequence number s, gets its masks with sequence=s.
+
+    >>> import numpy_gpt
+    >>> noise = numpy_gpt.Noise(seed=1, step=2)
+    >>> noise.bytes((2, 4))
+    array([[135, 131, 245,  28],
+           [156, 125,  58,  99]], dtype=uint8)
+    >>> noise._replace(sequence=1).bytes((1, 4))
+    array([[156, 125,  58,  99]], dtype=uint8)
+    """
+
     __slots__ = ()
 
-    def at(self, offset):
+    def at(self, offset: int) -> Self:
+        """Return the noise of the place in the model that is `offset` sites later"""
         return self._replace(site=self.site + offset)
 
-    def bytes(self, shape):
-        """(B, ...) uint8: row b is the stream of sequence + b, from its beginning"""
+    def bytes(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Return random uint8 numbers of a shape (B, ...); row b is the beginning of the stream of sequence + b"""
         self.check_batch(shape[0])
         n = math.prod(shape[1:])
         blocks = math.ceil(n / 16)
         words = np.empty((shape[0], blocks, 4), "<u4")
         for b in range(shape[0]):
-            for start in range(0, blocks, TILE):
-                index = np.arange(start, min(start + TILE, blocks), dtype=np.uint32)
-                counter = (index, self.step, self.sequence + b, 1 + self.site)  # in the last word sampling has 0
-                words[b, start : start + TILE] = philox(counter, key(self.seed))
+            for start in range(0, blocks, COUNTERS):
+                index = np.arange(start, min(start + COUNTERS, blocks), dtype=np.uint32)
+                counter = (index, self.step, self.sequence + b, 1 + self.site)  # 0 in the last word is for sampling
+                words[b, start : start + COUNTERS] = philox(counter, key(self.seed))
         return words.view(np.uint8).reshape(shape[0], -1)[:, :n].reshape(shape)

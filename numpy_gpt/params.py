@@ -1,8 +1,7 @@
-"""The parameters of GPT-2 as a tree whose fields carry OpenAI's names.
+"""The parameters of GPT-2 as a tree of named tuples whose fields have OpenAI's names.
 
-Gradients and Adam's moments are trees of the same types, so that named(grads) lines up with named(params). Weights are
-(in, out): y = x @ w + b. A leaf that a model lacks (c_attn.b without qkv_bias, head when tied) is None, and both walks
-pass it over.
+Gradients and Adam's moments are trees of the same types, so named(grads) lines up with named(params). Weights are
+(in, out): y = x @ w + b. An absent leaf (c_attn.b without qkv_bias, head if tied) is None; named and tree_map skip it.
 """
 
 import math
@@ -18,26 +17,36 @@ from .number import is_index
 
 
 class Linear(NamedTuple):
+    """y = x w + b"""
+
     w: Any  # (I, O)
     b: Any  # (O,)
 
 
 class LayerNorm(NamedTuple):
+    """y = g n + b          n = x with mean 0 and variance 1"""
+
     g: Any  # (C,)
     b: Any  # (C,)
 
 
 class Attn(NamedTuple):
+    """The parameters of attention in a block"""
+
     c_attn: Linear  # (C, 3C)  q, k and v side by side
     c_proj: Linear  # (C, C)
 
 
 class MLP(NamedTuple):
+    """The parameters of the MLP in a block"""
+
     c_fc: Linear  # (C, 4C)
     c_proj: Linear  # (4C, C)
 
 
 class Block(NamedTuple):
+    """The parameters of a block, in the order of its forward"""
+
     ln_1: LayerNorm
     attn: Attn
     ln_2: LayerNorm
@@ -45,10 +54,14 @@ class Block(NamedTuple):
 
 
 class Head(NamedTuple):
+    """The weights of an untied output head: logits = x @ w.mT"""
+
     w: Any  # (V, C)
 
 
 class GPT2(NamedTuple):
+    """The tree of all parameters; leaves are NumPy arrays, or tensors in torch_gpt"""
+
     wte: Any  # (V, C)
     wpe: Any  # (N, C)
     h: list[Block]  # L of them
@@ -57,11 +70,25 @@ class GPT2(NamedTuple):
 
 
 class Model(NamedTuple):
+    """A GPT-2 model: its shape, its parameters and its tokenizer; init and load return one
+
+    The tokenizer has encode(str) -> list[int], decode(list[int]) -> str, n_vocab and eot. print(m) and notebooks show a
+    summary. m._replace(config=...) returns a copy that shares the arrays.
+
+    >>> import numpy_gpt
+    >>> m = numpy_gpt.load("storyteller")
+    >>> m.params.wte.shape == (m.config.n_vocab, m.config.n_embd)
+    True
+    >>> m.tokenizer.decode(m.tokenizer.encode("Once upon a time"))
+    'Once upon a time'
+    """
+
     config: Config
     params: GPT2
-    tokenizer: Any = None  # encode(str) -> ids, decode(ids) -> str; None where there is none
+    tokenizer: Any = None  # None if the checkpoint has no tokenizer
 
     def __repr__(self) -> str:
+        """Return a summary without arrays"""
         c, tokens = self.config, "no tokenizer"
         if self.tokenizer is not None:
             tokens = f"a tokenizer of {self.tokenizer.n_vocab:,} tokens"
@@ -69,7 +96,15 @@ class Model(NamedTuple):
 
 
 def named(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """h.0.attn.c_attn.w, array; h.0.attn.c_attn.b, array; ... in the order of the fields"""
+    """Yield (name, leaf) for every leaf of a tree of parameters, gradients or moments, in the order of the fields
+
+    >>> import numpy_gpt
+    >>> m = numpy_gpt.init(numpy_gpt.Config(n_vocab=9, n_ctx=4, n_embd=6, n_head=2, n_layer=1))
+    >>> [name for name, _ in numpy_gpt.named(m.params)][:5]
+    ['wte', 'wpe', 'h.0.ln_1.g', 'h.0.ln_1.b', 'h.0.attn.c_attn.w']
+    >>> dict(numpy_gpt.named(m.params))["h.0.attn.c_attn.w"].shape
+    (6, 18)
+    """
     if tree is None:
         return
     if not isinstance(tree, tuple | list):
@@ -81,7 +116,7 @@ def named(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def tree_map(f: Callable, tree: Any, *others: Any) -> Any:
-    """The same tree with f(leaf, ...) for every leaf, of this tree and of the others"""
+    """Return a tree of the same types with f(leaf, *leaves of the others) for every leaf"""
     if tree is None:
         return None
     if not isinstance(tree, tuple | list):
@@ -91,7 +126,7 @@ def tree_map(f: Callable, tree: Any, *others: Any) -> Any:
 
 
 def grow(config: Config, leaf: Callable[..., Any]) -> GPT2:
-    """The tree of such a model with leaf(name, *shape) for every leaf: named, backwards"""
+    """Return the tree of a model of this config with leaf(name, *shape) for every leaf"""
     V, N, C, L = config.n_vocab, config.n_ctx, config.n_embd, config.n_layer
 
     def linear(name, i, o, bias=True):
@@ -110,9 +145,17 @@ def grow(config: Config, leaf: Callable[..., Any]) -> GPT2:
 
 
 def init(config: Config, seed: int = 0) -> Model:
-    """GPT-2's start: weights normal with std 0.02, the two projections into the residual stream by sqrt(2 L) smaller"""
+    """Return a new model with GPT-2's initialisation: float32, reproducible from the seed, without a tokenizer
+
+    Weights are normal with standard deviation 0.02. For the two projections of each block into the residual stream it
+    is divided by sqrt(2 L). Biases are 0 and gains 1. The seed is a whole number from 0 to 2**64 - 1.
+
+    >>> import numpy_gpt
+    >>> numpy_gpt.init(numpy_gpt.Config(n_vocab=9, n_ctx=4, n_embd=6, n_head=2, n_layer=1), seed=1).params.wte.shape
+    (9, 6)
+    """
     if not isinstance(config, Config):
-        raise GPTError(f"config is {config!r}: it must be a Config, as RELEASED has for the released sizes.")
+        raise GPTError(f'config is {config!r}: it must be a Config, such as Config(n_layer=4) or RELEASED["124M"].')
     if not is_index(seed) or not 0 <= operator.index(seed) < 2**64:
         raise GPTError(f"seed is {seed!r}: it must be a whole number from 0 to 2**64 - 1.")
     rng = np.random.default_rng(operator.index(seed))

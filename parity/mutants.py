@@ -31,7 +31,7 @@ from .mutate import mutants
 MODULES = [ops, attention, model, language_model, step]
 FUNCTIONS: list[Any] = [
     *(f for module in MODULES for f in vars(module).values() if isfunction(f) and f.__module__ == module.__name__),
-    attention.Drawn.bytes,
+    attention.TileNoise.bytes,
     kv.KV.__init__,
     kv.KV.append,
     kv.KV.attend,

@@ -189,7 +189,7 @@ def result_or_none(f, *args):
     try:
         return f(*args)
     except GPTError as e:
-        if "is not finite though every parameter is: some have grown too large for" not in str(e):
+        if "is not finite though every parameter is: some parameters are too large" not in str(e):
             raise
         return None
 

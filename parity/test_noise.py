@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import numpy_gpt
 import torch_gpt
 from numpy_gpt import GPTError
-from numpy_gpt.noise import TILE
+from numpy_gpt.noise import COUNTERS
 
 word = st.integers(0, 2**32 - 1)
 ONES = 2**32 - 1
@@ -28,7 +28,7 @@ def test_philox_of_one_counter_equals_the_published_output(word, output, device)
 
 def test_noise_of_large_numbers_is_equal_over_several_tiles(device):
     name = (0x89ABCDEF_FEDCBA98, 0xF7654321, 0xDA3B2C1D, 0xB89ABCDE)
-    shape = (2, 16 * TILE + 40)
+    shape = (2, 16 * COUNTERS + 40)
     ours, theirs = numpy_gpt.Noise(*name).bytes(shape), torch_gpt.Noise(*name).bytes(shape, device)
     np.testing.assert_array_equal(ours, theirs.cpu())
 

@@ -50,7 +50,7 @@ def test_tensors_that_differ_are_marked_and_the_first_is_named():
     ("options", "message"),
     [
         (["--n-embd", "10"], "parity: n_embd 10 is not divisible by n_head 3: every head needs the same width."),
-        (["--tokens", "12"], "parity: tokens has 12 positions and the model knows 11: shorten it."),
+        (["--tokens", "12"], "parity: tokens has 12 positions, and the model's n_ctx is 11: shorten it."),
         (["--batch-size", "0"], "error: argument --batch-size: 0 is not at least 1"),
         (["--seed", "-1"], "error: argument --seed: -1 is not at least 0"),
         (["--seed", str(2**32)], "error: argument --seed: 4294967296 is more than 4294967295"),

@@ -28,7 +28,7 @@ def m(device):
     [
         (np.full((2, 7), 61), "tokens has the id 61: the model's vocabulary is 0 to 60"),
         (torch.full((2, 7), -1), "tokens has the id -1"),
-        (np.zeros((1, 12), int), "tokens has 12 positions and the model knows 11"),
+        (np.zeros((1, 12), int), "tokens has 12 positions, and the model's n_ctx is 11"),
         (torch.zeros((0, 7), dtype=torch.long), "tokens is empty"),
         (torch.zeros(2, 7, requires_grad=True), "tokens has the dtype float32"),
         ([[1, 2], [3]], "tokens has rows of different lengths"),
@@ -80,7 +80,7 @@ def test_parameters_on_several_devices_or_on_meta_are_refused(m):
     for call in (torch_gpt.forward, torch_gpt.complete_batch):
         with pytest.raises(GPTError, match=r"parameter wpe is on meta and wte on .*: put all on one device"):
             call(apart, GOOD)
-        with pytest.raises(GPTError, match="the parameters are on meta, where there are no numbers"):
+        with pytest.raises(GPTError, match="the parameters are on the device meta"):
             call(nowhere, GOOD)
     with pytest.raises(GPTError, match="wte is on meta, where there are no numbers"):
         torch_gpt.to_numpy(nowhere.params)
@@ -136,7 +136,7 @@ def test_from_numpy_accepts_an_empty_array():
     [
         (TREE._replace(wte=TREE.wte.tolist()), "parameter wte.0.0 is a float"),
         (TREE._replace(wte=TREE.wte.astype(object)), "the parameters can't be put on cpu: can't convert np.ndarray"),
-        (None, "m lacks a Config or the tree of its parameters"),
+        (None, "m has no Config or no tree of parameters"),
     ],
 )
 def test_from_numpy_refuses_parameters_that_are_not_arrays(params, message):

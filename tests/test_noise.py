@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from numpy_gpt import GPTError, Noise
-from numpy_gpt.noise import TILE, philox
+from numpy_gpt.noise import COUNTERS, philox
 
 ONES = 2**32 - 1
 KNOWN = [  # counter, key, output: the published known answers
@@ -49,8 +49,8 @@ def test_each_part_of_the_name_makes_another_stream():
 
 
 def test_a_long_stream_goes_on_across_tiles():
-    bytes_ = Noise(seed=1, step=2).bytes((1, 16 * TILE + 40)).ravel()
-    np.testing.assert_array_equal(bytes_[: 16 * TILE], Noise(seed=1, step=2).bytes((1, 16 * TILE)).ravel())
+    bytes_ = Noise(seed=1, step=2).bytes((1, 16 * COUNTERS + 40)).ravel()
+    np.testing.assert_array_equal(bytes_[: 16 * COUNTERS], Noise(seed=1, step=2).bytes((1, 16 * COUNTERS)).ravel())
     assert bytes_[-40:].tobytes() not in bytes_[:-40].tobytes()
 
 

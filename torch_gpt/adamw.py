@@ -1,7 +1,8 @@
-"""AdamW in place, its learning rate, and clipping: the steps of numpy_gpt/adamw.py, to the last bit.
+"""The AdamW optimiser, in place; its learning rate schedule; gradient clipping.
 
-torch.optim.AdamW rounds otherwise (lerp, addcmul, fused multiply-add, another order in every variant), so here each
-product, sum and quotient stands alone.
+Steps compute the same bits as numpy_gpt/adamw.py: every product, sum and quotient is an operation of its own.
+torch.optim.AdamW rounds differently. It uses lerp, addcmul and fused multiply-add, in an order that depends on the
+variant.
 """
 
 import math
@@ -11,19 +12,42 @@ import torch
 
 from numpy_gpt.adamw import Moments, check_eps, check_max_norm, check_settings, check_step, cosine
 from numpy_gpt.errors import GPTError
-from numpy_gpt.params import named, tree_map
+from numpy_gpt.params import GPT2, named, tree_map
 
 __all__ = ["clip", "cosine", "moments", "step"]
 
 
-def moments(params):
-    """Where Adam starts: zeros"""
+def moments(params: GPT2) -> Moments:
+    """Return Adam's initial moments for a tree of parameters: zeros of the same shapes, dtype and device"""
     return Moments(tree_map(torch.zeros_like, params), tree_map(torch.zeros_like, params))
 
 
 @torch.no_grad()
-def step(params, grads, moments, t, lr, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1):
-    """Step number t = 1, 2, ...: params and moments are updated in place; matrices decay, biases and gains don't"""
+def step(
+    params: GPT2,
+    grads: GPT2,
+    moments: Moments,
+    t: int,
+    lr: float,
+    beta1: float = 0.9,
+    beta2: float = 0.95,
+    eps: float = 1e-8,
+    weight_decay: float = 0.1,
+) -> None:
+    """Update params and moments in place with the gradients grads; only matrices decay, not biases and gains
+
+    grads is a tree like params, as loss_and_grads returns it, and moments the result of moments(params). t counts the
+    steps from 1. Invalid arguments raise GPTError before anything is changed.
+
+    >>> import torch_gpt
+    >>> m = torch_gpt.init(torch_gpt.Config(n_vocab=9, n_ctx=4, n_embd=6, n_head=2, n_layer=1))
+    >>> moments = torch_gpt.adamw.moments(m.params)
+    >>> for t in range(1, 101):
+    ...     loss, grads = torch_gpt.loss_and_grads(m, tokens=[[1, 2, 3]], targets=[[2, 3, 4]])
+    ...     torch_gpt.adamw.step(m.params, grads, moments, t, lr=0.01)
+    >>> bool(loss < 0.1)
+    True
+    """
     check_step(params, grads, moments)
     t, lr, beta1, beta2, eps, weight_decay = check_settings(t, lr, beta1, beta2, eps, weight_decay)
     check_eps(eps, beta2, t, params)
@@ -34,6 +58,7 @@ def step(params, grads, moments, t, lr, beta1=0.9, beta2=0.95, eps=1e-8, weight_
 
 
 def update(p, g, m, v, t, lr, beta1, beta2, eps, decay):
+    """Update an array p and its moments m and v, as numpy_gpt.adamw.update does"""
     c = math.sqrt(1 - beta2**t)
     a = (1 - beta1) * g
     m *= beta1
@@ -46,13 +71,19 @@ def update(p, g, m, v, t, lr, beta1, beta2, eps, decay):
 
 
 def sqrt(v):
-    """Rounded correctly: on a CPU with AVX-512 PyTorch's own misses the last bit of a fifth of all float32 numbers"""
-    exact = v.device.type == "cpu" and v.dtype != torch.bfloat16  # which NumPy lacks
+    """Return sqrt v rounded correctly
+
+    On a CPU with AVX-512, torch.sqrt gets the last bit of a fifth of all float32 numbers wrong, so NumPy's is used.
+    """
+    exact = v.device.type == "cpu" and v.dtype != torch.bfloat16  # NumPy has no bfloat16
     return torch.from_numpy(np.sqrt(v.numpy())) if exact else v.sqrt()
 
 
-def clip(grads, max_norm):
-    """Scale the gradients in place so that their norm, all as one vector, is at most max_norm -> the norm before"""
+def clip(grads: GPT2, max_norm: float) -> float:
+    """Scale the gradients in place so that their norm, as one vector, is at most max_norm; return their norm before
+
+    A gradient with an inf or a NaN raises GPTError, and nothing is changed.
+    """
     check_max_norm(max_norm)
     squares = {name: float(g.double().square().sum()) for name, g in named(grads)}
     for name, s in squares.items():

@@ -1,13 +1,14 @@
-"""The entry to the maths: forward and loss_and_grads, which check what goes in and what comes out."""
+"""The public entry to the maths: forward and loss_and_grads, which check their input and their results."""
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
 
 from numpy_gpt.checks import check_batch, check_finite, check_model, check_noise, check_tokens, not_finite
 from numpy_gpt.errors import GPTError
-from numpy_gpt.params import named, tree_map
+from numpy_gpt.params import GPT2, Model, named, tree_map
 
 from . import model
 from .noise import Noise
@@ -17,8 +18,20 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 
 @torch.no_grad()
-def forward(m, tokens):
-    """tokens (B,T) ints -> logits (B,T,V)"""
+def forward(m: Model, tokens: Any) -> torch.Tensor:
+    """Return the logits (B,T,V) of tokens (B,T), a batch of sequences of token ids, without dropout
+
+    tokens is a tensor, an array or nested lists of whole numbers below n_vocab; T is at most n_ctx. The logits have the
+    dtype and device of the parameters. logits[b, t] are those of the token after tokens[b, : t + 1]. Invalid tokens or
+    parameters and results that aren't finite raise GPTError.
+
+    >>> import torch_gpt
+    >>> m = torch_gpt.load("storyteller")
+    >>> ids = m.tokenizer.encode("Once upon a")
+    >>> logits = torch_gpt.forward(m, [ids])
+    >>> m.tokenizer.decode([int(logits[0, -1].argmax())])
+    ' time'
+    """
     check(m)
     tokens = check_tokens(on_cpu(tokens, "tokens"), m.config)
     logits = model.gpt2(on_device(tokens, m), m.params, m.config)
@@ -27,8 +40,22 @@ def forward(m, tokens):
 
 
 @torch.enable_grad()
-def loss_and_grads(m, tokens, targets, noise=None, checkpointing=False):
-    """tokens, targets (B,T) ints -> the mean cross-entropy, and its gradients as a tree like m.params"""
+def loss_and_grads(
+    m: Model, tokens: Any, targets: Any, noise: Noise | None = None, checkpointing: bool = False
+) -> tuple[torch.Tensor, GPT2]:
+    """Return the mean cross-entropy of targets (B,T) after tokens (B,T), and its gradients, a tree like m.params
+
+    targets[b, t] is the token that follows tokens[b, : t + 1]. Dropout at the rate of m.config acts only if noise is
+    given. With checkpointing, each block saves only its input and is recomputed in the backward, which takes less
+    memory and more time. Invalid arguments and results that aren't finite raise GPTError.
+
+    >>> import torch_gpt
+    >>> m = torch_gpt.load("storyteller")
+    >>> ids = m.tokenizer.encode("Once upon a time, there was a little girl.")
+    >>> loss, grads = torch_gpt.loss_and_grads(m, [ids[:-1]], [ids[1:]])
+    >>> bool(0 < loss < 3)
+    True
+    """
     check(m)
     tokens, targets = check_batch(on_cpu(tokens, "tokens"), on_cpu(targets, "targets"), m.config)
     check_noise(noise, Noise)
@@ -44,22 +71,23 @@ def loss_and_grads(m, tokens, targets, noise=None, checkpointing=False):
 
 
 def check(m):
+    """Raise GPTError unless m is a model whose parameters fit its config and are tensors on one device"""
     check_model(m, DTYPES, torch.Tensor)
     device = m.params.wte.device
     if device.type == "meta":
-        raise GPTError("the parameters are on meta, where there are no numbers: put them on cpu or cuda.")
+        raise GPTError("the parameters are on the device meta, which stores no numbers: put them on cpu or cuda.")
     for name, a in named(m.params):
         if a.device != device:
-            raise GPTError(f"parameter {name} is on {a.device} and wte on {device}: put all on one device.")
+            raise GPTError(f"parameter {name} is on {a.device} and wte on {device}: put all of them on one device.")
     check_scores(m)
 
 
 @torch.no_grad()
 def check_scores(m):
-    """Raise GPTError if scores may overflow: for a query whose scores are all -inf, PyTorch's attention returns 0
+    """Raise GPTError if attention scores could overflow, because PyTorch returns 0 for a query with all scores -inf
 
-    With x = n g + b from ln_1, |q| and |k| are at most |x| |w| + |b| and |x| at most sqrt(C) max |g| + |b|. A score is
-    at most |q| |k|. A matrix is taken as one vector, and a nan is left to check_finite.
+    A score is at most |q| |k|. With x = n g + b from ln_1, |q| and |k| are at most |x| |w| + |b|, and |x| is at most
+    sqrt(C) max |g| + |b|. |w| is the norm of the matrix as one vector. check_finite finds a NaN.
     """
     norm, C = torch.linalg.vector_norm, m.config.n_embd
     longest = []
@@ -74,9 +102,9 @@ def check_scores(m):
 
 @torch.no_grad()
 def check_gradients(grads, params):
-    """Raise GPTError if a gradient has an inf or a nan; a GPU is asked once for all of them
+    """Raise GPTError if a gradient has an inf or a NaN; all norms are copied from the GPU at once
 
-    A norm is finite only if all numbers are, and faster than isfinite. It can overflow where they don't.
+    A norm is faster than isfinite. A finite norm proves that all numbers are finite, but it can overflow if they are.
     """
     leaves = list(named(grads))
     norms = torch.stack([torch.linalg.vector_norm(g) for _, g in leaves]).tolist()
@@ -86,11 +114,13 @@ def check_gradients(grads, params):
 
 
 def on_cpu(tokens, what):
+    """Return a tensor of tokens as a NumPy array, and anything else as it is"""
     try:
         return tokens.detach().cpu().numpy() if isinstance(tokens, torch.Tensor) else tokens
-    except (TypeError, RuntimeError) as e:  # of a dtype that NumPy lacks, or on meta
+    except (TypeError, RuntimeError) as e:  # a dtype that NumPy lacks, or the device meta
         raise GPTError(f"{what} can't be made a NumPy array ({e}): give token ids as whole numbers.") from None
 
 
 def on_device(tokens, m):
+    """Return an array of tokens as an int64 tensor on the model's device"""
     return torch.from_numpy(np.array(tokens, np.int64)).to(m.params.wte.device)

@@ -1,20 +1,24 @@
 """The random numbers of numpy_gpt/noise.py, bit for bit, on any device: Philox4x32-10 in signed 64-bit integers.
 
-PyTorch can't multiply unsigned words. In int64 the product of two 32-bit words may come out negative, but its 64 bits
-are right: shifted and masked, so are both halves.
+PyTorch can't multiply unsigned words. The product of two 32-bit words in int64 can be negative, but its 64 bits are
+right, and shifting and masking returns both halves.
 """
 
 import math
+from typing import Self
 
 import torch
 
 from numpy_gpt.noise import Name
 
-TILE = 1 << 14  # counters at a time: what a round works on stays in the L2 cache
+COUNTERS = 1 << 14  # in a tile, so that the tensors of a round stay in the L2 cache
 
 
 def philox(counter, key):
-    """counter: four words, int64 tensors or ints; key: two -> (..., 4) int64, by ten rounds of two wide products"""
+    """Return (..., 4) int64 random words: ten rounds of two wide products
+
+    counter is four words, ints or int64 tensors (...), and key is two words.
+    """
     a, b, c, d = counter
     k0, k1 = key
     for _ in range(10):
@@ -37,15 +41,15 @@ def key(seed):
 
 
 def keys(seed, samples, device="cpu"):
-    """Return for each sample the key's two words and the sample's number, as a tensor (B,3)
+    """Return a tensor (B,3) of the key's two words and the number of each sample
 
-    They are no constants of a compiled function, so another seed or number compiles nothing.
+    As tensors they aren't constants of a compiled function, so a new seed or number compiles nothing.
     """
     return torch.tensor([(*key(seed), sample) for sample in samples], dtype=torch.int64, device=device)
 
 
 def uniform(keys, step, V):
-    """Draw (B,V) float64: for each sample a number in (0, 1) for each token id"""
+    """Return (B,V) float64: a random number in (0, 1) for each sample and token id"""
     block = torch.arange(math.ceil(V / 4), device=keys.device)
     zero = torch.zeros_like(block)
     k0, k1, sample = keys.unsqueeze(-1).unbind(1)  # (B,1) each
@@ -54,22 +58,33 @@ def uniform(keys, step, V):
 
 
 class Noise(Name):
+    """The random bytes of dropout in a training step: Noise(seed, step)
+
+    Pass it to loss_and_grads. The same seed and step give the same masks in numpy_gpt and torch_gpt. A batch that is
+    the part of a larger one, starting at its sequence number s, gets its masks with sequence=s.
+
+    >>> import torch_gpt
+    >>> torch_gpt.Noise(seed=1, step=2).bytes((1, 4))
+    tensor([[135, 131, 245,  28]], dtype=torch.uint8)
+    """
+
     __slots__ = ()
 
-    def at(self, offset):
+    def at(self, offset: int) -> Self:
+        """Return the noise of the place in the model that is `offset` sites later"""
         return self._replace(site=self.site + offset)
 
-    def bytes(self, shape, device="cpu"):
-        """(B, ...) uint8: row b is the stream of sequence + b, from its beginning"""
+    def bytes(self, shape: tuple[int, ...], device: str | torch.device = "cpu") -> torch.Tensor:
+        """Return random uint8 numbers of a shape (B, ...); row b is the beginning of the stream of sequence + b"""
         self.check_batch(shape[0])
         n = math.prod(shape[1:])
         blocks = math.ceil(n / 16)
         out = torch.empty(shape[0], blocks, 4, 4, dtype=torch.uint8, device=device)
         for b in range(shape[0]):
-            for start in range(0, blocks, TILE):
-                index = torch.arange(start, min(start + TILE, blocks), device=device)
-                counter = (index, self.step, self.sequence + b, 1 + self.site)  # in the last word sampling has 0
+            for start in range(0, blocks, COUNTERS):
+                index = torch.arange(start, min(start + COUNTERS, blocks), device=device)
+                counter = (index, self.step, self.sequence + b, 1 + self.site)  # 0 in the last word is for sampling
                 words = philox(counter, key(self.seed))
                 for byte in range(4):
-                    out[b, start : start + TILE, :, byte] = words >> 8 * byte & 255
+                    out[b, start : start + COUNTERS, :, byte] = words >> 8 * byte & 255
         return out.reshape(shape[0], -1)[:, :n].reshape(shape)

@@ -2,7 +2,6 @@
 
 Copies of the reference's formulas would share its mistakes, so they couldn't confirm its results.
 
-
 B batch   T queries   S keys (past + T)   C width   H heads   D = C/H   V vocabulary   N context   I, O in and out
 """
 

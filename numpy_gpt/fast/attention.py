@@ -1,6 +1,7 @@
-"""The attention of ops.py, QUERIES queries at a time, with the same arguments and results
+"""The attention pair of ops.py, computed in tiles of QUERIES queries.
 
-A tile of queries needs no key after its last query, its scores stay in the L2 cache, and threads share the tiles.
+It is faster because a tile needs no key after its last query, its scores stay in the L2 cache, and threads share the
+tiles.
 """
 
 from functools import partial
@@ -14,35 +15,37 @@ from .threads import side_by_side
 QUERIES = 64  # in a tile
 
 
-class Drawn(NamedTuple):
-    """The part of a noise's bytes that belongs to one tile"""
+class TileNoise(NamedTuple):
+    """The noise of a tile: ops.dropout calls its bytes, as it calls those of a Noise"""
 
-    part: np.ndarray
+    drawn: np.ndarray  # the tile's part of the bytes of all queries
 
     def bytes(self, shape):
-        return self.part
+        """Return the bytes of the tile's probabilities, which have this shape"""
+        return self.drawn
 
 
 def each_tile(f, q, k, v, noise=None):
-    """Return f(q, k, v, noise) for each tile of queries and the keys that they may see"""
+    """Return f(q, k, v, noise) for each tile of queries and the keys up to its last query"""
     T, S = q.shape[2], k.shape[2]
-    drawn = None if noise is None else noise.bytes((*q.shape[:3], S))  # one stream for all queries
+    drawn = None if noise is None else noise.bytes((*q.shape[:3], S))  # (B,H,T,S)  one stream for all tiles
 
     def tile(t):
         queries, keys = slice(t, t + QUERIES), slice(S - T + t + QUERIES)
-        part = None if drawn is None else Drawn(drawn[:, :, queries, keys])
+        part = None if drawn is None else TileNoise(drawn[:, :, queries, keys])
         return f(q[:, :, queries], k[:, :, keys], v[:, :, keys], noise=part)
 
     return side_by_side(tile, range(0, T, QUERIES))
 
 
 def attention(q, k, v, rate=0.0, noise=None):
+    """Return y (B,H,T,D) of ops.attention and the saved values of all tiles"""
     ys, tiles = zip(*each_tile(partial(ops.attention, rate=rate), q, k, v, noise if rate else None), strict=True)
     return np.concatenate(ys, 2), (tiles, k, v)
 
 
 def attention_backward(dy, saved):
-    """Several tiles see the same key: its gradients are added"""
+    """Return dq, dk, dv of ops.attention; the gradients of a key or value from several tiles are added"""
     tiles, k, v = saved
     d_tiles = side_by_side(
         lambda i: ops.attention_backward(dy[:, :, i * QUERIES : (i + 1) * QUERIES], tiles[i]), range(len(tiles))
@@ -55,5 +58,5 @@ def attention_backward(dy, saved):
 
 
 def attend(q, k, v):
-    """Return attention's y alone; nothing is saved for a backward"""
+    """Return y (B,H,T,D) of ops.attention without saving anything"""
     return np.concatenate(each_tile(lambda *qkv, noise: ops.attention(*qkv)[0], q, k, v), 2)

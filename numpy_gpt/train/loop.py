@@ -107,6 +107,9 @@ class Run:
     def rate(self, t: int) -> float:
         """Return the learning rate of step t"""
         s = self.options
+        assert s.lr is not None  # options.resolve sets all three
+        assert s.min_lr is not None
+        assert s.warmup is not None
         return adamw.cosine(t - 1, s.steps, s.lr, s.min_lr, s.warmup)
 
     def finite(self, loss: SupportsFloat) -> float:

@@ -39,7 +39,8 @@ class Trainer:
 
     def step(self, t: int, lr: float, batches: Sequence[Batch]) -> float:
         """Take step t = 1, 2, ... of AdamW on the mean loss of the batches, and return this loss"""
-        losses, total, s = [], None, self.options
+        losses, s = [], self.options
+        total: Any = None
         with self.threads.single_threaded_blas() if self.n > 1 else nullcontext():
             for batch in batches:
                 for loss, grads in self.threads.map(partial(self.gradients, t, len(batches)), self.shares(*batch)):

@@ -84,9 +84,9 @@ def test_forward_keeps_nothing_of_a_block():
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_an_update_needs_a_tile_for_each_thread_and_no_more(n, monkeypatch):
     shared_by(n, monkeypatch)
-    monkeypatch.setattr(adamw, "TILE", 1 << 14)
+    monkeypatch.setattr(adamw, "ELEMENTS", 1 << 14)
     m = init(Config(n_vocab=5000, n_ctx=64, n_embd=C, n_head=H, n_layer=2))
     moments, grads = adamw.moments(m.params), adamw.moments(m.params).m
     largest = max(p.nbytes for _, p in named(m.params))
-    most = 2 * n * FLOAT * adamw.TILE
+    most = 2 * n * FLOAT * adamw.ELEMENTS
     assert peak(lambda: adamw.step(m.params, grads, moments, 1, 1e-3)) < most < largest

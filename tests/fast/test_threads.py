@@ -262,7 +262,7 @@ def test_workers_use_the_errstate_of_the_caller():
 def test_adamw_step_is_bit_identical_on_any_number_of_threads(n, monkeypatch):
     m = random_model(TINY, dtype=np.float32)
     grads = tree_map(np.sin, m.params)
-    monkeypatch.setattr(adamw, "TILE", 100)
+    monkeypatch.setattr(adamw, "ELEMENTS", 100)
     found = []
     for threads in (with_threads(1), with_threads(n)):
         monkeypatch.setattr("numpy_gpt.fast.threads.shared", lambda threads=threads: threads)
