@@ -28,12 +28,13 @@ class Moments(NamedTuple):
 
 
 def moments(params: GPT2) -> Moments:
-    """Return Adam's initial moments for a tree of parameters: zeros of the same shapes and dtype
+    """Return Adam's moments before the first step: two trees like params, full of zeros
 
-    >>> import numpy_gpt
-    >>> m = numpy_gpt.init(numpy_gpt.Config(n_vocab=9, n_ctx=4, n_embd=6, n_head=2, n_layer=1))
-    >>> numpy_gpt.adamw.moments(m.params).v.wte.shape
-    (9, 6)
+    Example:
+        >>> import numpy_gpt
+        >>> m = numpy_gpt.init(numpy_gpt.Config(n_vocab=9, n_ctx=4, n_embd=6, n_head=2, n_layer=1))
+        >>> numpy_gpt.adamw.moments(m.params).v.wte.shape
+        (9, 6)
     """
     return Moments(tree_map(np.zeros_like, params), tree_map(np.zeros_like, params))
 
@@ -51,17 +52,27 @@ def step(
 ) -> None:
     """Update params and moments in place with the gradients grads; only matrices decay, not biases and gains
 
-    grads is a tree like params, as loss_and_grads returns it, and moments the result of moments(params). t counts the
-    steps from 1. Invalid arguments raise GPTError before anything is changed.
+    Arguments:
+        params: the parameters, a tree of arrays or tensors such as m.params.
+        grads: the gradients, a tree like params, as loss_and_grads returns it.
+        moments: the moments of the step before; moments(params) before the first step.
+        t: the number of the step, from 1.
+        lr: the learning rate.
+        beta1, beta2: the factors of the running means m and v, from 0 to less than 1.
+        eps: a number that is added to sqrt v̂.
+        weight_decay: the rate at which matrices decay, times lr.
 
-    >>> import numpy_gpt
-    >>> m = numpy_gpt.init(numpy_gpt.Config(n_vocab=9, n_ctx=4, n_embd=6, n_head=2, n_layer=1))
-    >>> moments = numpy_gpt.adamw.moments(m.params)
-    >>> for t in range(1, 101):
-    ...     loss, grads = numpy_gpt.loss_and_grads(m, tokens=[[1, 2, 3]], targets=[[2, 3, 4]])
-    ...     numpy_gpt.adamw.step(m.params, grads, moments, t, lr=0.01)
-    >>> bool(loss < 0.1)
-    True
+    Raises GPTError if an argument is invalid; nothing is changed then.
+
+    Example:
+        >>> import numpy_gpt
+        >>> m = numpy_gpt.init(numpy_gpt.Config(n_vocab=9, n_ctx=4, n_embd=6, n_head=2, n_layer=1))
+        >>> moments = numpy_gpt.adamw.moments(m.params)
+        >>> for t in range(1, 101):
+        ...     loss, grads = numpy_gpt.loss_and_grads(m, tokens=[[1, 2, 3]], targets=[[2, 3, 4]])
+        ...     numpy_gpt.adamw.step(m.params, grads, moments, t, lr=0.01)
+        >>> bool(loss < 0.1)
+        True
     """
     check_step(params, grads, moments)
     t, lr, beta1, beta2, eps, weight_decay = check_settings(t, lr, beta1, beta2, eps, weight_decay)
@@ -164,16 +175,23 @@ def layout(tree):
 
 
 def clip(grads: GPT2, max_norm: float) -> float:
-    """Scale the gradients in place so that their norm, as one vector, is at most max_norm; return their norm before
+    """Scale the gradients in place so that the norm of all of them, as one vector, is at most max_norm
 
-    A gradient with an inf or a NaN raises GPTError, and nothing is changed.
+    Arguments:
+        grads: the gradients, a tree such as loss_and_grads returns.
+        max_norm: the largest norm, more than 0; inf measures the norm and changes nothing.
 
-    >>> import numpy as np, numpy_gpt
-    >>> grads = [np.array([3.0]), np.array([4.0])]
-    >>> numpy_gpt.adamw.clip(grads, max_norm=1.0)
-    5.0
-    >>> [g.round(3).tolist() for g in grads]
-    [[0.6], [0.8]]
+    Returns the norm before scaling.
+
+    Raises GPTError if max_norm is invalid, or if a gradient has an inf or a NaN; nothing is changed then.
+
+    Example:
+        >>> import numpy as np, numpy_gpt
+        >>> grads = [np.array([3.0]), np.array([4.0])]
+        >>> numpy_gpt.adamw.clip(grads, max_norm=1.0)
+        5.0
+        >>> [round(float(g[0]), 6) for g in grads]
+        [0.6, 0.8]
     """
     check_max_norm(max_norm)
     squares = {name: sum_squares(g) for name, g in named(grads)}
@@ -202,13 +220,20 @@ def sum_squares(g):
 
 
 def cosine(step: int, steps: int, lr: float, min_lr: float = 0.0, warmup: int = 0) -> float:
-    """Return the learning rate of step 0, 1, ...: a linear rise to lr over warmup steps, then half a cosine to min_lr
+    """Return the learning rate of a step: a linear rise to lr, then half a cosine down to min_lr
 
-    The rate reaches min_lr at the last step, steps - 1, and stays there.
+    Arguments:
+        step: the number of the step, from 0.
+        steps: the number of all steps. The last one, steps - 1, has the rate min_lr, as has every later step.
+        lr, min_lr: the highest rate and the last.
+        warmup: the number of steps of the rise.
 
-    >>> import numpy_gpt
-    >>> [numpy_gpt.adamw.cosine(step, steps=7, lr=1.0, warmup=2) for step in (0, 1, 2, 4, 6)]
-    [0.5, 1.0, 1.0, 0.5, 0.0]
+    Raises GPTError if an argument is invalid.
+
+    Example:
+        >>> import numpy_gpt
+        >>> [numpy_gpt.adamw.cosine(step, steps=7, lr=1.0, warmup=2) for step in (0, 1, 2, 4, 6)]
+        [0.5, 1.0, 1.0, 0.5, 0.0]
     """
     check_schedule(step, steps, lr, min_lr, warmup)
     if step < warmup:

@@ -15,13 +15,16 @@ SIZES = ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer")
 class Config:
     """The shape of a GPT-2 model; the defaults are those of the 124M
 
-    Sizes are whole numbers of at least 1, and n_embd is a multiple of n_head. dropout is 0 or from 0.002 to 0.99. An
-    invalid value raises GPTError. A Config can't be changed: dataclasses.replace returns a changed copy.
+    Sizes are whole numbers of at least 1, and n_embd is a multiple of n_head. dropout is 0, or from 0.002 to 0.99. A
+    Config can't be changed, but dataclasses.replace returns a changed copy.
 
-    >>> import numpy_gpt
-    >>> config = numpy_gpt.Config(n_vocab=256, n_ctx=64, n_embd=48, n_head=4, n_layer=2)
-    >>> config.num_parameters()
-    72000
+    Raises GPTError if a value is invalid.
+
+    Example:
+        >>> import numpy_gpt
+        >>> config = numpy_gpt.Config(n_vocab=256, n_ctx=64, n_embd=48, n_head=4, n_layer=2)
+        >>> config.num_parameters()
+        72000
     """
 
     n_vocab: int = 50257  # V  tokens in the vocabulary

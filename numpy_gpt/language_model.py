@@ -20,20 +20,23 @@ from .params import GPT2, Model
 
 
 def forward(m: Model, tokens: Any) -> np.ndarray:
-    """Return the logits (B,T,V) of tokens (B,T), a batch of sequences of token ids, without dropout
+    """Return the logits of the token after each position, without dropout
 
-    tokens is an array or nested lists of whole numbers below n_vocab; T is at most n_ctx. The logits have the dtype of
-    the parameters. logits[b, t] are those of the token after tokens[b, : t + 1]. Invalid tokens or parameters and
-    results that aren't finite raise GPTError.
+    Arguments:
+        m: the model, as init and load return it.
+        tokens: (B,T) whole numbers below n_vocab, an array or nested lists. T is at most n_ctx.
 
-    >>> import numpy_gpt
-    >>> m = numpy_gpt.load("storyteller")
-    >>> ids = m.tokenizer.encode("Once upon a")
-    >>> logits = numpy_gpt.forward(m, [ids])
-    >>> logits.shape == (1, len(ids), m.config.n_vocab)
-    True
-    >>> m.tokenizer.decode([int(logits[0, -1].argmax())])
-    ' time'
+    Returns logits (B,T,V) in the dtype of the parameters. logits[b, t] predict the token after tokens[b, : t + 1].
+
+    Raises GPTError if an argument is invalid, or if the output isn't finite.
+
+    Example:
+        >>> import numpy_gpt
+        >>> m = numpy_gpt.load("storyteller")
+        >>> ids = m.tokenizer.encode("Once upon a")
+        >>> logits = numpy_gpt.forward(m, [ids])
+        >>> m.tokenizer.decode([int(logits[0, -1].argmax())])
+        ' time'
     """
     check_model(m)
     tokens = check_tokens(tokens, m.config)
@@ -46,20 +49,29 @@ def forward(m: Model, tokens: Any) -> np.ndarray:
 def loss_and_grads(
     m: Model, tokens: Any, targets: Any, noise: Noise | None = None, checkpointing: bool = False
 ) -> tuple[np.floating, GPT2]:
-    """Return the mean cross-entropy of targets (B,T) after tokens (B,T), and its gradients, a tree like m.params
+    """Return the mean cross-entropy of targets after tokens, and its gradients
 
-    targets[b, t] is the token that follows tokens[b, : t + 1]. Dropout at the rate of m.config acts only if noise is
-    given. With checkpointing, each block saves only its input and is recomputed in the backward, which takes less
-    memory and more time, and gives the same bits. Invalid arguments and results that aren't finite raise GPTError.
+    Arguments:
+        m: the model, as init and load return it.
+        tokens: (B,T) whole numbers below n_vocab, an array or nested lists. T is at most n_ctx.
+        targets: (B,T), the token that follows each position.
+        noise: Noise(seed, step) for dropout at the rate m.config.dropout; None for no dropout.
+        checkpointing: if True, each block saves only its input and is recomputed in the backward. This takes less
+            memory and more time, and the results are the same bits.
 
-    >>> import numpy_gpt
-    >>> m = numpy_gpt.load("storyteller")
-    >>> ids = m.tokenizer.encode("Once upon a time, there was a little girl.")
-    >>> loss, grads = numpy_gpt.loss_and_grads(m, [ids[:-1]], [ids[1:]])
-    >>> bool(0 < loss < 3)
-    True
-    >>> grads.wte.shape == m.params.wte.shape
-    True
+    Returns the loss, a scalar in the dtype of the parameters, and the gradients, a tree like m.params.
+
+    Raises GPTError if an argument is invalid, or if the loss or a gradient isn't finite.
+
+    Example:
+        >>> import numpy_gpt
+        >>> m = numpy_gpt.load("storyteller")
+        >>> ids = m.tokenizer.encode("Once upon a time, there was a little girl.")
+        >>> loss, grads = numpy_gpt.loss_and_grads(m, [ids[:-1]], [ids[1:]])
+        >>> bool(0 < loss < 3)
+        True
+        >>> grads.wte.shape == m.params.wte.shape
+        True
     """
     check_model(m)
     tokens, targets = check_batch(tokens, targets, m.config)

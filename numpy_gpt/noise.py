@@ -110,13 +110,14 @@ class Noise(Name):
     Pass it to loss_and_grads. The same seed and step give the same masks in numpy_gpt and torch_gpt. A batch that is
     the part of a larger one, starting at its sequence number s, gets its masks with sequence=s.
 
-    >>> import numpy_gpt
-    >>> noise = numpy_gpt.Noise(seed=1, step=2)
-    >>> noise.bytes((2, 4))
-    array([[135, 131, 245,  28],
-           [156, 125,  58,  99]], dtype=uint8)
-    >>> noise._replace(sequence=1).bytes((1, 4))
-    array([[156, 125,  58,  99]], dtype=uint8)
+    Example:
+        >>> import numpy_gpt
+        >>> noise = numpy_gpt.Noise(seed=1, step=2)
+        >>> noise.bytes((2, 4))
+        array([[135, 131, 245,  28],
+               [156, 125,  58,  99]], dtype=uint8)
+        >>> noise._replace(sequence=1).bytes((1, 4))
+        array([[156, 125,  58,  99]], dtype=uint8)
     """
 
     __slots__ = ()

@@ -75,12 +75,13 @@ class Model(NamedTuple):
     The tokenizer has encode(str) -> list[int], decode(list[int]) -> str, n_vocab and eot. print(m) and notebooks show a
     summary. m._replace(config=...) returns a copy that shares the arrays.
 
-    >>> import numpy_gpt
-    >>> m = numpy_gpt.load("storyteller")
-    >>> m.params.wte.shape == (m.config.n_vocab, m.config.n_embd)
-    True
-    >>> m.tokenizer.decode(m.tokenizer.encode("Once upon a time"))
-    'Once upon a time'
+    Example:
+        >>> import numpy_gpt
+        >>> m = numpy_gpt.load("storyteller")
+        >>> m.params.wte.shape == (m.config.n_vocab, m.config.n_embd)
+        True
+        >>> m.tokenizer.decode(m.tokenizer.encode("Once upon a time"))
+        'Once upon a time'
     """
 
     config: Config
@@ -98,12 +99,17 @@ class Model(NamedTuple):
 def named(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (name, leaf) for every leaf of a tree of parameters, gradients or moments, in the order of the fields
 
-    >>> import numpy_gpt
-    >>> m = numpy_gpt.init(numpy_gpt.Config(n_vocab=9, n_ctx=4, n_embd=6, n_head=2, n_layer=1))
-    >>> [name for name, _ in numpy_gpt.named(m.params)][:5]
-    ['wte', 'wpe', 'h.0.ln_1.g', 'h.0.ln_1.b', 'h.0.attn.c_attn.w']
-    >>> dict(numpy_gpt.named(m.params))["h.0.attn.c_attn.w"].shape
-    (6, 18)
+    Arguments:
+        tree: a tree of named tuples, tuples and lists, such as m.params. None is skipped.
+        name: a prefix of all names.
+
+    Example:
+        >>> import numpy_gpt
+        >>> m = numpy_gpt.init(numpy_gpt.Config(n_vocab=9, n_ctx=4, n_embd=6, n_head=2, n_layer=1))
+        >>> [name for name, _ in numpy_gpt.named(m.params)][:5]
+        ['wte', 'wpe', 'h.0.ln_1.g', 'h.0.ln_1.b', 'h.0.attn.c_attn.w']
+        >>> dict(numpy_gpt.named(m.params))["h.0.attn.c_attn.w"].shape
+        (6, 18)
     """
     if tree is None:
         return
@@ -145,14 +151,24 @@ def grow(config: Config, leaf: Callable[..., Any]) -> GPT2:
 
 
 def init(config: Config, seed: int = 0) -> Model:
-    """Return a new model with GPT-2's initialisation: float32, reproducible from the seed, without a tokenizer
+    """Return a new model with GPT-2's initialisation
 
     Weights are normal with standard deviation 0.02. For the two projections of each block into the residual stream it
-    is divided by sqrt(2 L). Biases are 0 and gains 1. The seed is a whole number from 0 to 2**64 - 1.
+    is divided by sqrt(2 L). Biases are 0 and gains 1.
 
-    >>> import numpy_gpt
-    >>> numpy_gpt.init(numpy_gpt.Config(n_vocab=9, n_ctx=4, n_embd=6, n_head=2, n_layer=1), seed=1).params.wte.shape
-    (9, 6)
+    Arguments:
+        config: the shape of the model, such as Config(n_layer=4) or RELEASED["124M"].
+        seed: a whole number from 0 to 2**64 - 1. The same seed gives the same parameters.
+
+    Returns a Model in float32 without a tokenizer.
+
+    Raises GPTError if an argument is invalid.
+
+    Example:
+        >>> import numpy_gpt
+        >>> m = numpy_gpt.init(numpy_gpt.Config(n_vocab=9, n_ctx=4, n_embd=6, n_head=2, n_layer=1), seed=1)
+        >>> m.params.wte.shape
+        (9, 6)
     """
     if not isinstance(config, Config):
         raise GPTError(f'config is {config!r}: it must be a Config, such as Config(n_layer=4) or RELEASED["124M"].')

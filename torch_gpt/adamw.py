@@ -18,7 +18,14 @@ __all__ = ["clip", "cosine", "moments", "step"]
 
 
 def moments(params: GPT2) -> Moments:
-    """Return Adam's initial moments for a tree of parameters: zeros of the same shapes, dtype and device"""
+    """Return Adam's moments before the first step: two trees like params, full of zeros
+
+    Example:
+        >>> import torch_gpt
+        >>> m = torch_gpt.init(torch_gpt.Config(n_vocab=9, n_ctx=4, n_embd=6, n_head=2, n_layer=1))
+        >>> torch_gpt.adamw.moments(m.params).v.wte.shape
+        torch.Size([9, 6])
+    """
     return Moments(tree_map(torch.zeros_like, params), tree_map(torch.zeros_like, params))
 
 
@@ -36,17 +43,27 @@ def step(
 ) -> None:
     """Update params and moments in place with the gradients grads; only matrices decay, not biases and gains
 
-    grads is a tree like params, as loss_and_grads returns it, and moments the result of moments(params). t counts the
-    steps from 1. Invalid arguments raise GPTError before anything is changed.
+    Arguments:
+        params: the parameters, a tree of arrays or tensors such as m.params.
+        grads: the gradients, a tree like params, as loss_and_grads returns it.
+        moments: the moments of the step before; moments(params) before the first step.
+        t: the number of the step, from 1.
+        lr: the learning rate.
+        beta1, beta2: the factors of the running means m and v, from 0 to less than 1.
+        eps: a number that is added to sqrt v̂.
+        weight_decay: the rate at which matrices decay, times lr.
 
-    >>> import torch_gpt
-    >>> m = torch_gpt.init(torch_gpt.Config(n_vocab=9, n_ctx=4, n_embd=6, n_head=2, n_layer=1))
-    >>> moments = torch_gpt.adamw.moments(m.params)
-    >>> for t in range(1, 101):
-    ...     loss, grads = torch_gpt.loss_and_grads(m, tokens=[[1, 2, 3]], targets=[[2, 3, 4]])
-    ...     torch_gpt.adamw.step(m.params, grads, moments, t, lr=0.01)
-    >>> bool(loss < 0.1)
-    True
+    Raises GPTError if an argument is invalid; nothing is changed then.
+
+    Example:
+        >>> import torch_gpt
+        >>> m = torch_gpt.init(torch_gpt.Config(n_vocab=9, n_ctx=4, n_embd=6, n_head=2, n_layer=1))
+        >>> moments = torch_gpt.adamw.moments(m.params)
+        >>> for t in range(1, 101):
+        ...     loss, grads = torch_gpt.loss_and_grads(m, tokens=[[1, 2, 3]], targets=[[2, 3, 4]])
+        ...     torch_gpt.adamw.step(m.params, grads, moments, t, lr=0.01)
+        >>> bool(loss < 0.1)
+        True
     """
     check_step(params, grads, moments)
     t, lr, beta1, beta2, eps, weight_decay = check_settings(t, lr, beta1, beta2, eps, weight_decay)
@@ -80,9 +97,23 @@ def sqrt(v):
 
 
 def clip(grads: GPT2, max_norm: float) -> float:
-    """Scale the gradients in place so that their norm, as one vector, is at most max_norm; return their norm before
+    """Scale the gradients in place so that the norm of all of them, as one vector, is at most max_norm
 
-    A gradient with an inf or a NaN raises GPTError, and nothing is changed.
+    Arguments:
+        grads: the gradients, a tree such as loss_and_grads returns.
+        max_norm: the largest norm, more than 0; inf measures the norm and changes nothing.
+
+    Returns the norm before scaling.
+
+    Raises GPTError if max_norm is invalid, or if a gradient has an inf or a NaN; nothing is changed then.
+
+    Example:
+        >>> import torch, torch_gpt
+        >>> grads = [torch.tensor([3.0]), torch.tensor([4.0])]
+        >>> torch_gpt.adamw.clip(grads, max_norm=1.0)
+        5.0
+        >>> [round(float(g[0]), 6) for g in grads]
+        [0.6, 0.8]
     """
     check_max_norm(max_norm)
     squares = {name: float(g.double().square().sum()) for name, g in named(grads)}

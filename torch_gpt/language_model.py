@@ -19,18 +19,24 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 @torch.no_grad()
 def forward(m: Model, tokens: Any) -> torch.Tensor:
-    """Return the logits (B,T,V) of tokens (B,T), a batch of sequences of token ids, without dropout
+    """Return the logits of the token after each position, without dropout
 
-    tokens is a tensor, an array or nested lists of whole numbers below n_vocab; T is at most n_ctx. The logits have the
-    dtype and device of the parameters. logits[b, t] are those of the token after tokens[b, : t + 1]. Invalid tokens or
-    parameters and results that aren't finite raise GPTError.
+    Arguments:
+        m: the model, as init and load return it.
+        tokens: (B,T) whole numbers below n_vocab, a tensor, an array or nested lists. T is at most n_ctx.
 
-    >>> import torch_gpt
-    >>> m = torch_gpt.load("storyteller")
-    >>> ids = m.tokenizer.encode("Once upon a")
-    >>> logits = torch_gpt.forward(m, [ids])
-    >>> m.tokenizer.decode([int(logits[0, -1].argmax())])
-    ' time'
+    Returns logits (B,T,V) in the dtype and on the device of the parameters. logits[b, t] predict the token after
+    tokens[b, : t + 1].
+
+    Raises GPTError if an argument is invalid, or if the output isn't finite.
+
+    Example:
+        >>> import torch_gpt
+        >>> m = torch_gpt.load("storyteller")
+        >>> ids = m.tokenizer.encode("Once upon a")
+        >>> logits = torch_gpt.forward(m, [ids])
+        >>> m.tokenizer.decode([int(logits[0, -1].argmax())])
+        ' time'
     """
     check(m)
     tokens = check_tokens(on_cpu(tokens, "tokens"), m.config)
@@ -43,18 +49,29 @@ def forward(m: Model, tokens: Any) -> torch.Tensor:
 def loss_and_grads(
     m: Model, tokens: Any, targets: Any, noise: Noise | None = None, checkpointing: bool = False
 ) -> tuple[torch.Tensor, GPT2]:
-    """Return the mean cross-entropy of targets (B,T) after tokens (B,T), and its gradients, a tree like m.params
+    """Return the mean cross-entropy of targets after tokens, and its gradients
 
-    targets[b, t] is the token that follows tokens[b, : t + 1]. Dropout at the rate of m.config acts only if noise is
-    given. With checkpointing, each block saves only its input and is recomputed in the backward, which takes less
-    memory and more time. Invalid arguments and results that aren't finite raise GPTError.
+    Arguments:
+        m: the model, as init and load return it.
+        tokens: (B,T) whole numbers below n_vocab, a tensor, an array or nested lists. T is at most n_ctx.
+        targets: (B,T), the token that follows each position.
+        noise: Noise(seed, step) for dropout at the rate m.config.dropout; None for no dropout.
+        checkpointing: if True, each block saves only its input and is recomputed in the backward. This takes less
+            memory and more time.
 
-    >>> import torch_gpt
-    >>> m = torch_gpt.load("storyteller")
-    >>> ids = m.tokenizer.encode("Once upon a time, there was a little girl.")
-    >>> loss, grads = torch_gpt.loss_and_grads(m, [ids[:-1]], [ids[1:]])
-    >>> bool(0 < loss < 3)
-    True
+    Returns the loss, a scalar in the dtype of the parameters, and the gradients, a tree like m.params.
+
+    Raises GPTError if an argument is invalid, or if the loss or a gradient isn't finite.
+
+    Example:
+        >>> import torch_gpt
+        >>> m = torch_gpt.load("storyteller")
+        >>> ids = m.tokenizer.encode("Once upon a time, there was a little girl.")
+        >>> loss, grads = torch_gpt.loss_and_grads(m, [ids[:-1]], [ids[1:]])
+        >>> bool(0 < loss < 3)
+        True
+        >>> grads.wte.shape == m.params.wte.shape
+        True
     """
     check(m)
     tokens, targets = check_batch(on_cpu(tokens, "tokens"), on_cpu(targets, "targets"), m.config)
@@ -78,7 +95,7 @@ def check(m):
         raise GPTError("the parameters are on the device meta, which stores no numbers: put them on cpu or cuda.")
     for name, a in named(m.params):
         if a.device != device:
-            raise GPTError(f"parameter {name} is on {a.device} and wte on {device}: put all of them on one device.")
+            raise GPTError(f"parameter {name} is on {a.device} and wte on {device}: put all on one device.")
     check_scores(m)
 
 

@@ -63,9 +63,10 @@ class Noise(Name):
     Pass it to loss_and_grads. The same seed and step give the same masks in numpy_gpt and torch_gpt. A batch that is
     the part of a larger one, starting at its sequence number s, gets its masks with sequence=s.
 
-    >>> import torch_gpt
-    >>> torch_gpt.Noise(seed=1, step=2).bytes((1, 4))
-    tensor([[135, 131, 245,  28]], dtype=torch.uint8)
+    Example:
+        >>> import torch_gpt
+        >>> torch_gpt.Noise(seed=1, step=2).bytes((1, 4))
+        tensor([[135, 131, 245,  28]], dtype=torch.uint8)
     """
 
     __slots__ = ()

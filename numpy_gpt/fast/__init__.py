@@ -10,8 +10,9 @@ def tune() -> None:
     process, so `import numpy_gpt` doesn't call it. It does nothing if the C library isn't glibc and NumPy doesn't use
     OpenBLAS. Calling it again has no effect.
 
-    >>> import numpy_gpt
-    >>> numpy_gpt.fast.tune()
+    Example:
+        >>> import numpy_gpt
+        >>> numpy_gpt.fast.tune()
     """
     memory.keep_freed()
     openblas.shorten_idle_time()
