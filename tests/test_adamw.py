@@ -1,4 +1,4 @@
-"""Does the optimiser do what its formula says, in place, and the schedule and the clipping theirs?"""
+"""Do AdamW, the schedule and clipping compute their formulas, in place, and refuse invalid arguments?"""
 
 import math
 
@@ -16,8 +16,8 @@ def gradients(seed):
     return random_model(TINY, seed, np.float64).params
 
 
-def by_the_formula(p, history, decay):
-    """m and v as the sums that their recurrences stand for, every step's bias corrected"""
+def textbook(p, history, decay):
+    """Return p after AdamW's textbook steps; m and v are written as sums over all gradients, not as recurrences"""
     lr, b1, b2, eps, _ = SETTINGS.values()
     for t in range(1, len(history) + 1):
         ages = [t - 1 - i for i in range(t)]
@@ -27,7 +27,7 @@ def by_the_formula(p, history, decay):
     return p
 
 
-def test_steps_follow_the_formula_and_only_matrices_decay():
+def test_steps_equal_the_textbook_formula_and_only_matrices_decay():
     m = random_model(TINY, dtype=np.float64)
     start = dict(named(tree_map(np.copy, m.params)))
     state = adamw.moments(m.params)
@@ -36,11 +36,11 @@ def test_steps_follow_the_formula_and_only_matrices_decay():
         adamw.step(m.params, grads, state, t, **SETTINGS)
     for i, (name, p) in enumerate(named(m.params)):
         decay = SETTINGS["weight_decay"] if name.endswith((".w", "wte", "wpe")) else 0
-        expected = by_the_formula(start[name], [list(named(g))[i][1] for g in history], decay)
+        expected = textbook(start[name], [list(named(g))[i][1] for g in history], decay)
         np.testing.assert_allclose(p, expected, rtol=1e-12, atol=1e-14, err_msg=name)
 
 
-def test_a_step_is_the_same_however_the_array_is_laid_out_and_cut():
+def test_step_is_bit_identical_for_any_memory_order_and_tiling():
     rng = np.random.default_rng(0)
     p, g, m, v = rng.random((4, 700, 300))  # four tiles
     one = [a.copy() for a in (p, g, m, v)]
@@ -53,7 +53,7 @@ def test_a_step_is_the_same_however_the_array_is_laid_out_and_cut():
             np.testing.assert_array_equal(a, b)
 
 
-def test_clip_scales_to_the_norm_of_all_gradients_together():
+def test_clip_scales_by_the_norm_of_all_gradients_as_one_vector():
     grads = gradients(1)
     before = tree_map(np.copy, grads)
     norm = math.sqrt(sum((g**2).sum() for _, g in named(grads)))
@@ -65,13 +65,13 @@ def test_clip_scales_to_the_norm_of_all_gradients_together():
         np.testing.assert_allclose(g, whole / 4, rtol=1e-12)
 
 
-def test_the_norm_of_float32_gradients_is_summed_in_float64():
+def test_clip_sums_the_norm_of_float32_gradients_in_float64():
     grads = [np.full(1 << 20, 1e-3, np.float32), np.full(1, 1e30, np.float32)]
     assert math.isclose(adamw.clip(grads[:1], 10), np.float32(1e-3) * 1024, rel_tol=1e-12)
     assert math.isclose(adamw.clip(grads[1:], 1e31), np.float32(1e30), rel_tol=1e-12)
 
 
-def test_cosine_goes_up_in_a_line_and_down_half_a_wave():
+def test_cosine_rises_linearly_and_falls_as_half_a_cosine():
     rate = [adamw.cosine(step, steps=111, lr=1.0, min_lr=0.1, warmup=10) for step in range(120)]
     np.testing.assert_allclose(rate[:10], np.arange(1, 11) / 10)
     assert rate[10] == 1.0
@@ -84,13 +84,13 @@ def test_cosine_goes_up_in_a_line_and_down_half_a_wave():
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 30, 2000])
 @pytest.mark.parametrize("warmup", [0, 1, 2, 29])
 def test_cosine_of_the_last_step_is_min_lr(steps, warmup):
-    """In a run no longer than its warm-up, the last step is still on the line"""
+    """If a run isn't longer than its warm-up, its last step is still in the linear rise"""
     last = adamw.cosine(steps - 1, steps, 0.7, min_lr=0.1, warmup=warmup)
     assert last == (0.1 if steps > warmup else 0.7 * steps / warmup)
     assert adamw.cosine(max(steps, warmup), steps, 0.7, min_lr=0.1, warmup=warmup) == 0.1
 
 
-NO_SCHEDULE = [
+BAD_SCHEDULES = [
     ({"step": None}, "the step of the schedule is None"),
     ({"step": 1.5}, "the step of the schedule is 1.5: it must be a whole number of at least 0"),
     ({"steps": "a"}, "the number of steps of the schedule is 'a'"),
@@ -103,9 +103,9 @@ NO_SCHEDULE = [
 ]
 
 
-@pytest.mark.parametrize(("setting", "sentence"), NO_SCHEDULE)
-def test_cosine_of_a_setting_that_is_no_number_is_refused(setting, sentence):
-    with pytest.raises(GPTError, match=sentence):
+@pytest.mark.parametrize(("setting", "message"), BAD_SCHEDULES)
+def test_cosine_with_an_invalid_argument_raises(setting, message):
+    with pytest.raises(GPTError, match=message):
         adamw.cosine(**({"step": 1, "steps": 10, "lr": 1e-3} | setting))
 
 
@@ -113,21 +113,21 @@ def unchanged(m, state, before):
     return all((a == b).all() for (_, a), (_, b) in zip(named([m.params, *state]), named(before), strict=True))
 
 
-@pytest.mark.parametrize("what", ["grads", "moments.m", "moments.v"])
-def test_a_tree_that_does_not_fit_is_refused_and_nothing_is_updated(what):
+@pytest.mark.parametrize("name", ["grads", "moments.m", "moments.v"])
+def test_step_with_a_tree_that_does_not_fit_raises_and_updates_nothing(name):
     m = init(TINY)
     trees = {"grads": tree_map(np.ones_like, m.params), "moments.m": None, "moments.v": None}
     trees["moments.m"], trees["moments.v"] = adamw.moments(m.params)
     before = tree_map(np.copy, [m.params, trees["moments.m"], trees["moments.v"]])
-    good = trees[what]
+    good = trees[name]
     for bad in (good._replace(wpe=good.wpe[1:]), good._replace(wpe=good.wpe.astype(np.float64))):
-        wrong = trees | {what: bad}
-        with pytest.raises(GPTError, match=f"{what} doesn't fit params at wpe"):
+        wrong = trees | {name: bad}
+        with pytest.raises(GPTError, match=f"{name} doesn't fit params at wpe"):
             adamw.step(m.params, wrong["grads"], adamw.Moments(wrong["moments.m"], wrong["moments.v"]), t=1, lr=1)
     assert unchanged(m, (trees["moments.m"], trees["moments.v"]), before)
 
 
-NO_SETTINGS = [
+BAD_SETTINGS = [
     ({"t": 0}, "the step t is 0: count 1, 2"),
     ({"t": 1.5}, "the step t is 1.5"),
     ({"t": math.nan}, "the step t is nan"),
@@ -151,18 +151,18 @@ NO_SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize(("setting", "sentence"), NO_SETTINGS)
-def test_a_setting_that_makes_no_step_is_refused_and_nothing_is_updated(setting, sentence):
+@pytest.mark.parametrize(("setting", "message"), BAD_SETTINGS)
+def test_step_with_an_invalid_setting_raises_and_updates_nothing(setting, message):
     m = init(TINY)
     state = adamw.moments(m.params)
     before = tree_map(np.copy, [m.params, *state])
-    with pytest.raises(GPTError, match=sentence):
+    with pytest.raises(GPTError, match=message):
         adamw.step(m.params, tree_map(np.ones_like, m.params), state, **({"t": 1, "lr": 0.1} | setting))
     assert unchanged(m, state, before)
 
 
-def test_numpys_scalars_are_as_good_as_pythons():
-    """A float64 scalar must not make float64 of float32 arithmetic"""
+def test_settings_as_numpy_scalars_give_the_same_bits_as_python_numbers():
+    """A float64 scalar must not turn float32 arithmetic into float64"""
     runs = []
     for scalar in (float, np.float64):
         m, grads = random_model(TINY), random_model(TINY, seed=1).params
@@ -176,8 +176,7 @@ def test_numpys_scalars_are_as_good_as_pythons():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("beta2", [0.0, 0.99, 1 - 2**-52])
-def test_the_least_eps_keeps_an_element_without_a_gradient(dtype, beta2):
-    """Half of it is refused"""
+def test_smallest_eps_leaves_an_element_without_a_gradient_unchanged_and_half_of_it_raises(dtype, beta2):
     p, zero = np.ones((2, 3), dtype), np.zeros((2, 3), dtype)
     eps = adamw.smallest_eps(p.dtype.name, beta2)
     for t in (1, 2, 1000):
@@ -187,20 +186,20 @@ def test_the_least_eps_keeps_an_element_without_a_gradient(dtype, beta2):
         adamw.step([p], [zero], adamw.Moments([zero], [zero]), 1, 0.1, 0.9, beta2, eps / 2)
 
 
-def test_an_eps_too_small_for_float32_is_allowed_in_float64():
+def test_eps_too_small_for_float32_is_accepted_in_float64():
     p, zero = np.ones(3), np.zeros(3)
     adamw.step([p], [zero], adamw.Moments([zero], [zero]), 1, 0.1, eps=1e-50)
     np.testing.assert_array_equal(p, 1)
 
 
 @pytest.mark.parametrize("max_norm", [0, -1, math.nan, None, "a", True])
-def test_a_norm_that_nothing_has_is_refused(max_norm):
+def test_clip_with_an_invalid_max_norm_raises(max_norm):
     with pytest.raises(GPTError, match=f"max_norm is {max_norm!r}: it must be more than 0"):
         adamw.clip(gradients(1), max_norm)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_gradient_that_is_not_finite_is_named_and_nothing_is_scaled(bad):
+def test_clip_names_a_gradient_that_is_not_finite_and_scales_nothing(bad):
     grads = gradients(1)
     before = tree_map(np.copy, grads)
     grads.h[1].mlp.c_fc.b[3] = bad

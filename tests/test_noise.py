@@ -1,4 +1,4 @@
-"""Is the generator Philox4x32-10, and does a stream depend on nothing but its name?"""
+"""Is the generator Philox4x32-10, and does a stream depend only on its name?"""
 
 import pickle
 
@@ -9,7 +9,7 @@ from numpy_gpt import GPTError, Noise
 from numpy_gpt.noise import COUNTERS, philox
 
 ONES = 2**32 - 1
-KNOWN = [  # counter, key, output: the published known answers
+KNOWN = [  # (counter, key, output), published by the authors of Philox
     ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
     ((ONES, ONES, ONES, ONES), (ONES, ONES), (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
     (
@@ -21,7 +21,7 @@ KNOWN = [  # counter, key, output: the published known answers
 
 
 @pytest.mark.parametrize(("counter", "key", "output"), KNOWN)
-def test_philox_gives_the_known_answers(counter, key, output):
+def test_philox_equals_the_published_known_answers(counter, key, output):
     assert philox(counter, key).tolist() == list(output)
     many = philox((np.full(3, counter[0], np.uint32), *counter[1:]), key)
     assert many.tolist() == [list(output)] * 3
@@ -34,21 +34,21 @@ def test_bytes_are_the_words_of_philox_lowest_byte_first():
     assert noise.bytes((2, 5, 9))[1].ravel().tolist() == expected[:45]
 
 
-def test_a_sequence_has_the_same_bytes_in_any_batch():
+def test_bytes_of_a_sequence_are_the_same_in_any_batch():
     noise = Noise(seed=1, step=2)
     batch = noise.bytes((4, 3, 50))
     for b in range(4):
         np.testing.assert_array_equal(noise._replace(sequence=b).bytes((1, 3, 50))[0], batch[b])
 
 
-def test_each_part_of_the_name_makes_another_stream():
+def test_each_part_of_the_name_changes_the_stream():
     noise = Noise(seed=1, step=2)
     others = [noise._replace(seed=2), noise._replace(seed=1 + 2**32), noise._replace(step=3), noise.at(1), noise.at(4)]
     streams = {n.bytes((1, 64)).tobytes() for n in [noise, *others]}
     assert len(streams) == 6
 
 
-def test_a_long_stream_goes_on_across_tiles():
+def test_long_stream_continues_across_tiles():
     bytes_ = Noise(seed=1, step=2).bytes((1, 16 * COUNTERS + 40)).ravel()
     np.testing.assert_array_equal(bytes_[: 16 * COUNTERS], Noise(seed=1, step=2).bytes((1, 16 * COUNTERS)).ravel())
     assert bytes_[-40:].tobytes() not in bytes_[:-40].tobytes()
@@ -57,15 +57,15 @@ def test_a_long_stream_goes_on_across_tiles():
 def test_bytes_are_uniform():
     counts = np.bincount(Noise(seed=3, step=0).bytes((1, 1 << 20)).ravel(), minlength=256)
     chi_squared = ((counts - 4096) ** 2 / 4096).sum()
-    assert 150 < chi_squared < 380  # 255 expected, 22.6 its standard deviation
+    assert 150 < chi_squared < 380  # mean 255, standard deviation 22.6
 
 
-def test_numpys_integers_are_as_good_as_pythons():
+def test_numpy_integers_give_the_same_bytes_as_python_integers():
     for kind in (np.int32, np.int64, np.uint32):
         np.testing.assert_array_equal(Noise(kind(3), kind(4)).bytes((1, 16)), Noise(3, 4).bytes((1, 16)))
 
 
-NO_NAMES = [
+BAD_PARTS = [
     ({"seed": 0.5}, "seed of Noise is 0.5: it must be a whole number from 0 to 18446744073709551615"),
     ({"seed": "a"}, "seed of Noise is 'a'"),
     ({"seed": None}, "seed of Noise is None"),
@@ -80,15 +80,15 @@ NO_NAMES = [
 ]
 
 
-@pytest.mark.parametrize(("part", "sentence"), NO_NAMES)
-def test_noise_with_a_part_that_is_no_such_number_is_refused(part, sentence):
-    with pytest.raises(GPTError, match=sentence):
+@pytest.mark.parametrize(("part", "message"), BAD_PARTS)
+def test_noise_with_an_invalid_part_raises(part, message):
+    with pytest.raises(GPTError, match=message):
         Noise(**({"seed": 0, "step": 0} | part))
-    with pytest.raises(GPTError, match=sentence):
+    with pytest.raises(GPTError, match=message):
         Noise(0, 0)._replace(**part)
 
 
-def test_noise_is_a_tuple_of_pythons_integers():
+def test_noise_is_a_picklable_tuple_of_python_integers():
     noise = Noise(np.uint64(2**64 - 1), np.int32(4), sequence=np.int64(5)).at(np.int8(2))
     assert noise == Noise(2**64 - 1, 4, 5, 2) == (2**64 - 1, 4, 5, 2)
     assert {type(part) for part in noise} == {int}
@@ -96,7 +96,7 @@ def test_noise_is_a_tuple_of_pythons_integers():
     assert pickle.loads(pickle.dumps(noise)) == noise
 
 
-def test_a_batch_beyond_the_last_sequence_is_refused():
+def test_bytes_of_a_batch_beyond_the_last_sequence_number_raises():
     noise = Noise(0, 0, sequence=2**32 - 2)
     assert noise.bytes((2, 5)).shape == (2, 5)
     with pytest.raises(GPTError, match="sequence of Noise is 4294967294: a batch of 3 goes beyond"):

@@ -1,4 +1,4 @@
-"""Does the tree have the names, the sizes and the start of GPT-2?"""
+"""Does the tree have the names, the sizes and the initialisation of GPT-2, and does Config refuse invalid values?"""
 
 import json
 from dataclasses import asdict
@@ -11,7 +11,7 @@ from numpy_gpt.params import tree_map
 from parity.inputs import TINY
 
 
-def test_parameters_of_the_released_sizes():
+def test_released_sizes_have_the_published_numbers_of_parameters():
     published = {"124M": 124_439_808, "355M": 354_823_168, "774M": 774_030_080, "1558M": 1_557_611_200}
     assert {size: config.num_parameters() for size, config in RELEASED.items()} == published
     assert Config(tied=False, qkv_bias=False).num_parameters() == 163_009_536
@@ -24,7 +24,7 @@ def test_parameters_of_the_released_sizes():
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("qkv_bias", [True, False])
-def test_num_parameters_counts_what_the_tree_holds(tied, qkv_bias):
+def test_num_parameters_equals_the_size_of_the_tree(tied, qkv_bias):
     config = Config(61, 11, 12, 3, 2, qkv_bias=qkv_bias, tied=tied)
     leaves = dict(named(init(config).params))
     assert sum(a.size for a in leaves.values()) == config.num_parameters()
@@ -50,7 +50,7 @@ def test_names_are_openais_in_the_order_of_the_forward():
     assert len(names) == 2 + 12 * TINY.n_layer + 2
 
 
-def test_tree_map_keeps_the_types_and_passes_over_what_is_absent():
+def test_tree_map_keeps_types_and_skips_absent_leaves():
     params = init(Config(61, 11, 12, 3, 2, qkv_bias=False)).params
     doubled = tree_map(lambda a, b: a + b, params, params)
     assert type(doubled) is type(params)
@@ -61,7 +61,7 @@ def test_tree_map_keeps_the_types_and_passes_over_what_is_absent():
         np.testing.assert_array_equal(2 * a, b)
 
 
-def test_init_is_gpt2s():
+def test_init_has_gpt2s_standard_deviations():
     config = Config(n_vocab=500, n_ctx=64, n_embd=128, n_head=4, n_layer=8, tied=False)
     residual = 0.02 / 4  # sqrt(2 * 8 layers)
     for name, a in named(init(config, seed=1).params):
@@ -74,14 +74,14 @@ def test_init_is_gpt2s():
             assert abs(a.mean()) < 5 * std / np.sqrt(a.size)
 
 
-def test_the_same_seed_gives_the_same_model_and_another_another():
+def test_init_is_reproducible_and_depends_on_the_seed():
     one, same, other = (init(TINY, seed).params.wte for seed in (1, 1, 2))
     assert (one == same).all()
     assert not (one == other).any()
 
 
 @pytest.mark.parametrize(
-    ("mistake", "sentence"),
+    ("values", "message"),
     [
         ({"n_embd": 10, "n_head": 3}, "n_embd 10 is not divisible by n_head 3"),
         ({"n_layer": 0}, "n_layer is 0"),
@@ -89,7 +89,7 @@ def test_the_same_seed_gives_the_same_model_and_another_another():
         ({"n_ctx": True}, "n_ctx is True"),
         ({"dropout": 1.0}, "dropout is 1.0"),
         ({"dropout": 0.995}, "dropout is 0.995"),
-        ({"dropout": 0.001}, "dropout is 0.001: it counts in 256ths"),
+        ({"dropout": 0.001}, "dropout is 0.001: it is rounded to a multiple of 1/256"),
         ({"dropout": float("nan")}, "dropout is nan"),
         ({"dropout": "0.1"}, "dropout is '0.1'"),
         ({"dropout": False}, "dropout is False"),
@@ -98,12 +98,12 @@ def test_the_same_seed_gives_the_same_model_and_another_another():
         ({"n_layer": np.True_}, r"n_layer is np.True_"),
     ],
 )
-def test_a_config_that_makes_no_model_is_refused_in_a_sentence(mistake, sentence):
-    with pytest.raises(GPTError, match=sentence):
-        Config(**mistake)
+def test_config_with_an_invalid_value_raises(values, message):
+    with pytest.raises(GPTError, match=message):
+        Config(**values)
 
 
-def test_config_of_numpy_numbers_is_that_of_pythons():
+def test_config_of_numpy_numbers_equals_that_of_python_numbers():
     sizes = {"n_vocab": np.int64(61), "n_ctx": np.uint8(11), "n_embd": np.int32(48), "n_head": np.int16(3)}
     config = Config(**sizes, n_layer=np.int64(2), dropout=np.float64(0.25), qkv_bias=np.True_, tied=np.bool_(False))
     expected = Config(61, 11, 48, 3, 2, dropout=0.25, qkv_bias=True, tied=False)
@@ -111,12 +111,12 @@ def test_config_of_numpy_numbers_is_that_of_pythons():
     assert json.dumps(asdict(config)) == json.dumps(asdict(expected))
 
 
-def test_init_takes_a_numpy_integer_up_to_the_last_seed():
+def test_init_accepts_numpy_integers_up_to_the_largest_seed():
     for seed in (np.uint64(2**64 - 1), np.int8(3)):
         assert (init(TINY, seed).params.wte == init(TINY, int(seed)).params.wte).all()
 
 
-def test_a_printed_model_is_a_summary():
+def test_repr_of_a_model_is_a_summary_without_arrays():
     m = init(TINY)
     assert repr(m) == str(m) == f"<Model of 60,096 parameters in float32, no tokenizer: {TINY}>"
     assert "a tokenizer of 4,096 tokens" in repr(load("storyteller"))
