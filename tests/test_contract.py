@@ -1,7 +1,8 @@
-"""Does every pair keep the contract that stands at the top of ops.py?"""
+"""Does every pair keep the contract at the top of ops.py?"""
 
 import ast
 import inspect
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -28,14 +29,14 @@ def arrays(tree):
     return [tree] if isinstance(tree, np.ndarray) else []
 
 
-def test_the_inputs_cover_every_pair():
+def test_inputs_cover_every_pair():
     assert {label.split()[0] for label in LABELS} == set(PAIRS)
     assert PAIRS
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("label", LABELS)
-def test_a_backward_returns_one_gradient_per_array_argument(label, dtype):
+def test_backward_returns_one_gradient_per_array_argument(label, dtype):
     args, _, saved, dy, backward = run(label, dtype)
     expected = [a for a in args if (a is None and "bias" in label) or (isinstance(a, np.ndarray) and a.dtype == dtype)]
     gradients = backward(dy, saved)
@@ -48,14 +49,14 @@ def test_a_backward_returns_one_gradient_per_array_argument(label, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("label", LABELS)
-def test_float32_stays_float32_and_float64_float64(label, dtype):
+def test_dtype_of_results_and_saved_is_that_of_the_arguments(label, dtype):
     _, y, saved, _, _ = run(label, dtype)
     assert y.dtype == dtype
     assert {a.dtype for a in arrays(saved) if a.dtype.kind == "f"} <= {np.dtype(dtype)}
 
 
 @pytest.mark.parametrize("label", LABELS)
-def test_nothing_is_written_to(label):
+def test_arguments_dy_and_saved_are_not_written_to(label):
     args, y, saved, dy, backward = run(label, np.float64)
     before = [a.copy() for a in arrays([args, y, saved, dy])]
     first = arrays(backward(dy, saved))
@@ -75,27 +76,27 @@ BACKWARDS = [name for name in OPS | MODEL if name.endswith("_backward")]
 
 
 def both(backward):
-    """The forward, and the statements of the backward without its docstring"""
+    """Return the forward and the statements of the backward without its docstring"""
     fs = OPS | MODEL
     statements = fs[backward].body
     return fs[backward.removesuffix("_backward")], statements[isinstance(statements[0], ast.Expr) :]
 
 
 def names(nodes, kind=ast.expr_context):
-    """Names in these pieces of source: all, or only those assigned to (ast.Store) or read (ast.Load)"""
+    """Return the names in nodes: all of them, or only those assigned to (ast.Store) or read (ast.Load)"""
     found = [n for node in nodes for n in ast.walk(node) if isinstance(n, ast.Name)]
     return [n.id for n in found if isinstance(n.ctx, kind)]
 
 
 @pytest.mark.parametrize("name", BACKWARDS)
-def test_saved_is_unpacked_on_the_first_line_and_all_of_it_is_read(name):
+def test_first_line_of_a_backward_unpacks_saved_and_all_of_it_is_read(name):
     _, (first, *rest) = both(name)
     assert ast.unparse(first).endswith(" = saved")
     assert set(names([first], ast.Store)) <= set(names(rest, ast.Load))
 
 
 @pytest.mark.parametrize("name", BACKWARDS)
-def test_saved_is_unpacked_under_the_names_it_was_saved_by(name):
+def test_backward_unpacks_saved_under_the_names_of_the_forward(name):
     forward, (first, *_) = both(name)
     returned = [n.value.elts[1] for n in ast.walk(forward) if isinstance(n, ast.Return)]
     saved = [tuple_ for r in returned for tuple_ in ast.walk(r) if isinstance(tuple_, ast.Tuple)][-1]
@@ -104,7 +105,17 @@ def test_saved_is_unpacked_under_the_names_it_was_saved_by(name):
 
 
 @pytest.mark.parametrize("name", BACKWARDS)
-def test_a_backward_assigns_to_d_and_the_name_of_a_forward_variable(name):
+def test_backward_assigns_to_each_name_once(name):
+    _, statements = both(name)
+    targets = [t for line in statements for n in ast.walk(line) if isinstance(n, ast.Assign) for t in n.targets]
+    assigned = Counter(names(targets, ast.Store))
+    if name == "gpt2_backward":
+        assert assigned.pop("dx") == 2  # after ln_f, and in the loop over blocks
+    assert set(assigned.values()) <= {1}
+
+
+@pytest.mark.parametrize("name", BACKWARDS)
+def test_backward_assigns_to_d_and_the_name_of_a_forward_variable(name):
     forward, (_, *rest) = both(name)
     variables = {a.arg for a in forward.args.args} | set(names([forward]))
     parts = {field for tree in (params.GPT2, params.Block, params.Attn, params.MLP) for field in tree._fields}

@@ -1,4 +1,4 @@
-"""Does bad input get a sentence that names it, before anything is changed?"""
+"""Do invalid arguments and overflowing results raise an error that names them, before anything is changed?"""
 
 from dataclasses import replace
 from threading import Barrier, current_thread, main_thread
@@ -18,7 +18,7 @@ GOOD = np.zeros((2, 7), int)
 BAD_TOKENS = {
     "an id beyond the vocabulary": (np.full((2, 7), 61), "tokens has the id 61: the model's vocabulary is 0 to 60"),
     "a negative id": (np.full((2, 7), -1), "tokens has the id -1"),
-    "more positions than n_ctx": (np.zeros((1, 12), int), "tokens has 12 positions and the model knows 11"),
+    "more positions than n_ctx": (np.zeros((1, 12), int), "tokens has 12 positions, and the model's n_ctx is 11"),
     "no sequence": (np.zeros((0, 7), int), "tokens is empty"),
     "no token": (np.zeros((2, 0), int), "tokens is empty"),
     "one dimension": ([1, 2, 3], r"tokens has the shape \(3,\): it must be \(B,T\)"),
@@ -31,17 +31,17 @@ BAD_TOKENS = {
 }
 
 
-@pytest.mark.parametrize("what", BAD_TOKENS)
-def test_bad_tokens_get_a_sentence(what):
-    tokens, sentence = BAD_TOKENS[what]
+@pytest.mark.parametrize("case", BAD_TOKENS)
+def test_invalid_tokens_raise(case):
+    tokens, message = BAD_TOKENS[case]
     m = random_model(TINY)
-    with pytest.raises(GPTError, match=sentence):
+    with pytest.raises(GPTError, match=message):
         forward(m, tokens)
-    with pytest.raises(GPTError, match=sentence):
+    with pytest.raises(GPTError, match=message):
         loss_and_grads(m, tokens, tokens)
 
 
-def test_targets_must_fit_the_tokens():
+def test_targets_of_another_shape_or_with_invalid_ids_raise():
     m = random_model(TINY)
     with pytest.raises(GPTError, match=r"targets has the shape \(2, 6\) and tokens \(2, 7\)"):
         loss_and_grads(m, GOOD, GOOD[:, 1:])
@@ -51,7 +51,7 @@ def test_targets_must_fit_the_tokens():
         loss_and_grads(m, GOOD, GOOD + 99)
 
 
-def test_a_parameter_of_a_wrong_or_another_dtype_is_named():
+def test_parameter_of_an_unsupported_or_different_dtype_is_named():
     m = random_model(TINY)
     half = m._replace(params=tree_map(lambda a: a.astype(np.float16), m.params))
     with pytest.raises(GPTError, match="parameter wte has the dtype float16"):
@@ -62,7 +62,7 @@ def test_a_parameter_of_a_wrong_or_another_dtype_is_named():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_parameter_that_is_not_finite_is_named(bad):
+def test_parameter_that_is_not_finite_is_named(bad):
     m = random_model(TINY)
     m.params.h[1].mlp.c_proj.w[3, 2] = bad
     m.params.ln_f.b[0] = bad
@@ -71,21 +71,21 @@ def test_a_parameter_that_is_not_finite_is_named(bad):
             f(m, GOOD, *args)
 
 
-def test_an_overflow_is_told_from_a_broken_parameter():
+def test_overflow_without_a_broken_parameter_has_its_own_message():
     m = random_model(TINY)
     m.params.ln_f.g[...] = 3e38
     with pytest.raises(GPTError, match="the output is not finite though every parameter is"):
         forward(m, random_batch(TINY, B=2, T=7)[0])
 
 
-def test_a_logit_that_the_loss_does_not_feel_is_seen():
+def test_infinite_logit_raises_even_if_the_loss_is_finite():
     m = random_model(VARIANTS["untied"])
     m.params.head.w[9] = -np.inf
     with pytest.raises(GPTError, match=r"the output is not finite because parameter head.w isn't"):
         loss_and_grads(m, GOOD, GOOD)
 
 
-def test_a_loss_that_overflows_is_told():
+def test_overflowing_loss_raises_though_the_logits_are_finite():
     m = random_model(VARIANTS["untied"])
     m.params.ln_f.g[...], m.params.ln_f.b[...] = 0, 1
     m.params.head.w[...] = 0
@@ -95,7 +95,7 @@ def test_a_loss_that_overflows_is_told():
         loss_and_grads(m, GOOD, GOOD + 1)
 
 
-def test_overflow_in_a_worker_thread_is_an_error():
+def test_overflow_in_a_worker_thread_raises():
     both = Barrier(2)
 
     def multiply(x):
@@ -109,21 +109,21 @@ def test_overflow_in_a_worker_thread_is_an_error():
     threads.stop()
 
 
-def test_overflow_in_a_matmul_is_left_to_the_check_of_its_result():
-    """BLAS can report one that isn't there, and can keep one to itself"""
+def test_no_overflow_ignores_matmuls():
+    """BLAS can report an overflow that didn't happen, and can fail to report a real one"""
     x = np.full((3, 3), 1e30, np.float32)
     with no_overflow("the output", init(TINY).params):
         assert np.isinf(x @ x).all()
 
 
 P = random_model(TINY).params
-NO_MODELS = {
+BAD_MODELS = {
     "None": (None, "m is a NoneType: it must be a Model"),
     "a name": ("storyteller", "m is a str: it must be a Model"),
     "a pair": ((TINY, P), "m is a tuple: it must be a Model"),
-    "no config": (Model("124M", P), "m lacks a Config or the tree of its parameters"),
-    "no parameters": (Model(TINY, None), "m lacks a Config or the tree of its parameters"),
-    "no blocks": (Model(TINY, P._replace(h=None)), "m lacks a Config or the tree of its parameters"),
+    "no config": (Model("124M", P), "m has no Config or no tree of parameters"),
+    "no parameters": (Model(TINY, None), "m has no Config or no tree of parameters"),
+    "no blocks": (Model(TINY, P._replace(h=None)), "m has no Config or no tree of parameters"),
     "a list of numbers": (Model(TINY, P._replace(wpe=[[0.5]])), r"parameter wpe.0.0 is a float: .* numpy.ndarray"),
     "a missing array": (Model(TINY, P._replace(wte=None)), "the parameters are not those of Config"),
     "a missing norm": (Model(TINY, P._replace(ln_f=None)), "parameter ln_f.b is missing"),
@@ -135,9 +135,9 @@ NO_MODELS = {
 }
 
 
-@pytest.mark.parametrize("what", NO_MODELS)
-def test_every_public_function_refuses_what_is_no_model(what):
-    m, sentence = NO_MODELS[what]
+@pytest.mark.parametrize("case", BAD_MODELS)
+def test_public_functions_raise_for_an_invalid_model(case):
+    m, message = BAD_MODELS[case]
     calls = [
         lambda: forward(m, GOOD),
         lambda: loss_and_grads(m, GOOD, GOOD),
@@ -146,11 +146,11 @@ def test_every_public_function_refuses_what_is_no_model(what):
         lambda: complete_batch(m, [[1]]),
     ]
     for call in calls:
-        with pytest.raises(GPTError, match=sentence):
+        with pytest.raises(GPTError, match=message):
             call()
 
 
-WRONG = {
+OTHER_CONFIGS = {
     "n_ctx": replace(TINY, n_ctx=12),
     "n_vocab": replace(TINY, n_vocab=60),
     "n_layer": replace(TINY, n_layer=1),
@@ -159,33 +159,36 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("what", WRONG)
-def test_a_config_of_another_model_is_refused(what):
-    m = random_model(TINY)._replace(config=WRONG[what])
+@pytest.mark.parametrize("field", OTHER_CONFIGS)
+def test_config_that_does_not_fit_the_parameters_raises(field):
+    m = random_model(TINY)._replace(config=OTHER_CONFIGS[field])
     with pytest.raises(GPTError, match="the parameters are not those of Config"):
         forward(m, GOOD)
 
 
 @pytest.mark.parametrize("noise", [True, 7, (1, 2), np.random.default_rng(0)])
-def test_noise_of_another_kind_is_refused(noise):
+def test_noise_of_another_type_raises(noise):
     with pytest.raises(GPTError, match=r"it must be None or a numpy_gpt.Noise\(seed, step\)"):
         loss_and_grads(random_model(TINY), GOOD, GOOD, noise)
 
 
 @pytest.mark.parametrize(
-    ("kv", "sentence"),
+    ("kv", "message"),
     [
-        ({"B": 1}, "the kv is for 1 sequences in float32, and here are 2 in float32"),
-        ({"B": 2, "dtype": np.float64}, "the kv is for 2 sequences in float64, and here are 2 in float32"),
+        ({"B": 1}, "the kv is for 1 sequences in float32, and the tokens are 2 sequences for a"),
+        (
+            {"B": 2, "dtype": np.float64},
+            "the kv is for 2 sequences in float64, .* 2 sequences for a model in float32",
+        ),
     ],
 )
-def test_a_kv_for_something_else_is_refused(kv, sentence):
-    with pytest.raises(GPTError, match=sentence):
+def test_kv_of_another_batch_size_or_dtype_raises(kv, message):
+    with pytest.raises(GPTError, match=message):
         gpt2_next([GOOD], random_model(TINY).params, TINY, [new_kv(TINY, **kv)])
 
 
 @pytest.mark.parametrize("more", [1, 3])
-def test_a_kv_that_is_full_is_left_as_it_was(more):
+def test_tokens_beyond_the_room_of_a_kv_raise_and_leave_it_unchanged(more):
     m = random_model(TINY)
     kv = new_kv(TINY, B=2)
     for piece in (GOOD, GOOD[:, :4]):
@@ -196,11 +199,11 @@ def test_a_kv_that_is_full_is_left_as_it_was(more):
 
 
 @pytest.mark.parametrize("seed", [-1, 1.5, None, True, 2**64])
-def test_a_seed_that_is_none_is_refused(seed):
+def test_init_with_an_invalid_seed_raises(seed):
     with pytest.raises(GPTError, match=f"seed is {seed}"):
         init(TINY, seed)
 
 
-def test_a_name_is_no_config():
+def test_init_with_a_name_instead_of_a_config_raises():
     with pytest.raises(GPTError, match="config is '124M': it must be a Config"):
         init("124M")
