@@ -64,7 +64,7 @@ EQUIVALENT = {
     ("clip", "if norm >= max_norm:"): "at equality the factor is 1",
     ("cosine", "progress = (warmup - step) / (steps - 1 - warmup)"): EVEN,
     ("cosine", "progress = (step - warmup) / (warmup - (steps - 1))"): EVEN,
-    ("Noise.bytes", "blocks = math.ceil(n)"): "more bytes than are asked for, and cut off",
-    ("Noise.bytes", "blocks = math.ceil(n * 16)"): "more bytes than are asked for, and cut off",
+    ("Noise.bytes", "blocks = math.ceil(n)"): "additional bytes are drawn and cut off",
+    ("Noise.bytes", "blocks = math.ceil(n * 16)"): "additional bytes are drawn and cut off",
     ("Noise.bytes", "index = np.arange(start, min(blocks, start + COUNTERS), dtype=np.uint32)"): ORDER,
 }

@@ -1,4 +1,4 @@
-"""The gradient check of every op and of the model: one random direction, one random covector, central differences."""
+"""Check gradients by central differences along one random direction, with a random dy."""
 
 import numpy as np
 
@@ -7,11 +7,14 @@ TOLERANCE = 1e-7  # relative, in float64
 
 
 def directional_error(f, arrays, gradients, dy, rng):
-    """|(f(x + h u) - f(x - h u)) · dy / 2h  -  Σ gradient · u|  /  |Σ gradient · u|, along a random u as wide as x"""
+    """|(f(x + h u) - f(x - h u)) · dy / 2h  -  Σ gradient · u|  /  |Σ gradient · u|
+
+    The direction u is random, with the standard deviation of each array.
+    """
     u = [rng.standard_normal(a.shape) * a.std() for a in arrays]
     ahead = f(*(a + H * d for a, d in zip(arrays, u, strict=True)))
     behind = f(*(a - H * d for a, d in zip(arrays, u, strict=True)))
     numeric = np.sum((ahead - behind) * dy) / (2 * H)
     analytic = sum(np.sum(g * d) for g, d in zip(gradients, u, strict=True))
-    assert analytic != 0, "this direction tells nothing"
+    assert analytic != 0, "the derivative in this direction is 0, so it can't be compared"
     return abs(numeric - analytic) / abs(analytic)

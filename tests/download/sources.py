@@ -128,6 +128,7 @@ def omits_length(handler, body, start):
 
 
 def redirects(handler, body, start):
+    """Redirect to the same file of the other source"""
     handler.head(302, Location=handler.path.replace("one", "two"))
 
 
