@@ -88,7 +88,7 @@ def block(x, p, config, kv=None, noise=None):
 
 
 def block_backward(dy, saved):
-    """Return dx and the gradients of p; x and mid each enter a branch and a sum, so two gradients are added"""
+    """Return dx and the gradients of p; x and mid each enter a branch and a sum, whose gradients are added"""
     s_ln_1, s_attn, s_ln_2, s_mlp = saved
     dn_2, d_mlp = mlp_backward(dy, s_mlp)                                # (B,T,C)
     dmid, *d_ln_2 = layernorm_backward(dn_2, s_ln_2)                     # (B,T,C)
@@ -124,7 +124,7 @@ def gpt2(tokens, p, config, noise=None, checkpointing=False, save=True):
     for i, p_i in enumerate(p.h):
         x, s_i = run(x, p_i, config, None, noise and noise.at(1 + 3 * i))
         s_h.append(s_i if save else None)
-        del s_i                                                          # it would keep a block's values alive
+        del s_i                                                          # or it would keep a block's values alive
     n, s_ln_f = layernorm(x, *p.ln_f)                                    # (B,T,C)
     tied = p.head is None
     logits, s_head = unembedding(n, p.wte if tied else p.head.w)         # (B,T,V)
@@ -132,10 +132,10 @@ def gpt2(tokens, p, config, noise=None, checkpointing=False, save=True):
 
 
 def gpt2_backward(dlogits, saved):
-    """Return the gradients of p; if wte is tied, it is also the head's w, and the embedding's gradient is added to dw
+    """Return the gradients of p, a tree of the same types
 
-    To free memory, the saved values of each block are removed from saved after its backward. So this can run only once
-    for each forward.
+    A tied wte is also the head's w, so the embedding's gradient is added to dw. To free memory, the values of a block
+    are removed from saved after its backward. So gpt2_backward can run only once for each forward.
     """
     s_embedding, s_dropout, s_h, s_ln_f, s_head, tied, checkpointing = saved
     if not s_h:

@@ -34,14 +34,17 @@ def philox(counter, key):
 
 
 def high(x):
+    """Return the upper 32 bits of 64-bit words"""
     return (x >> 32).astype(np.uint32)
 
 
 def low(x):
+    """Return the lower 32 bits of 64-bit words"""
     return x.astype(np.uint32)
 
 
 def key(seed):
+    """Return the two 32-bit words of a seed, the lower one first"""
     return seed % 2**32, seed // 2**32
 
 
@@ -107,8 +110,8 @@ class Name(Parts):
 class Noise(Name):
     """The random bytes of dropout in a training step: Noise(seed, step)
 
-    Pass it to loss_and_grads. The same seed and step give the same masks in numpy_gpt and torch_gpt. A batch that is
-    the part of a larger one, starting at its sequence number s, gets its masks with sequence=s.
+    Pass it to loss_and_grads. The same seed and step give the same masks in numpy_gpt and torch_gpt. If a batch is a
+    part of a larger one and starts at its sequence s, pass Noise(seed, step, sequence=s) to get the same masks.
 
     Example:
         >>> import numpy_gpt

@@ -8,7 +8,7 @@ The contract of a pair, checked by tests/test_contract.py here and in model.py:
 1. saved contains exactly the values that the backward reads. The backward's first line unpacks them, under the same
    names as in the forward.
 2. A backward returns one gradient per floating-point array argument, in argument order, with that argument's shape and
-   dtype. The gradient of an absent argument (None) is None.
+   dtype. The gradient of an absent argument (None) is None, and that of a tree of parameters is a tree of its types.
 3. dv is dloss/dv for the forward's variable v. A backward assigns to such names alone, to each of them once. du_dx is a
    local derivative. (model.gpt2_backward assigns to dx once per block.)
 4. No function writes to its arguments, to dy or to saved. There are two exceptions: embedding_backward adds to its
@@ -24,7 +24,7 @@ import numpy as np
 
 
 def rows(a):
-    """Return a (..., C) as (rows, C): one matmul for the whole batch is faster than one per sequence"""
+    """Reshape (..., C) to (rows, C), since one matmul for the whole batch is faster than one per sequence"""
     return a.reshape(-1, a.shape[-1])
 
 

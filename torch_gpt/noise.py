@@ -29,14 +29,17 @@ def philox(counter, key):
 
 
 def high(x):
+    """Return the upper 32 bits of 64-bit words"""
     return x >> 32 & 0xFFFFFFFF
 
 
 def low(x):
+    """Return the lower 32 bits of 64-bit words"""
     return x & 0xFFFFFFFF
 
 
 def key(seed):
+    """Return the two 32-bit words of a seed, the lower one first"""
     return seed % 2**32, seed // 2**32
 
 
@@ -60,8 +63,8 @@ def uniform(keys, step, V):
 class Noise(Name):
     """The random bytes of dropout in a training step: Noise(seed, step)
 
-    Pass it to loss_and_grads. The same seed and step give the same masks in numpy_gpt and torch_gpt. A batch that is
-    the part of a larger one, starting at its sequence number s, gets its masks with sequence=s.
+    Pass it to loss_and_grads. The same seed and step give the same masks in numpy_gpt and torch_gpt. If a batch is a
+    part of a larger one and starts at its sequence s, pass Noise(seed, step, sequence=s) to get the same masks.
 
     Example:
         >>> import torch_gpt

@@ -11,11 +11,13 @@ from importlib import import_module
 from itertools import product
 from typing import Any, NamedTuple
 
-TIMEOUT = "OPENBLAS_THREAD_TIMEOUT"
-SHORT = 20  # 2^20 clock cycles are longer than the pauses between two matmuls of decoding
+TIMEOUT = "OPENBLAS_THREAD_TIMEOUT"  # log2 of the clock cycles that an idle thread spins before it sleeps
+SHORT = 20  # 2^20 cycles are longer than the pauses between two matmuls of decoding
 
 
 class OpenBLAS(NamedTuple):
+    """Functions of the library"""
+
     get_num_threads: Callable[[], int]
     set_num_threads: Callable[[int], Any]
     core_name: Callable[[], bytes]  # the CPU that its kernels were written for
@@ -41,9 +43,9 @@ def library() -> ctypes.CDLL:
 def shorten_idle_time() -> None:
     """Make idle OpenBLAS threads sleep after 2^20 clock cycles instead of 2^28, about a tenth of a second
 
-    Until then an idle thread spins, and slows down the threads of this package. OpenBLAS reads the setting from the
-    environment when it is loaded. This makes it read the environment again and restart its threads. It does nothing if
-    OPENBLAS_THREAD_TIMEOUT is set, or if the library lacks the functions.
+    Before it sleeps, an idle thread spins and slows down the threads of this package. OpenBLAS reads the setting from
+    the environment when it is loaded, so this function makes it read the environment again and restart its threads. It
+    does nothing if OPENBLAS_THREAD_TIMEOUT is set, or if the library has no functions for this.
     """
     needed = ("openblas_read_env", "openblas_thread_timeout", "blas_thread_shutdown_")
     if TIMEOUT in os.environ or not all(hasattr(library(), name) for name in needed):
