@@ -71,7 +71,7 @@ def layernorm_backward(dy, saved):
     dg = Σ dy n        db = Σ dy        dn = g dy
     dx = rstd (dn - mean dn - n mean(dn n))
 
-    x also changes its mean and variance, which gives the two subtracted terms.
+    Changing x also changes its mean and variance, which gives the two subtracted terms.
     """
     n, rstd, g = saved
     dg = sum_rows(dy * n)                             # (C,)
