@@ -30,12 +30,10 @@ from torch.nn.functional import cross_entropy
 
 import numpy_gpt
 import torch_gpt
-from numpy_gpt import Config
-from numpy_gpt.fast import memory
-from parity import works as workloads
+from numpy_gpt import Config, fast
+from parity import workloads
 from parity.inputs import random_batch
-from parity.works import SETTLE as PAUSE
-from parity.works import B, T
+from parity.workloads import PAUSE, B, T
 from torch_gpt.fast.modules import GPT
 
 PROMPT, BEFORE, NEW = 16, 2, 32  # tokens of the prompt, those drawn before the clock starts, those timed
@@ -48,7 +46,7 @@ Side = Callable[[], float]  # returns the seconds of one round
 
 def main() -> int:
     args = arguments().parse_args()
-    memory.keep_freed()
+    fast.tune()
     config = QUICK if args.quick else Config()
     rounds = 1 if args.quick else args.rounds
     with tempfile.TemporaryDirectory() as folder:

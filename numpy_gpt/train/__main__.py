@@ -10,8 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError, GPTError
 from .. import fast
+from ..errors import CheckpointError, GPTError
 from ..params import Model
 from ..system.cli import parse, print_stderr, run
 from ..system.locks import run_directory
