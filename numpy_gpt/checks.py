@@ -133,7 +133,7 @@ def check_kv(kv, groups, params):
         if len(tokens) != B or past[0].k.dtype != params.wte.dtype:
             raise GPTError(
                 f"the kv is for {B} sequences in {past[0].k.dtype}, and the tokens are {len(tokens)} sequences for a "
-                f"model in {params.wte.dtype}: create it with new_kv(config, B, dtype)."
+                f"model in {params.wte.dtype}: create it with new_kv(config, dtype, B)."
             )
         if past[0].length + tokens.shape[1] > N:
             raise GPTError(
