@@ -1,4 +1,4 @@
-"""Is the maths right against another project's GPT-2 too: Hugging Face's, in float64, logits and every gradient?"""
+"""Do logits and gradients agree with Hugging Face's GPT-2 in float64?"""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ TOLERANCE = 1e-9
 
 
 def hugging_face(m, attention):
-    """Its GPT2LMHeadModel with the weights of m, and its parameters by our names"""
+    """Return a GPT2LMHeadModel with the weights of m, and its parameters by our names"""
     c = m.config
     model = GPT2LMHeadModel(
         GPT2Config(
@@ -55,7 +55,7 @@ def distance(a, b):
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("qkv_bias", [True, False])
 @pytest.mark.parametrize(("B", "T"), [(1, 1), (3, 1), (1, 7), (3, 7), (1, 11), (2, 11)])
-def test_logits_and_every_gradient_are_hugging_faces(B, T, tied, qkv_bias, attention):
+def test_logits_and_gradients_match_hugging_face(B, T, tied, qkv_bias, attention):
     config = Config(61, 11, 12, 3, 2, qkv_bias=qkv_bias, tied=tied)
     m = random_model(config, seed=B + T, dtype=np.float64)
     tokens, targets = random_batch(config, B, T)

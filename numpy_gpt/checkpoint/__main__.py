@@ -1,6 +1,7 @@
 """python -m numpy_gpt.checkpoint info | verify | convert"""
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -9,23 +10,25 @@ from ..checks import check_tokenizer
 from ..errors import CheckpointError, GPTError
 from ..system.cli import print_stderr, run
 from ..text.tokenizer import Tokenizer
-from . import SUFFIXES, WRITERS, openai, read, safetensors, save, to_model, verify
+from . import SUFFIXES, WRITERS, read_checkpoint, safetensors, save, to_model, verify
 from .destination import check_vocabulary_beside, has_vocabulary_beside, weights_beside, write_vocabulary_beside
+from .layouts import TRAINING, home
 from .source import find
 from .stored import Contents
 
 EXAMPLES = """examples:
   python -m numpy_gpt.checkpoint info 124M
   python -m numpy_gpt.checkpoint verify some/dir
+  python -m numpy_gpt.checkpoint convert 124M some/dir
   python -m numpy_gpt.checkpoint convert some/dir gpt2_124M.bin
 
-A checkpoint is a directory in OpenAI's or Hugging Face's layout, a .safetensors file, llm.c's .bin, or the name of a
-released model."""
+A checkpoint is a directory in Hugging Face's or OpenAI's layout, a .safetensors file, llm.c's .bin file, or the name of
+a released model."""
 COMMANDS = {
-    "info": "the table of tensors, and the number of parameters",
-    "verify": "read every byte: exit 0 if all is well, 3 if a tensor or the vocabulary is broken, 1 if it looks like "
-    "the 124M and isn't",
-    "convert": "write it in another format, with its vocabulary, replacing what is there",
+    "info": "print the table of tensors and the number of parameters",
+    "verify": "read every byte; exit 0 if all is well, 3 if a tensor or the vocabulary is broken or a training run "
+    "lacks its moments, 1 if the model has the 124M's shapes and isn't OpenAI's",
+    "convert": "write the model and its vocabulary in another format; replace an earlier checkpoint of that format",
 }
 FIRST_NAMES = {"124M": "117M", "355M": "345M", "774M": "762M", "1558M": "1542M"}
 
@@ -33,7 +36,7 @@ FIRST_NAMES = {"124M": "117M", "355M": "345M", "774M": "762M", "1558M": "1542M"}
 def main() -> int:
     args = parse()
     path = find(args.source)
-    contents = read(path, args.n_head)
+    contents = read_checkpoint(path, args.n_head)
     if args.command == "convert":
         return convert(path, contents, args)
     return info(path, contents) if args.command == "info" else prove(path, contents)
@@ -42,25 +45,26 @@ def main() -> int:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m numpy_gpt.checkpoint",
-        description="Look into a checkpoint of GPT-2, prove that it is intact, or write it in another format.",
+        description="Show the contents of a GPT-2 checkpoint, verify that it is intact, or write it in another format.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, what in COMMANDS.items():
-        command = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
+    for name, text in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         command.add_argument("source", help="directory, .safetensors or .bin file, or the name of a released model")
-        command.add_argument("--n-head", type=int, metavar="H", help="for a .safetensors file that doesn't say it")
+        command.add_argument("--n-head", type=int, metavar="H", help="for a .safetensors file that doesn't contain it")
     convert = commands.choices["convert"]
     convert.add_argument("destination", help="a directory, or a .safetensors or .bin file")
-    convert.add_argument("--to", choices=WRITERS, help="the format, if the destination's name doesn't say it")
+    formats = "the format (default: that of the checkpoint in the directory, else huggingface; for a .bin file llmc-v3)"
+    convert.add_argument("--to", choices=WRITERS, help=formats)
     dtypes = ("float16", "float32", "float64")
-    convert.add_argument("--dtype", choices=dtypes, help="default: as it is, but half precision as float32")
+    convert.add_argument("--dtype", choices=dtypes, help="default: that of the source, or float32 for half precision")
     return parser.parse_args()
 
 
 def convert(path: Path, contents: Contents, args: argparse.Namespace) -> int:
-    """Write the model and its tokenizer; corrupt weights are refused, since they would get valid checksums"""
+    """Write the model and its tokenizer; refuse corrupt weights, which would get valid checksums"""
     destination, m = Path(args.destination), to_model(contents)
     verify.check_checksums(path, contents.tensors)
     single = destination.suffix in SUFFIXES
@@ -71,23 +75,22 @@ def convert(path: Path, contents: Contents, args: argparse.Namespace) -> int:
     if single and m.tokenizer and not has_vocabulary_beside(destination):
         add_vocabulary(destination, m.tokenizer)
     if destination.suffix == ".bin" and m.config.dropout:
-        print_stderr(
-            f"checkpoint: {destination} has no place for the dropout rate {m.config.dropout}: it was left out."
-        )
+        print_stderr(f"checkpoint: {destination} can't contain the dropout rate {m.config.dropout}: it was left out.")
     return 0
 
 
 def add_vocabulary(file: Path, tokenizer: Tokenizer) -> None:
-    """Write the vocabulary beside a single file, unless other files there would get it too"""
+    """Write the vocabulary to the directory of a file, unless load would also use it for another file there"""
     others = weights_beside(file)
     if others:
-        shared = f"a vocabulary in {file.parent} would be that of {others[0].name} too"
+        shared = f"load would use a vocabulary in {file.parent} for {others[0].name} too"
         print_stderr(f"checkpoint: {file} has no tokenizer, since {shared}: choose another directory to get one.")
     else:
         print(*write_vocabulary_beside(file, tokenizer), sep="\n")
 
 
 def info(path: Path, contents: Contents) -> int:
+    """Print the tensors and the counts of parameters"""
     config = contents.config
     rows = [("tensor", "in the file", "dtype", "shape", "parameters")]
     for name, stored in contents.tensors.items():
@@ -100,28 +103,27 @@ def info(path: Path, contents: Contents) -> int:
             "  ".join(text.ljust(width) for text, width in zip(texts, widths, strict=False)), number.rjust(widths[-1])
         )
     print()
-    for n, why in counts(contents):
-        print(f"{n:>{widths[-1]}}  {why}")
+    for n, meaning in counts(contents):
+        print(f"{n:>{widths[-1]}}  {meaning}")
     return 0
 
 
 def counts(contents: Contents) -> list[tuple[str, str]]:
-    """What this model is said to have, and why"""
+    """Return the numbers of parameters that are in use for this model, each with its meaning"""
     config, n = contents.config, contents.config.num_parameters()
     rows = [(f"{n:,}", "parameters, each counted once")]
     if config.tied:
-        rows.append((f"{n + config.n_vocab * config.n_embd:,}", "if the output head, which is wte, is counted again"))
+        rows.append((f"{n + config.n_vocab * config.n_embd:,}", "with the output head, which is wte, counted again"))
     masks = f"{config.n_layer} masks of {config.n_ctx} x {config.n_ctx}"
-    rows.append((f"{n + config.n_layer * config.n_ctx**2:,}", f"with the {masks} that older Hugging Face files hold"))
+    rows.append((f"{n + config.n_layer * config.n_ctx**2:,}", f"with the {masks} in older Hugging Face files"))
     size = config.released_size()
     if size:
-        rows.append(
-            (FIRST_NAMES[size], f"what OpenAI's paper calls the {size}, by a mistake in counting that it took back")
-        )
+        rows.append((FIRST_NAMES[size], f"the first name of OpenAI's {size}, which came from a mistake in counting"))
     return rows
 
 
 def prove(path: Path, contents: Contents) -> int:
+    """Check every byte of a checkpoint, and print what was checked"""
     started = time.perf_counter()
     checks = verify.check(contents.tensors)
     seconds = time.perf_counter() - started
@@ -131,7 +133,7 @@ def prove(path: Path, contents: Contents) -> int:
     verify.check_intact(path, contents.tensors, checks)
     indexed = all(stored.crc is not None for stored in contents.tensors.values())
     print(f"{len(checks)} tensors, {nbytes:,} bytes, no NaN and no infinity")
-    print("each matches its checksum in the index" if indexed else f"{contents.format}'s format has no checksums")
+    print("each matches its checksum" if indexed else "the files contain no checksums")
     if contents.tokenizer:
         check_tokenizer(contents.tokenizer, contents.config, path, CheckpointError)
         print(f"a vocabulary of {contents.tokenizer.n_vocab:,} tokens")
@@ -145,9 +147,14 @@ def prove(path: Path, contents: Contents) -> int:
 
 
 def prove_moments(path: Path) -> None:
-    """Check Adam's moments in a training run's directory"""
-    moments = path / openai.TRAINING[1]
-    if not moments.is_file():
+    """Check Adam's moments if path is the directory of a training run"""
+    standing, moments = (home(path) / name for name in TRAINING)
+    if not os.path.isfile(moments):
+        if os.path.isfile(standing):
+            raise CheckpointError(
+                f"{path} is a training run without {moments.name}, so it can't be resumed: restore the file, or remove "
+                f"{standing.name} to use the weights alone."
+            )
         return
     _, tensors = safetensors.read(moments)
     verify.check_intact(moments, tensors, verify.check(tensors))

@@ -1,6 +1,6 @@
-"""TensorFlow's bundle without TensorFlow: prefix.index, a table of protocol buffers, and prefix.data-*, raw tensors."""
+"""Read and write TensorFlow's bundle: prefix.index, a table of protocol buffers, and prefix.data-*, raw tensors."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from math import prod
 from pathlib import Path
@@ -22,7 +22,7 @@ NUMBERS = {dtype: number for number, dtype in DTYPES.items()}
 
 
 class Entry(NamedTuple):
-    """What the index says of a tensor"""
+    """A tensor's entry in the index"""
 
     dtype: str
     shape: tuple[int, ...]
@@ -33,7 +33,7 @@ class Entry(NamedTuple):
 
 
 def read(prefix: Path) -> dict[str, Stored]:
-    """The tensors of prefix.index, mapped"""
+    """Return the tensors of prefix.index, mapped into memory"""
     entries = read_index(Path(f"{prefix}.index"))
     data = {file: map_file(Path(f"{prefix}.{file}")) for file in {entry.file for entry in entries.values()}}
     stored = {}
@@ -41,14 +41,14 @@ def read(prefix: Path) -> dict[str, Stored]:
         if offset + size > len(data[file]):
             raise CheckpointError(
                 f"{prefix}.{file} has {len(data[file]):,} bytes, and the tensor {name} needs {offset + size:,}: "
-                "it was cut off; get the file again."
+                "the file was cut off; get it again."
             )
         stored[name] = Stored(name, dtype, shape, view(data[file], offset, dtype, shape), crc)
     return stored
 
 
 def read_index(path: Path) -> dict[str, Entry]:
-    """What it says of every tensor, where that can be true: sizes are those of the shapes, and no tensors overlap"""
+    """Return the index; raise CheckpointError if a size doesn't match its shape, or if tensors overlap"""
     content = read_bytes(path, LARGEST_INDEX)
     try:
         rows = list(table.items(content))
@@ -65,31 +65,32 @@ def read_index(path: Path) -> dict[str, Entry]:
 
 
 def printable(key: bytes) -> str:
+    """Return a key as text; raise ValueError if it has control characters"""
     name = key.decode()
     if not name.isprintable():
-        raise ValueError(f"{name[:40]!r} is the start of no tensor's name")
+        raise ValueError(f"{name[:40]!r} is no printable name of a tensor")
     return name
 
 
 def read_header(message: bytes, rows: int) -> int:
-    """BundleHeader = 1: number of data files, of which none is without a tensor, 2: endianness, 3: version"""
+    """Return the number of data files from BundleHeader = 1: that number, 2: endianness, 3: version"""
     header = record(message, shards=(1, int), endianness=(2, int))
     if header["endianness"]:
         raise ValueError("it was written on a big-endian machine")
-    if not 0 < header["shards"] <= rows:
-        raise ValueError(f"it speaks of {header['shards']} data files")
+    if not 0 < header["shards"] <= rows:  # each has a tensor
+        raise ValueError(f"it lists {header['shards']} data files")
     return header["shards"]
 
 
 def read_entry(name: str, message: bytes, shards: int) -> Entry:
-    """BundleEntry = 1: dtype, 2: shape, 3: shard, 4: offset, 5: size, 6: masked CRC-32C, 7: slices"""
+    """Parse BundleEntry = 1: dtype, 2: shape, 3: shard, 4: offset, 5: size, 6: masked CRC-32C, 7: slices"""
     places = {"dtype": (1, int), "shape": (2, bytes), "shard": (3, int), "offset": (4, int), "size": (5, int)}
     entry = record(message, **places, crc=(6, int), slices=(7, bytes))
     dtype, shape = DTYPES.get(entry["dtype"]), read_shape(entry["shape"])
     if dtype is None:
-        raise ValueError(f"the tensor {name} has TensorFlow's dtype {entry['dtype']}, which isn't read here")
+        raise ValueError(f"the tensor {name} has TensorFlow's dtype {entry['dtype']}, which isn't supported")
     if entry["slices"]:
-        raise ValueError(f"the tensor {name} is stored in slices, which isn't read here")
+        raise ValueError(f"the tensor {name} is stored in slices, which aren't supported")
     if entry["shard"] >= shards:
         raise ValueError(f"the tensor {name} is in data file {entry['shard']} of {shards}")
     if entry["size"] != prod(shape) * numpy_dtype(dtype).itemsize:
@@ -98,19 +99,20 @@ def read_entry(name: str, message: bytes, shards: int) -> Entry:
 
 
 def data_file(shard: int, shards: int) -> str:
+    """Return the suffix of a data file"""
     return f"data-{shard:05}-of-{shards:05}"
 
 
 def read_shape(message: bytes) -> tuple[int, ...]:
-    """TensorShape = 2: dimension, repeatedly        dimension = 1: size"""
+    """Parse TensorShape = 2: dimension, repeated        dimension = 1: size"""
     dims = [record(typed(dim, bytes), size=(1, int))["size"] for number, dim in fields(message) if number == 2]
     if len(dims) > 32 or prod(max(dim, 1) for dim in dims) >= 1 << 48:
-        raise ValueError(f"{dims[:8]} is the start of no shape")
+        raise ValueError(f"{dims[:8]} ... can't be a shape")
     return tuple(dims)
 
 
 def check_overlaps(entries: Mapping[str, Entry]) -> None:
-    """Two tensors in one place would change each other"""
+    """Raise ValueError if two tensors share bytes, since writing to one would change the other"""
     rows = sorted((entry.file, entry.offset, entry.offset + entry.size, name) for name, entry in entries.items())
     for (file, _, end, name), (next_file, offset, _, next_name) in pairwise(rows):
         if file == next_file and offset < end:
@@ -118,10 +120,9 @@ def check_overlaps(entries: Mapping[str, Entry]) -> None:
 
 
 def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """
-    The number and value of each field of a protocol buffer: a tag, number << 3 | kind, and the value
+    """Yield the number and value of each field of a protocol buffer: a tag, number << 3 | kind, then the value
 
-    kind 0: a varint        1: eight bytes        2: a length, a varint, and so many bytes        5: four bytes
+    kind 0: a varint        1: eight bytes        2: a length as a varint, then the bytes        5: four bytes
     """
     at = 0
     while at < len(message):
@@ -143,7 +144,7 @@ def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 
 def record(message: bytes, **wanted: tuple[int, type]) -> dict[str, Any]:
-    """Of a protocol buffer the fields name=(number, type); one that is 0 or empty is left out of the message"""
+    """Return the fields name=(number, type) of a protocol buffer, whose message leaves out 0 and empty values"""
     names = {number: (name, kind) for name, (number, kind) in wanted.items()}
     found = {name: kind() for name, kind in names.values()}
     for number, value in fields(message):
@@ -153,14 +154,15 @@ def record(message: bytes, **wanted: tuple[int, type]) -> dict[str, Any]:
     return found
 
 
-def typed(value, kind: type):
+def typed(value: Any, kind: type) -> Any:
+    """Return a value; raise ValueError if it is of another type"""
     if not isinstance(value, kind):
-        raise ValueError(f"{value!r} stands where {kind.__name__} belongs")
+        raise ValueError(f"{value!r} is in the place of {kind.__name__}")
     return value
 
 
-def write(index: BinaryIO, data: BinaryIO, tensors: Mapping[str, np.ndarray], dtype) -> None:
-    """The tensors end to end in the order of their names, then the index of them"""
+def write(index: BinaryIO, data: BinaryIO, tensors: Mapping[str, np.ndarray], dtype: Any) -> None:
+    """Write the tensors end to end in the order of their names, then their index"""
     entries, offset = {}, 0
     for name in in_order(tensors):
         a = packed(name, tensors[name], dtype)
@@ -171,16 +173,18 @@ def write(index: BinaryIO, data: BinaryIO, tensors: Mapping[str, np.ndarray], dt
 
 
 def write_index(entries: Mapping[str, Entry]) -> bytes:
-    """for one data file"""
+    """Return the contents of the index for one data file"""
     header = write_field(1, 1) + write_field(3, write_field(1, 1))  # one data file, version 1; 0 is little-endian
     return table.pack([(b"", header), *((name.encode(), write_entry(entries[name])) for name in in_order(entries))])
 
 
-def in_order(names) -> list[str]:
+def in_order(names: Iterable[str]) -> list[str]:
+    """Return names in the order of their UTF-8 bytes"""
     return sorted(names, key=str.encode)
 
 
 def write_entry(entry: Entry) -> bytes:
+    """Return a BundleEntry"""
     shape = b"".join(write_field(2, write_field(1, size)) for size in entry.shape)
     crc = table.pack_varints(6 << 3 | 5) + entry.crc.to_bytes(4, "little")
     dtype, place = write_field(1, NUMBERS[entry.dtype]), write_field(4, entry.offset) + write_field(5, entry.size)
@@ -188,7 +192,7 @@ def write_entry(entry: Entry) -> bytes:
 
 
 def write_field(number: int, value: int | bytes) -> bytes:
-    """A number that is 0 is left out"""
+    """Return a field of a protocol buffer, or no bytes for the number 0"""
     if isinstance(value, bytes):
         return table.pack_varints(number << 3 | 2, len(value)) + value
     return table.pack_varints(number << 3, value) if value else b""

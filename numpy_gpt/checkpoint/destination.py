@@ -1,4 +1,4 @@
-"""Where a model may be saved: checks that no other data is lost there."""
+"""Check that saving a model to a path loses no other data."""
 
 import os
 from collections.abc import Iterator
@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Config
-from ..errors import GPTError
+from ..errors import CheckpointError, GPTError
 from ..system.atomic import replacing
 from ..system.locks import RUN_LOCK, locked_run
-from ..text.tokenizer import HUGGING_FACE, OPENAI
+from ..text.tokenizer import HUGGING_FACE, OPENAI, TOKENIZER_JSON, Tokenizer
 from ..text.tokenizer import load as load_tokenizer
-from . import openai
-from .layouts import layout
+from .huggingface import VOCABULARIES
+from .layouts import LAYOUTS, OLD_STAGE, TRAINING, home, layout
 
-SUFFIXES = {".safetensors": "huggingface", ".bin": "llmc-v3"}  # of files, and the formats that they stand for
+SUFFIXES = {".safetensors": "huggingface", ".bin": "llmc-v3"}  # of files, and their formats
 FOREIGN_SUFFIXES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz", ".h5", ".hdf5", ".msgpack", ".pb"}
 FOREIGN_SUFFIXES |= {".onnx", ".tflite", ".gguf", ".ggml", ".index", ".json", ".toml", ".txt", ".zip", ".tar", ".gz"}
 
 
 def check_directory_name(path: Path) -> None:
-    """Raise if path looks like the name of a file"""
+    """Raise GPTError if path looks like the name of a file"""
     suffix = path.suffix.lower()
     if suffix in FOREIGN_SUFFIXES | SUFFIXES.keys() and not os.path.isdir(path):
         raise GPTError(
@@ -31,9 +31,10 @@ def check_directory_name(path: Path) -> None:
 
 
 def check_no_run(directory: Path) -> None:
-    """Raise if directory belongs to a training run"""
-    for place in (directory, directory / openai.STAGE):
-        for name in openai.TRAINING:
+    """Raise GPTError if a training run has saved its state to a directory"""
+    stages = [OLD_STAGE, *(layout.stage for layout in LAYOUTS.values())]
+    for place in (directory, *(directory / stage for stage in stages)):
+        for name in TRAINING:
             if os.path.exists(place / name):
                 raise GPTError(
                     f"{directory} is a training run's directory, and saving a model there would spoil the run: choose "
@@ -43,7 +44,7 @@ def check_no_run(directory: Path) -> None:
 
 @contextmanager
 def outside_training_runs(directory: Path) -> Iterator[None]:
-    """Raise if directory belongs to a training run, also to one that has saved no checkpoint yet"""
+    """Raise GPTError if a directory belongs to a training run, even if the run has saved nothing yet"""
     check_no_run(directory)
     if os.path.exists(directory / RUN_LOCK):
         with locked_run(directory):
@@ -53,12 +54,12 @@ def outside_training_runs(directory: Path) -> Iterator[None]:
 
 
 def weights_beside(file: Path) -> list[Path]:
-    """Return the other files with weights in the directory: a vocabulary there would be theirs too"""
+    """Return the other files with weights in a file's directory, which would share a vocabulary there"""
     return [p for p in file.parent.iterdir() if p.suffix in {*SUFFIXES, ".index"} and p.name != file.name]
 
 
-def write_vocabulary_beside(file: Path, tokenizer: Any) -> list[Path]:
-    """Write the tokenizer's two files beside a file that holds weights alone; return what was written"""
+def write_vocabulary_beside(file: Path, tokenizer: Tokenizer) -> list[Path]:
+    """Write encoder.json and vocab.bpe to the directory of a file with weights; return their paths"""
     for name, content in zip(OPENAI, tokenizer.files, strict=True):
         with replacing(file.parent / name) as f:
             f.write(content)
@@ -66,33 +67,36 @@ def write_vocabulary_beside(file: Path, tokenizer: Any) -> list[Path]:
 
 
 def has_vocabulary_beside(file: Path) -> bool:
+    """Return whether load would find a vocabulary in the directory of a file"""
     return load_tokenizer(file.parent, order(file)) is not None
 
 
-def check_vocabulary_beside(file: Path, tokenizer: Any) -> None:
-    """Raise if the directory of a file has another vocabulary than the model's"""
+def check_vocabulary_beside(file: Path, tokenizer: Tokenizer | None) -> None:
+    """Raise GPTError if the directory of a file has another vocabulary than the model's"""
     check_no_run(file.parent)
     there = load_tokenizer(file.parent, order(file)) if tokenizer and os.path.isdir(file.parent) else None
-    if there and there.files != tokenizer.files:
+    if tokenizer and there and there.files != tokenizer.files:
         raise GPTError(
-            f"{file} can't be written beside {there.encoder}, another model's vocabulary, which load would give to it: "
-            "choose another directory."
+            f"{file} can't be written beside {there.encoder}, another model's vocabulary, because load would use that "
+            "one: choose another directory."
         )
 
 
-def order(file: Path) -> tuple[tuple[str, str], ...]:
-    """Return the vocabulary's names in the order in which load looks for them beside a file"""
-    return (HUGGING_FACE, OPENAI) if file.suffix == ".safetensors" else (OPENAI, HUGGING_FACE)
+def order(file: Path) -> tuple[tuple[str, ...], ...]:
+    """Return the names of a vocabulary's files in the order in which load looks for them beside a file"""
+    return VOCABULARIES if file.suffix == ".safetensors" else (OPENAI, HUGGING_FACE, TOKENIZER_JSON)
 
 
-def tokenizer_to_write(directory: Path, format: str, config: Config, tokenizer: Any) -> Any:
+def tokenizer_to_write(directory: Path, format: str, config: Config, tokenizer: Any) -> Tokenizer | None:
     """Return the model's tokenizer, or the directory's if the model has none that can be written"""
     if not os.path.isdir(directory):
-        return tokenizer
-    if hasattr(tokenizer, "files"):
+        return tokenizer if isinstance(tokenizer, Tokenizer) else None
+    check_other_files(directory, format)
+    if isinstance(tokenizer, Tokenizer):
         check_lone_vocabulary(directory, format, tokenizer)
         return tokenizer
-    there = load_tokenizer(directory, (HUGGING_FACE, OPENAI) if format == "huggingface" else (OPENAI, HUGGING_FACE))
+    names = VOCABULARIES if format == "huggingface" else (OPENAI, HUGGING_FACE, TOKENIZER_JSON)
+    there = load_tokenizer(home(directory), names)
     if there and there.n_vocab > config.n_vocab:
         raise GPTError(
             f"{directory} has a vocabulary of {there.n_vocab} tokens, too many for the model's n_vocab "
@@ -101,11 +105,32 @@ def tokenizer_to_write(directory: Path, format: str, config: Config, tokenizer: 
     return there
 
 
-def check_lone_vocabulary(directory: Path, format: str, tokenizer: Any) -> None:
-    """Raise if the model's vocabulary would replace one that belongs to no checkpoint"""
-    names = HUGGING_FACE if format == "huggingface" else OPENAI
+def check_other_files(directory: Path, format: str) -> None:
+    """Raise GPTError if a file that belongs to no checkpoint would be replaced"""
+    for name in ("config.json", "tokenizer_config.json") if format == "huggingface" else ():
+        if layout(directory) is None and os.path.exists(directory / name):
+            raise GPTError(f"{directory} has {name}, and no checkpoint that it belongs to: choose another directory.")
+
+
+def check_lone_vocabulary(directory: Path, format: str, tokenizer: Tokenizer) -> None:
+    """Raise GPTError if the model's vocabulary would replace one that belongs to no checkpoint"""
     if layout(directory) is not None:
         return
-    for name, content in zip(names, tokenizer.files, strict=True):
-        if os.path.isfile(directory / name) and (directory / name).read_bytes() != content:
-            raise GPTError(f"{directory} has another vocabulary, {name}, and no checkpoint: choose another directory.")
+    other = [
+        name
+        for name, content in zip(LAYOUTS[format].vocabulary, tokenizer.files, strict=True)
+        if os.path.isfile(directory / name) and (directory / name).read_bytes() != content
+    ]
+    if format == "huggingface" and has_other_tokenizer_json(directory, tokenizer):
+        other += TOKENIZER_JSON
+    if other:
+        raise GPTError(f"{directory} has another vocabulary, {other[0]}, and no checkpoint: choose another directory.")
+
+
+def has_other_tokenizer_json(directory: Path, tokenizer: Tokenizer) -> bool:
+    """Return whether a directory has a tokenizer.json that isn't equal to a tokenizer"""
+    there = load_tokenizer(directory, [TOKENIZER_JSON])
+    try:
+        return there is not None and there.files != tokenizer.files
+    except CheckpointError:  # it is no byte-level BPE
+        return True

@@ -1,15 +1,117 @@
-"""Recognise the layout of a checkpoint's directory."""
+"""Recognise the layout of a checkpoint's directory, and replace a checkpoint in it atomically."""
 
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
-from . import huggingface
+from ..errors import CheckpointError, GPTError
+from ..system.atomic import replacing_files
+from ..system.files import read_bytes
+from ..system.locks import locked
+from ..text.tokenizer import HUGGING_FACE, OPENAI, TOKENIZER_JSON
+
+POINTER, INDEX, DATA = "checkpoint", "model.ckpt.index", "model.ckpt.data-00000-of-00001"
+PREFIX = "model.ckpt"  # of INDEX and DATA; POINTER contains it
+WEIGHTS, SHARDS = "model.safetensors", "model.safetensors.index.json"
+TRAINING = ("training.json", "moments.safetensors")  # of a run; train/resume.py writes and reads them
+OLD_STAGE = ".saving"  # where 0.1.0 wrote a checkpoint in OpenAI's layout; POINTER named it while it was moved
+
+
+class Layout(NamedTuple):
+    """The names of the files of a layout"""
+
+    title: str
+    weights: tuple[str, ...]  # a directory with one of these files has a checkpoint of this layout
+    files: tuple[str, ...]  # files that save writes
+    vocabulary: tuple[str, str]  # two of them
+    stage: str  # contains the latest checkpoint while its files are being moved to the directory
+    obsolete: str  # save removes it
+
+
+LAYOUTS = {
+    "openai": Layout(
+        "OpenAI's",
+        (POINTER, INDEX),
+        (POINTER, "hparams.json", *OPENAI, INDEX, DATA),
+        OPENAI,
+        ".saving.openai",
+        OLD_STAGE,
+    ),
+    "huggingface": Layout(
+        "Hugging Face's",
+        (WEIGHTS, SHARDS),
+        ("config.json", *HUGGING_FACE, "tokenizer_config.json", WEIGHTS),
+        HUGGING_FACE,
+        ".saving.huggingface",
+        *TOKENIZER_JSON,  # the two files that save writes contain the same; other programs would prefer this one
+    ),
+}
 
 
 def layout(directory: Path) -> str | None:
-    """Return the layout in which load reads a directory, or None if it has no checkpoint; of two, OpenAI's counts"""
-    if any(os.path.isfile(directory / name) for name in ("checkpoint", "model.ckpt.index")):
-        return "openai"
-    # the stage first: if it isn't there any more, the file is
-    weights = (f"{huggingface.STAGE}/{huggingface.FILE}", huggingface.FILE, huggingface.SHARDS)
-    return "huggingface" if any(os.path.isfile(directory / name) for name in weights) else None
+    """Return the layout in which load reads a directory, or None if it has no checkpoint
+
+    A directory that other programs gave checkpoints in both layouts counts as OpenAI's.
+    """
+    for name, its in LAYOUTS.items():
+        # the stage first: when it is removed, the files are in the directory
+        if any(os.path.isfile(place / file) for place in (directory / its.stage, directory) for file in its.weights):
+            return name
+    return None
+
+
+def home(directory: Path) -> Path:
+    """Return the directory whose files are the latest complete checkpoint
+
+    It is a stage if a process was killed while it moved the files of a complete checkpoint, else directory itself.
+    """
+    return find_prefix(directory).parent if layout(directory) == "openai" else stage_or_directory(directory)
+
+
+def stage_or_directory(directory: Path, format: str = "huggingface") -> Path:
+    """Return the stage of a layout if it is complete, else the directory itself"""
+    stage = directory / LAYOUTS[format].stage
+    return stage if os.path.isdir(stage) else directory
+
+
+def find_prefix(directory: Path) -> Path:
+    """Return the path that the names of a TensorFlow checkpoint's files start with"""
+    stage = stage_or_directory(directory, "openai")
+    return pointed_prefix(directory) if stage == directory else stage / PREFIX
+
+
+def pointed_prefix(directory: Path) -> Path:
+    """Return the path that `checkpoint` contains
+
+    Of an absolute path only the name counts, since the directory may have been moved.
+    """
+    file = directory / POINTER
+    if not os.path.isfile(file):
+        return directory / PREFIX
+    found = re.search(rb'^\s*model_checkpoint_path:\s*"([^"\\]+)"', read_bytes(file, 1 << 20), re.MULTILINE)
+    path = Path(found[1].decode(errors="replace")) if found else Path("..")
+    if ".." in path.parts or not path.name:
+        raise CheckpointError(f"{file} names no checkpoint of its directory: get the file again.")
+    return directory / (path.name if path.is_absolute() else path)
+
+
+@contextmanager
+def replacing_checkpoint(directory: Path, format: str) -> Iterator[Path]:
+    """Yield a directory to write a checkpoint to, which atomically replaces the one in directory when the block ends
+
+    A checkpoint in the other layout is refused, since the directory would then have two.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with locked(directory):
+        found = layout(directory)
+        if found not in (None, format):
+            raise GPTError(
+                f"{directory} has a checkpoint in {LAYOUTS[found].title} layout: save with format={found!r} to replace "
+                "it, or choose another directory."
+            )
+        its = LAYOUTS[format]
+        with replacing_files(directory, directory / its.stage, [directory / its.obsolete]) as part:
+            yield part

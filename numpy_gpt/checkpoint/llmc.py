@@ -1,4 +1,4 @@
-"""llm.c's model file: 256 numbers, then sixteen tensors, each for all layers at once, with matrices (out, in)."""
+"""llm.c's model file: 256 numbers, then sixteen tensors, each stacked over all layers, with matrices (out, in)."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -31,15 +31,16 @@ TABLE = """
     h.{i}.mlp.c_proj.b      fcprojb         L C
     ln_f.g                  lnfw            C
     ln_f.b                  lnfb            C
-"""  # in the order of the file; V is the padded vocabulary but in version 1
+"""  # in the order of the file; V is the padded vocabulary, except in version 1
 MAGIC = 20240326
 HEADER = 256  # int32: magic, version, N, V, L, H, C, padded V
 DTYPES = {1: "float32", 3: "float32", 5: "bfloat16"}
-MOST_LAYERS = 10_000  # a file of narrow ones would fill the memory with their names
-PADDING = 128  # a whole number of these rows is what a GPU multiplies by fastest
+MOST_LAYERS = 10_000  # the names of more would fill the memory
+PADDING = 128  # the number of rows is a multiple of it, for fast matmuls on GPUs
 
 
 def read(path: Path) -> Contents:
+    """Return the checkpoint in a .bin file, with the tokenizer of its directory"""
     data = map_file(path)
     if len(data) < 4 * HEADER:
         raise CheckpointError(f"{path} has {len(data)} bytes, too few for the header of llm.c's format: get it again.")
@@ -47,13 +48,13 @@ def read(path: Path) -> Contents:
     if magic != MAGIC:
         raise CheckpointError(f"{path} is no model of llm.c: it starts with {magic}, not {MAGIC}.")
     if version not in DTYPES:
-        raise CheckpointError(f"{path} has version {version} of llm.c's format, and 1, 3 and 5 are read here.")
+        raise CheckpointError(f"{path} has version {version} of llm.c's format: 1, 3 and 5 are supported.")
     try:
         config = Config(n_vocab=V, n_ctx=N, n_embd=C, n_head=H, n_layer=L)
     except GPTError as e:
         raise CheckpointError(f"{path}: {e}") from None
     if L > MOST_LAYERS:
-        raise CheckpointError(f"{path} says that it has {L} layers, which no GPT-2 has: get the file again.")
+        raise CheckpointError(f"{path} has {L} layers by its header, which no GPT-2 has: get the file again.")
     padded = V if version == 1 else padded
     size = 4 * HEADER + (config.num_parameters() + (padded - V) * C) * numpy_dtype(DTYPES[version]).itemsize
     if padded < V or len(data) != size:
@@ -64,6 +65,7 @@ def read(path: Path) -> Contents:
 
 
 def read_tensors(data: np.ndarray, dtype: str, config: Config, padded: int) -> dict[str, Stored]:
+    """Return the tensors by our names: slices of the stacked ones, with matrices transposed to (in, out)"""
     rows = expand(TABLE, replace(config, n_vocab=padded))
     stacks, start = {}, 4 * HEADER
     for name, shape in dict(rows.values()).items():
@@ -80,19 +82,21 @@ def read_tensors(data: np.ndarray, dtype: str, config: Config, padded: int) -> d
 
 
 def orient(name: str, a: np.ndarray) -> np.ndarray:
-    """(out, in) <-> (in, out)"""
+    """Transpose a block's matrix between (out, in) and (in, out); return other arrays unchanged"""
     return a.T if name.startswith("h.") else a
 
 
-def write(path: Path, config: Config, arrays: Mapping[str, np.ndarray], dtype, tokenizer, version: int) -> None:
-    """float32, and no tokenizer"""
+def write(
+    path: Path, config: Config, arrays: Mapping[str, np.ndarray], dtype: np.dtype, tokenizer: None, version: int
+) -> None:
+    """Atomically replace a .bin file in float32, without a tokenizer, or create it"""
     if dtype != np.float32:
         raise GPTError(
-            f"{path}: llm.c's format holds float32: give that as dtype, or save to a directory or .safetensors."
+            f"{path}: llm.c's format contains float32: give that as dtype, or save to a directory or .safetensors."
         )
     if not config.tied or not config.qkv_bias:
         missing = "an output head of its own" if not config.tied else "attention without biases"
-        raise GPTError(f"{path}: llm.c's format has no place for {missing}; save to a directory or to .safetensors.")
+        raise GPTError(f"{path}: llm.c's format doesn't support {missing}: save to a directory or to .safetensors.")
     padded = config.n_vocab if version == 1 else -(-config.n_vocab // PADDING) * PADDING
     numbers = [MAGIC, version, config.n_ctx, config.n_vocab, config.n_layer, config.n_head, config.n_embd]
     numbers += [] if version == 1 else [padded]

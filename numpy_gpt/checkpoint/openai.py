@@ -1,25 +1,20 @@
-"""OpenAI's layout: a directory of hparams.json, the vocabulary, and a TensorFlow bundle that `checkpoint` names."""
+"""OpenAI's layout: a directory with hparams.json, the vocabulary, and a TensorFlow bundle that `checkpoint` names."""
 
 import json
 import math
-import os
-import re
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from ..config import Config
-from ..errors import CheckpointError
-from ..system.atomic import filling, put_in_place, read_settled, replacing
-from ..system.files import read_bytes, read_json
-from ..system.locks import locked
-from ..text.tokenizer import OPENAI
+from ..system.atomic import read_consistently, replacing
+from ..system.files import read_json
+from ..text.tokenizer import OPENAI, Tokenizer
 from ..text.tokenizer import load as load_tokenizer
 from . import bundle
 from .bundle import Entry
+from .layouts import DATA, INDEX, LAYOUTS, POINTER, PREFIX, find_prefix, pointed_prefix, replacing_checkpoint
 from .stored import Contents, config_from, expand, fit, hparams
 
 TABLE = """
@@ -41,52 +36,41 @@ TABLE = """
     ln_f.b                  model/ln_f/b                    C
     head.w                  model/head/w                    V C
 """  # the leading 1 is the width of a convolution
-PREFIX = "model.ckpt"
-TRAINING = ("training.json", "moments.safetensors")  # of a run: train/resume.py writes and reads them
-FILES = ("hparams.json", *OPENAI, f"{PREFIX}.{bundle.data_file(0, 1)}", f"{PREFIX}.index", *TRAINING)
-STAGE = ".saving"
-Writers = Mapping[str, Callable[[BinaryIO], object]]
 
 
 def read(directory: Path) -> Contents:
-    """The old checkpoint or the new one, while another process saves"""
-    return read_settled(directory, read_once, files)
+    """Return the checkpoint in a directory; while another process saves, the old one or the new one"""
+    return read_consistently(directory, read_once, files)
 
 
 def files(directory: Path) -> list[Path]:
-    """`checkpoint`, which is replaced before any other is and after, and what it says is read"""
-    prefix = find_prefix(directory)
-    names = ("hparams.json", *OPENAI, f"{prefix.name}.index", f"{prefix.name}.{bundle.data_file(0, 1)}")
-    return [directory / "checkpoint", *(prefix.parent / name for name in names)]
+    """Return the files that read_once may read: in the stage, and in the directory that `checkpoint` names"""
+    prefixes = (directory / LAYOUTS["openai"].stage / PREFIX, pointed_prefix(directory))
+    suffixes = (INDEX.removeprefix(PREFIX), DATA.removeprefix(PREFIX))
+    found = [directory / POINTER]
+    for prefix in prefixes:
+        found += [prefix.parent / name for name in ("hparams.json", *OPENAI)]
+        found += [Path(f"{prefix}{suffix}") for suffix in suffixes]
+    return found
 
 
 def read_once(directory: Path) -> Contents:
+    """Return the checkpoint in a directory that no process writes to"""
     prefix = find_prefix(directory)
-    words = prefix.parent / "hparams.json"
-    config = config_from(words, read_json(words))
+    path = prefix.parent / "hparams.json"
+    config = config_from(path, read_json(path))
     tensors = fit(Path(f"{prefix}.index"), TABLE, config, bundle.read(prefix))
     ours = {name: stored._replace(array=without_one(stored.array)) for name, stored in tensors.items()}
     return Contents("OpenAI", config, ours, load_tokenizer(prefix.parent))
 
 
 def without_one(a: np.ndarray) -> np.ndarray:
+    """Return a convolution's weights (1, I, O) as (I, O); return other arrays unchanged"""
     return a[0] if a.ndim == 3 else a
 
 
-def find_prefix(directory: Path) -> Path:
-    """What `checkpoint` points to, within the directory even if that was moved since"""
-    file = directory / "checkpoint"
-    if not os.path.isfile(file):
-        return directory / PREFIX
-    found = re.search(rb'^\s*model_checkpoint_path:\s*"([^"\\]+)"', read_bytes(file, 1 << 20), re.MULTILINE)
-    path = Path(found[1].decode(errors="replace")) if found else Path("..")
-    if ".." in path.parts or not path.name:
-        raise CheckpointError(f"{file} names no checkpoint of its directory: get the file again.")
-    return directory / (path.name if path.is_absolute() else path)
-
-
 def entries(config: Config) -> dict[str, Entry]:
-    """The index of a released checkpoint of that config, without the checksums: end to end in the order of the names"""
+    """Return the index of a released checkpoint without its checksums: tensors end to end in the order of names"""
     shapes = dict(expand(TABLE, config).values())
     found, offset = {}, 0
     for name in bundle.in_order(shapes):
@@ -97,56 +81,33 @@ def entries(config: Config) -> dict[str, Entry]:
 
 
 def write(
-    directory: Path, config: Config, arrays: Mapping[str, np.ndarray], dtype, tokenizer, training: Writers | None = None
+    directory: Path, config: Config, arrays: Mapping[str, np.ndarray], dtype: np.dtype, tokenizer: Tokenizer | None
 ) -> None:
-    """
-    Killed at any moment, this leaves the old checkpoint or the new one, since `checkpoint` always points to a whole
-    one: to the old one, then to the new one in STAGE, then to the new one in the old one's place.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    stage = directory / STAGE
-    with locked(directory):
-        finish_interrupted_save(directory)
-        with filling(stage):
-            fill(stage, config, arrays, dtype, tokenizer)
-            for name, writer in (training or {}).items():
-                with replacing(stage / name) as f:
-                    writer(f)
-        point(directory, f"{STAGE}/{PREFIX}")
-        finish_interrupted_save(directory)
+    """Atomically replace the checkpoint in a directory, or create one"""
+    with replacing_checkpoint(directory, "openai") as part:
+        fill(part, config, arrays, dtype, tokenizer)
 
 
-def fill(directory: Path, config: Config, arrays: Mapping[str, np.ndarray], dtype, tokenizer) -> None:
+def fill(
+    directory: Path, config: Config, arrays: Mapping[str, np.ndarray], dtype: np.dtype, tokenizer: Tokenizer | None
+) -> None:
+    """Write a checkpoint's files to an empty directory"""
     tensors = {theirs: arrays[ours].reshape(shape) for ours, (theirs, shape) in expand(TABLE, config).items()}
-    with (
-        replacing(directory / f"{PREFIX}.{bundle.data_file(0, 1)}") as data,
-        replacing(directory / f"{PREFIX}.index") as index,
-    ):
+    with replacing(directory / DATA) as data, replacing(directory / INDEX) as index:
         bundle.write(index, data, tensors, dtype)
-    texts = {"hparams.json": hparams_json(config)}
-    texts |= zip(OPENAI, getattr(tokenizer, "files", ()), strict=False)
+    texts = {"hparams.json": hparams_json(config), POINTER: pointer(PREFIX)}
+    if tokenizer:
+        texts |= zip(OPENAI, tokenizer.files, strict=True)
     for name, text in texts.items():
         with replacing(directory / name) as f:
             f.write(text)
 
 
-def finish_interrupted_save(directory: Path) -> None:
-    """Finish what was killed after `checkpoint` pointed to STAGE; what was killed before never counted"""
-    stage = directory / STAGE
-    if stage.exists() and find_prefix(directory).parent == stage:
-        put_in_place(stage, directory, FILES)
-        point(directory, PREFIX)
-    shutil.rmtree(stage, ignore_errors=True)
-
-
-def point(directory: Path, prefix: str) -> None:
-    with replacing(directory / "checkpoint") as f:
-        f.write(pointer(prefix))
-
-
 def pointer(prefix: str) -> bytes:
+    """Return the contents of `checkpoint`"""
     return f'model_checkpoint_path: "{prefix}"\nall_model_checkpoint_paths: "{prefix}"\n'.encode()
 
 
 def hparams_json(config: Config) -> bytes:
+    """Return the contents of hparams.json"""
     return json.dumps(hparams(config), indent=2).encode() + b"\n"

@@ -24,11 +24,11 @@ DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat1
 DTYPES |= {f"{kind}{bits}": f"{name}{bits}" for kind, name in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)}
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 LARGEST_HEADER = 10_000_000  # 100 times that of the 1558M
-CHECKSUMS = "numpy_gpt.crc32c"  # where the metadata may have {name: masked CRC-32C in hex} as JSON
+CHECKSUMS = "numpy_gpt.crc32c"  # a key of the metadata; its value is {name: masked CRC-32C in hex} as JSON
 
 
 class Entry(NamedTuple):
-    """What the header says of a tensor"""
+    """A tensor's entry in the header"""
 
     dtype: str
     shape: tuple[int, ...]
@@ -37,7 +37,7 @@ class Entry(NamedTuple):
 
 
 def read(path: Path) -> tuple[dict[str, str], dict[str, Stored]]:
-    """-> the metadata and the tensors, mapped"""
+    """Return the metadata and the tensors, mapped into memory"""
     data = map_file(path)
     length = int.from_bytes(data[:8].tobytes(), "little")
     if len(data) < 8 or length > min(LARGEST_HEADER, len(data) - 8):
@@ -61,18 +61,19 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, Stored]]:
 
 
 def read_metadata(metadata: Any) -> dict[str, str]:
+    """Return the metadata; raise ValueError if it isn't a mapping of texts"""
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
         raise ValueError("its metadata isn't text")
     return metadata
 
 
 def read_checksums(path: Path, metadata: Mapping[str, str], names: Collection[str]) -> dict[str, int]:
-    """Return the checksum of each tensor, or nothing if the metadata has none"""
+    """Return the checksum of each tensor, or an empty dictionary if the metadata has none"""
     if CHECKSUMS not in metadata:
         return {}
     crcs = parse_json(path, metadata[CHECKSUMS].encode(errors="surrogatepass"))
     if crcs.keys() != set(names):
-        raise ValueError("its checksums aren't those of its tensors")
+        raise ValueError("its checksums don't belong to its tensors")
     for name, crc in crcs.items():
         if not isinstance(crc, str) or not re.fullmatch("[0-9a-f]{8}", crc):
             raise ValueError(f"the checksum {crc!r:.40} of the tensor {name} isn't 8 hexadecimal digits")
@@ -80,16 +81,17 @@ def read_checksums(path: Path, metadata: Mapping[str, str], names: Collection[st
 
 
 def read_entry(name: str, entry: Any) -> Entry:
+    """Return a tensor's entry; raise ValueError if it can't be true"""
     if not name.isprintable():
-        raise ValueError(f"{name[:40]!r} is the start of no tensor's name")
+        raise ValueError(f"{name[:40]!r} is no printable name of a tensor")
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"the tensor {name} isn't described by dtype, shape and data_offsets")
     code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(code, str) or code not in DTYPES:
-        raise ValueError(f"the tensor {name} has the dtype {code!r}, which isn't read here")
+        raise ValueError(f"the tensor {name} has the dtype {code!r}, which isn't supported")
     for numbers in (shape, offsets):
         if not isinstance(numbers, list) or not all(type(n) is int and 0 <= n < 1 << 63 for n in numbers):
-            raise ValueError(f"the tensor {name} has {numbers!r} where whole numbers belong")
+            raise ValueError(f"the tensor {name} has {numbers!r} instead of whole numbers")
     if len(offsets) != 2 or len(shape) > 32 or prod(max(n, 1) for n in shape) >= 1 << 48:
         raise ValueError(f"the tensor {name} can't have the shape {shape} and the place {offsets}")
     start, end = offsets
@@ -99,25 +101,26 @@ def read_entry(name: str, entry: Any) -> Entry:
 
 
 def check_places(entries: Mapping[str, Entry], size: int) -> None:
-    """Every byte belongs to one tensor"""
+    """Raise ValueError unless every byte of the data belongs to exactly one tensor"""
     last = 0
     for start, end, name in sorted((entry.start, entry.end, name) for name, entry in entries.items()):
         if start != last:
             raise ValueError(
-                f"the tensor {name} starts at byte {start} of the data, where the one before it ends at {last}"
+                f"the tensor {name} starts at byte {start} of the data, and the one before it ends at {last}"
             )
         last = end
     if last != size:
         raise ValueError(f"its tensors have {last} bytes and its data {size}")
 
 
-def checksums(tensors: Mapping[str, np.ndarray], dtype) -> str:
-    """Return the metadata's text for tensors that write stores in this dtype"""
+def checksums(tensors: Mapping[str, np.ndarray], dtype: Any) -> str:
+    """Return the value of CHECKSUMS for tensors that are written in a dtype"""
     crcs = shared().map(lambda name: mask(crc32c(packed(name, tensors[name], dtype))), tensors)
     return json.dumps({name: f"{crc:08x}" for name, crc in zip(tensors, crcs, strict=True)})
 
 
-def write(f: BinaryIO, tensors: Mapping[str, np.ndarray], dtype, metadata: Mapping[str, str]) -> None:
+def write(f: BinaryIO, tensors: Mapping[str, np.ndarray], dtype: Any, metadata: Mapping[str, str]) -> None:
+    """Write tensors in a dtype, one after the other"""
     header: dict[str, Any] = {"__metadata__": metadata}
     code, itemsize, start = CODES[np.dtype(dtype).name], np.dtype(dtype).itemsize, 0
     for name, a in tensors.items():

@@ -2,27 +2,39 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 from ..errors import CheckpointError, GPTError
 from ..params import Model
-from . import hub, layout, read, to_model
+from . import DType, hub, layout, read_checkpoint, to_model
 
 STORYTELLER = Path(__file__).parent.parent / "storyteller"  # ships with the package
 
 
-def load(source: str | Path, dtype: Any = None, n_head: int | None = None) -> Model:
+def load(source: str | os.PathLike[str], dtype: DType | None = None, n_head: int | None = None) -> Model:
+    """Return the model of a checkpoint, with its arrays mapped from the file and its tokenizer
+
+    Arguments:
+        source: a directory in Hugging Face's or OpenAI's layout; a .safetensors file; a .bin file of llm.c; or the name
+            of a model. "storyteller" ships with the package. The released models 124M, 355M, 774M and 1558M (gpt2,
+            gpt2-medium, gpt2-large and gpt2-xl) are downloaded if no disk has them.
+        dtype: float32 or float64. Default: float64 if the checkpoint is in float64, else float32.
+        n_head: the number of heads, for a .safetensors file that doesn't contain it.
+
+    Returns a Model. Its arrays may be written to, which doesn't change the file. Its tokenizer is None if there is no
+    vocabulary beside the weights.
+
+    Raises CheckpointError, a GPTError, if source isn't found, or if its files are incomplete, corrupt or no GPT-2's.
+
+    Example:
+        m = numpy_gpt.load("storyteller")
+        ids = numpy_gpt.complete(m, m.tokenizer.encode("Once upon a time"), max_new_tokens=20)
+        print(m.tokenizer.decode(ids))
     """
-    A directory, a .safetensors or .bin file, a released model's name, or "storyteller" -> the model, its arrays mapped.
-
-    The arrays may be written to, and the file stays as it is. Half-precision weights become float32; dtype asks for
-    float32 or float64. n_head is for files that don't say it.
-    """
-    return to_model(read(find(source), n_head), dtype)
+    return to_model(read_checkpoint(find(source), n_head), dtype)
 
 
-def find(source: str | os.PathLike) -> Path:
-    """Return the path of a checkpoint; a released model is downloaded if it is on no disk
+def find(source: str | os.PathLike[str]) -> Path:
+    """Return the path of a checkpoint; download a released model if no disk has it
 
     A model's name, such as storyteller or 124M, means that model unless the working directory has a checkpoint of that
     name. Other files and directories of that name need ./ before it.
@@ -31,7 +43,7 @@ def find(source: str | os.PathLike) -> Path:
         raise GPTError(f"source is {source!r}: it must be a path, or the name of a released model.")
     source = os.fspath(source)
     is_name = source == STORYTELLER.name or source in hub.NAMES
-    if layout(Path(source)) or (os.path.exists(source) and not is_name):  # False for names that can't be
+    if layout(Path(source)) or (os.path.exists(source) and not is_name):  # False for impossible names
         return Path(source)
     if source == STORYTELLER.name:
         return STORYTELLER

@@ -1,4 +1,4 @@
-"""What the formats have in common: tensors as a file holds them, and how a table of names and shapes is read."""
+"""Code that the formats share: tensors in a file, and the tables of their names and shapes."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -15,17 +15,17 @@ from ..text.tokenizer import Tokenizer
 
 
 class Stored(NamedTuple):
-    """A tensor of a file that is mapped into memory, not read"""
+    """A tensor in a file that is mapped into memory"""
 
-    name: str  # the file's
-    dtype: str  # the file's: float32, float16, bfloat16 ...
-    shape: tuple[int, ...]  # the file's
+    name: str  # in the file
+    dtype: str  # in the file: float32, float16, bfloat16 ...
+    shape: tuple[int, ...]  # in the file
     array: np.ndarray  # bfloat16, which NumPy lacks, as uint16
-    crc: int | None = None  # masked CRC-32C, where the format has one
+    crc: int | None = None  # masked CRC-32C, if the file contains one
 
 
 class Contents(NamedTuple):
-    """A checkpoint of any format"""
+    """A checkpoint in any format"""
 
     format: str
     config: Config
@@ -37,12 +37,12 @@ FLOATS = ("float32", "float16", "bfloat16", "float64")
 
 
 def config_from(path: Path, values: Mapping[str, Any]) -> Config:
-    """Of the words of hparams.json, and ours; others are passed over"""
-    for word in SIZES:
-        if word not in values:
-            raise CheckpointError(f"{path} doesn't say {word}: get the file again.")
-        if isinstance(values[word], int) and values[word] >= 1 << 31:
-            raise CheckpointError(f"{path} says {word} is 2^31 or more, which no GPT-2 has: get the file again.")
+    """Return the config that the values of hparams.json give; ignore other keys"""
+    for key in SIZES:
+        if key not in values:
+            raise CheckpointError(f"{path} lacks {key}: get the file again.")
+        if isinstance(values[key], int) and values[key] >= 1 << 31:
+            raise CheckpointError(f"{path} has {key} of 2^31 or more, which no GPT-2 has: get the file again.")
     try:
         return Config(**{field.name: values[field.name] for field in fields(Config) if field.name in values})
     except GPTError as e:
@@ -50,23 +50,23 @@ def config_from(path: Path, values: Mapping[str, Any]) -> Config:
 
 
 def hparams(config: Config) -> dict[str, Any]:
-    """The five words of hparams.json, and ours where they aren't as in GPT-2"""
-    return {word: value for word, value in asdict(config).items() if word in SIZES or value != getattr(Config, word)}
+    """Return the values of hparams.json: OpenAI's five, and our three if they differ from GPT-2's"""
+    return {key: value for key, value in asdict(config).items() if key in SIZES or value != getattr(Config, key)}
 
 
 def numpy_dtype(dtype: str) -> np.dtype:
-    """of the array that holds such numbers; every format is little-endian"""
+    """Return the dtype of an array with such numbers; every format is little-endian"""
     return np.dtype("uint16" if dtype == "bfloat16" else dtype).newbyteorder("<")
 
 
 def view(data: np.ndarray, start: int, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The tensor that starts at that byte; a copy only if it isn't aligned, since BLAS can't take it then"""
+    """Return a view of the tensor that starts at a byte, or a copy if it isn't aligned, since BLAS needs that"""
     a = data[start : start + math.prod(shape) * numpy_dtype(dtype).itemsize].view(numpy_dtype(dtype)).reshape(shape)
     return a if a.flags.aligned else a.copy()
 
 
 def floats(stored: Stored, dtype: Any) -> np.ndarray:
-    """In that dtype, as a view if it is the file's"""
+    """Return a tensor's values in a dtype: a view if the file has the same dtype, else a copy"""
     a = stored.array
     if stored.dtype == "bfloat16":
         a = (a.astype(np.uint32) << 16).view(np.float32)
@@ -74,18 +74,16 @@ def floats(stored: Stored, dtype: Any) -> np.ndarray:
 
 
 def packed(name: str, a: np.ndarray, dtype: Any) -> np.ndarray:
-    """As it is written to a file"""
+    """Return an array in the form that files contain: contiguous, little-endian, in a dtype"""
     with np.errstate(over="ignore"):
         contiguous = np.ascontiguousarray(a, np.dtype(dtype).newbyteorder("<"))
     if contiguous.itemsize < a.itemsize and np.isinf(contiguous).sum() > np.isinf(a).sum():
-        raise GPTError(
-            f"the parameter {name} has values that are too large for {np.dtype(dtype)}: save it as {a.dtype}."
-        )
+        raise GPTError(f"the parameter {name} has values that overflow {np.dtype(dtype)}: save the model as {a.dtype}.")
     return contiguous
 
 
 def expand(table: str, config: Config) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """The lines "ours theirs shape" of a table, for every layer -> {ours: (theirs, shape)} in the order of the tree"""
+    """Return {ours: (theirs, shape)} in the order of the tree from a table with lines "ours theirs shape" """
     C = config.n_embd
     sizes = {"1": 1, "C": C, "3C": 3 * C, "4C": 4 * C, "V": config.n_vocab, "N": config.n_ctx, "L": config.n_layer}
     rows = {}
@@ -97,7 +95,7 @@ def expand(table: str, config: Config) -> dict[str, tuple[str, tuple[int, ...]]]
 
 
 def fit(path: Path, table: str, config: Config, found: Mapping[str, Stored]) -> dict[str, Stored]:
-    """The tensors that the table asks for and no other, under our names"""
+    """Return the tensors by our names; raise CheckpointError if they aren't exactly those of the table"""
     check_layers(path, config, found)
     rows = expand(table, config)
     for theirs, shape in rows.values():
@@ -105,7 +103,7 @@ def fit(path: Path, table: str, config: Config, found: Mapping[str, Stored]) -> 
             raise CheckpointError(f"{path} lacks the tensor {theirs}: it is incomplete, or no GPT-2 of {config}.")
         stored = found[theirs]
         if stored.dtype not in FLOATS:
-            raise CheckpointError(f"{path}: the tensor {stored.name} holds {stored.dtype}, and weights are floats.")
+            raise CheckpointError(f"{path}: the tensor {stored.name} has dtype {stored.dtype}, and weights are floats.")
         if stored.shape != shape:
             raise CheckpointError(
                 f"{path}: the tensor {stored.name} is {stored.shape} and should be {shape} by {config}."
@@ -117,7 +115,7 @@ def fit(path: Path, table: str, config: Config, found: Mapping[str, Stored]) -> 
 
 
 def check_layers(path: Path, config: Config, found: Collection) -> None:
-    """A file can claim a billion layers, and expand would list their names"""
+    """Raise CheckpointError if a file has fewer tensors than layers, before expand lists a billion names"""
     if config.n_layer > len(found):
         raise CheckpointError(
             f"{path} has {len(found)} tensors, too few for the {config.n_layer} layers of its config."

@@ -2,12 +2,12 @@
 
 A table is a row of blocks and a footer:
 
-    entry  = shared, unshared, size: varints;  `unshared` bytes that follow the first `shared` of the key before;  value
-    block  = entries;  restart points, uint32 each: where a key stands in full;  their number, uint32
-    stored = block;  a byte, 0 where the block isn't compressed;  the masked CRC-32C of both
+    entry  = shared, unshared, size: varints;  the key without the first `shared` bytes of the previous key;  value
+    block  = entries;  restart points, uint32 each: offsets of entries with shared = 0;  their number, uint32
+    stored = block;  a byte, 0 if the block isn't compressed;  the masked CRC-32C of both
     footer = (offset, size) of the metaindex and of the index block, as varints;  zeros up to 40 bytes;  MAGIC
 
-The index block's values are the (offset, size) of the data blocks, each under a key that is not below the block's last.
+The index block's values are the (offset, size) of the data blocks; each key is at least the last key of its block.
 """
 
 from collections.abc import Iterator
@@ -16,14 +16,14 @@ from .crc32c import crc32c, mask
 
 MAGIC = bytes.fromhex("57fb808b247547db")
 FOOTER = 40 + len(MAGIC)
-LARGEST_NAMES = 1 << 24  # bytes in all: a name that shares most of the last one takes no room in the file
-RESTART = 16  # entries from one key in full to the next
+LARGEST_NAMES = 1 << 24  # bytes in all, since a name that shares a prefix takes hardly any space in the file
+RESTART = 16  # entries from one restart point to the next
 
 
 def items(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The keys and values of a table, in the order of the keys"""
+    """Yield the keys and values of a table in the order of the keys"""
     if len(data) < FOOTER or data[-len(MAGIC) :] != MAGIC:
-        raise ValueError("it doesn't end as one")
+        raise ValueError("its end isn't a table's")
     *_, at = handle(data, len(data) - FOOTER)
     offset, size, _ = handle(data, at)
     last, room, unread = None, LARGEST_NAMES, len(data)
@@ -34,7 +34,7 @@ def items(data: bytes) -> Iterator[tuple[bytes, bytes]]:
             raise ValueError("its blocks have more bytes than the file")
         for key, entry in block(data, offset, size):
             if last is not None and key <= last:
-                raise ValueError(f"the key {key!r} stands after {last!r}")
+                raise ValueError(f"the key {key!r} comes after {last!r}")
             last, room = key, room - len(key)
             if room < 0:
                 raise ValueError(f"its names have more than {LARGEST_NAMES:,} bytes")
@@ -42,13 +42,14 @@ def items(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def handle(data: bytes, at: int) -> tuple[int, int, int]:
-    """Where a block is, how long it is, and where this ends"""
+    """Return the offset and size of a block, and the position after these two numbers"""
     offset, at = varint(data, at)
     size, at = varint(data, at)
     return offset, size, at
 
 
 def block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the keys and values of a block"""
     stored = take(data, offset, size + 5)
     kind, crc = stored[size], int.from_bytes(stored[size + 1 :], "little")
     if mask(crc32c(stored[: size + 1])) != crc:
@@ -64,7 +65,7 @@ def block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
         unshared, at = varint(stored, at)
         length, at = varint(stored, at)
         if shared > len(key):
-            raise ValueError(f"a key of the block at byte {offset} shares more than there is")
+            raise ValueError(f"a key of the block at byte {offset} shares more bytes than the previous key has")
         key = key[:shared] + take(stored, at, unshared)
         room -= len(key)
         if room < 0:
@@ -74,13 +75,14 @@ def block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
 
 
 def take(data: bytes, at: int, size: int) -> bytes:
+    """Return bytes at a position; raise ValueError if they aren't within the data"""
     if not 0 <= at <= at + size <= len(data):
-        raise ValueError(f"{size} bytes should stand at byte {at} of {len(data)}")
+        raise ValueError(f"{size} bytes at byte {at} exceed the {len(data)} that are there")
     return data[at : at + size]
 
 
 def varint(data: bytes, at: int) -> tuple[int, int]:
-    """A number, seven bits a byte, the lowest first, and where it ends"""
+    """Return a number, stored in seven bits a byte, lowest first, and the position after it"""
     value = 0
     for i, byte in enumerate(data[at : at + 10]):
         value |= (byte & 127) << 7 * i
@@ -90,7 +92,7 @@ def varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def pack(rows: list[tuple[bytes, bytes]]) -> bytes:
-    """The table of these keys and values in one data block, as TensorFlow writes it up to 256 KB"""
+    """Return a table with one data block, as TensorFlow writes it up to 256 KB"""
     data = stored_block(rows, RESTART)
     metaindex = stored_block([], RESTART)
     index = stored_block([(successor(rows[-1][0]), pack_varints(0, len(data) - 5))], 1)
@@ -99,7 +101,7 @@ def pack(rows: list[tuple[bytes, bytes]]) -> bytes:
 
 
 def stored_block(rows: list[tuple[bytes, bytes]], restart: int) -> bytes:
-    """The block, as it is stored; an empty one has a restart point too"""
+    """Return a block in stored form; an empty one has a restart point too"""
     entries, last = b"", b""
     restarts = [0]
     for i, (key, value) in enumerate(rows):
@@ -114,12 +116,12 @@ def stored_block(rows: list[tuple[bytes, bytes]], restart: int) -> bytes:
 
 
 def common(a: bytes, b: bytes) -> int:
-    """How many bytes both start with"""
+    """Return the length of the common prefix"""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def successor(key: bytes) -> bytes:
-    """A short key above this one: its first byte that isn't 255, raised, and those before it"""
+    """Return a short key above this one: up to its first byte that isn't 255, with that byte increased"""
     for i, byte in enumerate(key):
         if byte < 255:
             return key[:i] + bytes([byte + 1])
@@ -127,6 +129,7 @@ def successor(key: bytes) -> bytes:
 
 
 def pack_varints(*numbers: int) -> bytes:
+    """Return numbers in seven bits a byte, lowest first"""
     packed = bytearray()
     for n in numbers:
         while n > 127:

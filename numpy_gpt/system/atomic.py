@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,7 +12,7 @@ from ..errors import CheckpointError, GPTError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to, which takes path's place when all is written, and leaves no trace otherwise"""
+    """Yield a file to write to; rename it to path when the block ends, or remove it after an exception"""
     part = path.with_name(f".{path.name}.part")
     try:
         with open(part, "wb") as f:
@@ -21,13 +21,14 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             os.fsync(f.fileno())
         os.replace(part, path)
     except OSError as e:
-        raise GPTError(f"{path} can't be written: {e.strerror}; what was there before still is.") from None
+        raise GPTError(f"{path} can't be written: {e.strerror}; the previous file, if any, is unchanged.") from None
     finally:
-        with suppress(OSError):  # it isn't there
+        with suppress(OSError):  # it was renamed
             part.unlink()
 
 
 def make_directory(path: Path) -> None:
+    """Create a directory and its parents; raise GPTError if that is impossible"""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as e:  # ValueError: a NUL in the name
@@ -36,7 +37,7 @@ def make_directory(path: Path) -> None:
 
 @contextmanager
 def making(directory: Path) -> Iterator[None]:
-    """Create a directory and its parents; after an exception remove again those that it created, if they are empty"""
+    """Create a directory and its parents; after an exception remove those that it created and that are empty"""
     made: list[Path] = []
     try:
         for path in (*reversed(directory.parents), directory):
@@ -54,8 +55,37 @@ def making(directory: Path) -> Iterator[None]:
 
 
 @contextmanager
+def replacing_files(directory: Path, stage: Path, obsolete: Collection[Path] = ()) -> Iterator[Path]:
+    """Yield a new directory; when the block ends, its files replace those of the same names in directory
+
+    stage is a path in directory. The new directory gets this name in one atomic step when all its files are complete.
+    While it has this name, readers must read it instead of directory. It is removed when all its files are in place.
+    A process that is killed leaves one of the two complete. The next call finishes its work, or undoes it if it was
+    killed before that step. The caller must hold a lock. obsolete: files and directories to remove from directory.
+    """
+    part = stage.with_name(f"{stage.name}.part")
+    finish_replacement(directory, stage, obsolete)
+    with filling(part):
+        yield part
+    os.rename(part, stage)  # the atomic step
+    finish_replacement(directory, stage, obsolete)
+
+
+def finish_replacement(directory: Path, stage: Path, obsolete: Collection[Path]) -> None:
+    """Finish a replacement that was interrupted after its atomic step; undo one that was interrupted before"""
+    part = stage.with_name(f"{stage.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    if stage.exists():
+        put_in_place(stage, directory)
+        for path in obsolete:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        os.rename(stage, part)
+        shutil.rmtree(part, ignore_errors=True)
+
+
+@contextmanager
 def filling(stage: Path) -> Iterator[None]:
-    """A new directory, which is gone again if it can't be filled"""
+    """Create a directory; remove it after an exception"""
     try:
         stage.mkdir()
         yield
@@ -64,23 +94,21 @@ def filling(stage: Path) -> Iterator[None]:
         raise
 
 
-def put_in_place(stage: Path, directory: Path, names: Iterable[str]) -> None:
-    """Replace the files of these names that stage has; stage keeps them, so that one of the two is always whole"""
-    for name in names:
-        place, link = directory / name, directory / f".{name}.part"
-        if not (stage / name).exists():
-            continue
+def put_in_place(stage: Path, directory: Path) -> None:
+    """Replace the files in directory by those in stage, which keeps them, so that stage stays complete"""
+    for file in sorted(stage.iterdir()):
+        link = directory / f".{file.name}.part"
         link.unlink(missing_ok=True)
         try:
-            os.link(stage / name, link)
+            os.link(file, link)
         except OSError:  # a file system without hard links
-            shutil.copyfile(stage / name, link)
-        os.replace(link, place)
-        link.unlink(missing_ok=True)  # it stays where both were the same file already
+            shutil.copyfile(file, link)
+        os.replace(link, directory / file.name)
+        link.unlink(missing_ok=True)  # os.replace keeps it if both names belong to one file already
 
 
-def read_settled(directory: Path, read: Callable[[Path], Any], files: Callable[[Path], Iterable[Path]]) -> Any:
-    """What read gives, once none of these files became another one meanwhile: somebody may be saving"""
+def read_consistently(directory: Path, read: Callable[[Path], Any], files: Callable[[Path], Iterable[Path]]) -> Any:
+    """Return read(directory); retry if one of files(directory) was replaced meanwhile"""
     for _ in range(1000):
         before, result, error = [identity(file) for file in files(directory)], None, None
         try:
@@ -90,13 +118,14 @@ def read_settled(directory: Path, read: Callable[[Path], Any], files: Callable[[
         if [identity(file) for file in files(directory)] == before:
             break
     else:
-        raise CheckpointError(f"{directory} was saved to each of the 1,000 times that it was read: try again later.")
+        raise CheckpointError(f"{directory} changed during each of 1,000 attempts to read it: try again later.")
     if error:
         raise error
     return result
 
 
 def identity(path: Path) -> tuple | None:
+    """Return values that differ between a file and its replacement, or None if there is no file"""
     try:
         status = path.stat()
     except (OSError, ValueError):

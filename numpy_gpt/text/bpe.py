@@ -1,8 +1,8 @@
-"""A trainer of byte-level BPE, which writes the two files that tokenizer.py reads.
+"""Train byte-level BPE, and write the two files that tokenizer.py reads.
 
-Text is cut into words by GPT-2's pattern, and a word is at first a row of bytes. Again and again the pair of neighbours
-that stands there most often becomes a token of its own. Only the words with that pair change then, and with them the
-counts of the pairs in them; those are kept up to date, and a heap has the most frequent pair on top.
+GPT-2's pattern splits text into words, which start as sequences of bytes. Each step merges the most frequent pair of
+neighbouring tokens into a new token. This changes only the words with that pair. So only the counts of their pairs are
+updated. A heap returns the most frequent pair.
 """
 
 import heapq
@@ -25,7 +25,10 @@ FIRST = len(BYTES)  # the id of the first merge
 
 
 def train(texts: Iterable[str], n_vocab: int) -> list[Pair]:
-    """The merges of a vocabulary of that size, <|endoftext|> included; of equally frequent pairs the lower ids first"""
+    """Return the merges of a vocabulary of n_vocab tokens, which includes <|endoftext|>
+
+    Of equally frequent pairs the one with the lower ids is merged first.
+    """
     if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
         raise GPTError(f"texts is {texts!r:.40}: give a list of texts, or an iterator that yields them.")
     if not is_index(n_vocab) or n_vocab <= FIRST:
@@ -38,7 +41,9 @@ def train(texts: Iterable[str], n_vocab: int) -> list[Pair]:
     while len(merges) < n_vocab - FIRST - 1:
         pair = most_frequent(heap, pairs)
         if pair is None:
-            raise GPTError(f"n_vocab is {n_vocab}: the text has no pairs left after {FIRST + 1 + len(merges)} tokens.")
+            raise GPTError(
+                f"n_vocab is {n_vocab}: no pairs left after {FIRST + 1 + len(merges)} tokens: give more text."
+            )
         changed: Counter[Pair] = Counter()
         for i in places.pop(pair):
             old = words[i]
@@ -57,7 +62,7 @@ def train(texts: Iterable[str], n_vocab: int) -> list[Pair]:
 
 
 def count_words(texts: Iterable[str]) -> Counter[str]:
-    """as GPT-2's pattern cuts them; documents end at <|endoftext|>"""
+    """Return the count of every word by GPT-2's pattern; <|endoftext|> separates documents"""
     word = regex.compile(PATTERN)
     words: Counter[str] = Counter()
     for text in texts:
@@ -69,13 +74,13 @@ def count_words(texts: Iterable[str]) -> Counter[str]:
 
 
 def spell(found: Counter[str]) -> tuple[list[list[int]], list[int]]:
-    """The words as rows of ids, and how often each stands there; half a surrogate pair, which no file can hold, is ?"""
+    """Return the words as lists of ids, and the count of each; half a surrogate pair, which UTF-8 lacks, becomes ?"""
     ids = {byte: i for i, byte in enumerate(BYTES)}
     return [[ids[byte] for byte in word.encode(errors="replace")] for word in found], list(found.values())
 
 
 def count_pairs(words: list[list[int]], counts: list[int]) -> tuple[Counter[Pair], defaultdict[Pair, set[int]]]:
-    """How often each pair stands there, and in which words"""
+    """Return the count of every pair, and the words that contain it"""
     pairs: Counter[Pair] = Counter()
     places: defaultdict[Pair, set[int]] = defaultdict(set)
     for i, word in enumerate(words):
@@ -86,7 +91,7 @@ def count_pairs(words: list[list[int]], counts: list[int]) -> tuple[Counter[Pair
 
 
 def most_frequent(heap: list[tuple[int, Pair]], pairs: Counter[Pair]) -> Pair | None:
-    """from the heap, which still has the counts of the past as well"""
+    """Pop the most frequent pair from the heap, or None; skip outdated counts, which stay in the heap"""
     while heap:
         n, pair = heapq.heappop(heap)
         if n and -n == pairs[pair]:
@@ -95,7 +100,7 @@ def most_frequent(heap: list[tuple[int, Pair]], pairs: Counter[Pair]) -> Pair | 
 
 
 def merge(word: list[int], pair: Pair, token: int) -> list[int]:
-    """The word with that token for every such pair, from the left"""
+    """Return the word with every such pair, from the left, replaced by the token"""
     merged: list[int] = []
     i = 0
     while i < len(word):
@@ -109,7 +114,7 @@ def merge(word: list[int], pair: Pair, token: int) -> list[int]:
 
 
 def write(directory: str | Path, merges: list[Pair]) -> None:
-    """encoder.json and vocab.bpe, in OpenAI's order: bytes, merges, <|endoftext|>"""
+    """Write encoder.json and vocab.bpe, with ids in OpenAI's order: bytes, merges, <|endoftext|>"""
     tokens = [SIGNS[byte] for byte in BYTES]
     lines = ["#version: 0.2"]
     for a, b in merges:
@@ -123,7 +128,7 @@ def write(directory: str | Path, merges: list[Pair]) -> None:
 
 
 def tokenizer(merges: list[Pair]) -> Tokenizer:
-    """As it is read from the two files; without merges every byte is a token"""
+    """Return the tokenizer of these merges; without merges every byte is a token"""
     with tempfile.TemporaryDirectory() as directory:
         write(directory, merges)
         return Tokenizer(*(Path(directory, name) for name in OPENAI))

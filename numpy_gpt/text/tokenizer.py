@@ -1,4 +1,4 @@
-"""GPT-2's byte-level BPE, from the vocabulary beside the weights: tiktoken does it, nothing is fetched or cached."""
+"""GPT-2's byte-level BPE with the vocabulary beside the weights; tiktoken encodes, without network or cache."""
 
 import codecs
 import operator
@@ -11,29 +11,33 @@ from typing import Any
 
 from ..errors import CheckpointError, GPTError
 from ..system.files import parse_json, read_bytes
+from . import tokenizer_json
 
 OPENAI = ("encoder.json", "vocab.bpe")
-HUGGING_FACE = ("vocab.json", "merges.txt")  # its names for the same contents
+HUGGING_FACE = ("vocab.json", "merges.txt")  # the same contents
+TOKENIZER_JSON = ("tokenizer.json",)  # both in one, and the steps before and after BPE
 EOT = "<|endoftext|>"
 LARGEST = 1 << 25  # bytes of a file; OpenAI's have 1 MB and 0.5 MB
-# Contractions; words, numbers and other signs, each with the space before it; spaces, but for the one before a word.
-# Possessive (++) where a run can end in one place only: to be ready to step back would cost stack.
+# Contractions; words, numbers and other signs, each with the space before it; spaces without the one before a word.
+# Possessive (++) if a run can end in one place only: backtracking would cost stack.
 PATTERN = r"'(?:s|t|re|ve|m|ll|d)| ?(?:\p{L}++|\p{N}++|[^\s\p{L}\p{N}]++)|\s++$|\s+(?!\S)|\s"
-# All but the last of the spaces before a word are a piece of their own, so text may be cut after them; a million in one
-# text are more steps back than tiktoken's stack has room for.
+# All spaces before a word except the last are one piece. So text may be cut before that last space. A million spaces in
+# one text would overflow tiktoken's backtracking stack.
 SPACE = r"[^\S\x1c-\x1f]"  # tiktoken's \s, which lacks four of Python's
 BEFORE_THE_LAST_SPACE = re.compile(rf"(?<!{SPACE}){SPACE}{{100000,}}(?={SPACE}[\S\x1c-\x1f])")
 PRINTABLE = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
 BYTES = [*PRINTABLE, *(byte for byte in range(256) if byte not in PRINTABLE)]  # in the order of OpenAI's ids
 SIGNS = {byte: chr(byte if byte in PRINTABLE else 256 + i - len(PRINTABLE)) for i, byte in enumerate(BYTES)}
-BYTE_OF = {sign: byte for byte, sign in SIGNS.items()}  # both files write a byte as a character that can be seen
+BYTE_OF = {sign: byte for byte, sign in SIGNS.items()}  # the files write each byte as a printable character
 
 
-def load(directory: str | Path, layouts: Iterable[tuple[str, str]] = (OPENAI, HUGGING_FACE)) -> "Tokenizer | None":
+def load(
+    directory: str | Path, layouts: Iterable[tuple[str, ...]] = (OPENAI, HUGGING_FACE, TOKENIZER_JSON)
+) -> "Tokenizer | None":
     """Return the tokenizer of a directory, or None if the directory has no vocabulary
 
-    The first layout whose two files are there is read. One file alone raises CheckpointError in OpenAI's layout; in
-    Hugging Face's it is ignored, since it may belong to another kind of tokenizer.
+    The first of the layouts whose files are there is read. One of OpenAI's two files alone raises CheckpointError. One
+    of Hugging Face's two files alone is ignored, since it may belong to another kind of tokenizer.
     """
     if not isinstance(directory, str | os.PathLike):
         raise GPTError(f"directory is {directory!r}: it must be a path.")
@@ -48,14 +52,20 @@ def load(directory: str | Path, layouts: Iterable[tuple[str, str]] = (OPENAI, HU
 
 
 class Tokenizer:
-    """Has the bytes of the two files from the start, and looks into them when it is first used; tiktoken encodes"""
+    """Convert text to token ids and back; created from encoder.json and vocab.bpe, or from tokenizer.json alone
 
-    def __init__(self, encoder: Path, merges: Path):
-        self.encoder, self.merges = encoder, merges
-        self.files = read_bytes(encoder, LARGEST), read_bytes(merges, LARGEST)
+    The constructor reads the files. They are parsed when the tokenizer is used first.
+    """
+
+    def __init__(self, encoder: Path, merges: Path | None = None):
+        self.encoder, self.merges = encoder, merges or encoder
+        self.contents = [read_bytes(path, LARGEST) for path in (encoder, merges) if path]
 
     def encode(self, text: str) -> list[int]:
-        """What stands in it is text, <|endoftext|> too; .encoding knows that as a token"""
+        """Return the token ids of a text, in which <|endoftext|> is ordinary text
+
+        `encoding.encode(text, allowed_special="all")` returns <|endoftext|>'s own id instead.
+        """
         if not isinstance(text, str):
             raise GPTError(f"text is {type(text).__name__}: it must be str.")
         ids, start = [], 0
@@ -65,10 +75,11 @@ class Tokenizer:
         return ids + self.encoding.encode_ordinary(text[start:])
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Bytes that are no UTF-8 become U+FFFD"""
+        """Return the text of token ids; bytes that are no UTF-8 become U+FFFD"""
         return self.decode_bytes(ids).decode(errors="replace")
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """Return the bytes of token ids"""
         try:
             each = iter(ids)
         except TypeError:
@@ -78,43 +89,53 @@ class Tokenizer:
         return b"".join(map(self.token, each))
 
     def token(self, i: int) -> bytes:
+        """Return the bytes of one token"""
         try:
             return self.tokens[operator.index(i)]
         except (TypeError, ValueError, RuntimeError, KeyError):  # PyTorch raises any of the first three
-            raise GPTError(
-                f"the token id {i!r} is none of the vocabulary's: those are 0 to {self.n_vocab - 1}."
-            ) from None
+            raise GPTError(f"the token id {i!r} isn't in the vocabulary, which has 0 to {self.n_vocab - 1}.") from None
 
     def decoder(self) -> "Decoder":
+        """Return a decoder for ids that come one at a time"""
         return Decoder(self)
+
+    def validate(self) -> None:
+        """Parse the files; raise CheckpointError if they aren't a vocabulary of GPT-2's byte-level BPE"""
+        self.vocabulary = read_vocabulary(self.encoder, self.merges, *self.files)
+
+    @cached_property
+    def files(self) -> tuple[bytes, bytes]:
+        """The contents of encoder.json and vocab.bpe"""
+        if self.merges == self.encoder:
+            return tokenizer_json.convert(self.encoder, self.contents[0], EOT)
+        encoder, merges = self.contents
+        return encoder, merges
 
     @cached_property
     def vocabulary(self) -> tuple[dict[bytes, int], int | None]:
-        """The ids of the tokens, and that of <|endoftext|>, if there is one"""
-        encoder, merges = self.files
-        ids = read_encoder(self.encoder, encoder)
-        eot = ids.pop(EOT, None)
-        ordinary = {to_bytes(self.encoder, token): i for token, i in ids.items()}
-        check_merges(self.merges, merges, ids)
-        return ordinary, eot
+        """The ids of the tokens, and the id of <|endoftext|>, or None if the vocabulary lacks it"""
+        return read_vocabulary(self.encoder, self.merges, *self.files)
 
     @cached_property
     def tokens(self) -> dict[int, bytes]:
+        """The bytes of every token, by its id"""
         ids, eot = self.vocabulary
         return {i: token for token, i in ids.items()} | ({} if eot is None else {eot: EOT.encode()})
 
     @property
     def n_vocab(self) -> int:
+        """The number of tokens"""
         return len(self.tokens)
 
     @property
     def eot(self) -> int | None:
+        """The id of <|endoftext|>, or None if the vocabulary lacks it"""
         return self.vocabulary[1]
 
     @cached_property
     def encoding(self) -> Any:
-        """tiktoken's; of two pairs that could be merged it takes the one with the lower id, as vocab.bpe lists them"""
-        import tiktoken  # here, since decoding needs none of it
+        """tiktoken's Encoding; it merges the pair with the lowest id first, which is the order of vocab.bpe"""
+        import tiktoken  # here, since decoding doesn't need it
 
         ids, eot = self.vocabulary
         special = {} if eot is None else {EOT: eot}
@@ -150,8 +171,19 @@ class Decoder:
         return self.utf8.decode(b"" if drop_held else self.held, final=True)
 
 
-def read_encoder(path: Path, text: bytes) -> dict[str, int]:
-    """The ids of the tokens: 0 to n - 1, each once"""
+def read_vocabulary(
+    encoder_path: Path, merges_path: Path, encoder: bytes, merges: bytes
+) -> tuple[dict[bytes, int], int | None]:
+    """Return the ids of the tokens, and the id of <|endoftext|>; raise CheckpointError if they can't be a vocabulary"""
+    ids = parse_ids(encoder_path, encoder)
+    eot = ids.pop(EOT, None)
+    ordinary = {to_bytes(encoder_path, token): i for token, i in ids.items()}
+    check_merges(merges_path, merges, ids)
+    return ordinary, eot
+
+
+def parse_ids(path: Path, text: bytes) -> dict[str, int]:
+    """Return the ids of the tokens, which are 0 to n - 1, each once"""
     ids = parse_json(path, text)
     tokens: dict[int, str] = {}
     for token, i in ids.items():
@@ -163,14 +195,15 @@ def read_encoder(path: Path, text: bytes) -> dict[str, int]:
 
 
 def to_bytes(path: Path, token: str) -> bytes:
+    """Return the bytes that the characters of a token stand for"""
     try:
         return bytes(BYTE_OF[sign] for sign in token)
     except KeyError as e:
-        raise CheckpointError(f"{path}: the token {token[:40]!r} has the sign {e}, which stands for no byte.") from None
+        raise CheckpointError(f"{path}: the token {token[:40]!r} has the character {e}, which is no byte's.") from None
 
 
 def check_merges(path: Path, text: bytes, ids: Mapping[str, int]) -> None:
-    """Every token is a byte or made of two before it, and the later it is made the higher is its id"""
+    """Check that the merges make every token that isn't a byte, of two earlier tokens, in the order of the ids"""
     made = set(SIGNS.values())
     if not made <= ids.keys():
         raise CheckpointError(f"{path}: the vocabulary lacks the byte {min(made - ids.keys())!r}: get its files again.")
@@ -190,6 +223,7 @@ def check_merges(path: Path, text: bytes, ids: Mapping[str, int]) -> None:
 
 
 def merge_lines(path: Path, text: bytes) -> list[str]:
+    """Return the lines of vocab.bpe without the version"""
     try:
         lines = text.decode().split("\n")
     except UnicodeDecodeError as e:

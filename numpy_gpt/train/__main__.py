@@ -44,7 +44,7 @@ def train(args: argparse.Namespace, parser: argparse.ArgumentParser, backend: Ba
 
 def start_run(out: Path, args: argparse.Namespace, parser: argparse.ArgumentParser, backend: Backend) -> int:
     s = resolve_options(parser, args)
-    check_new_directory(out)
+    check_new_directory(out, args.format or options.FORMATS[0])
     with locked(out, backend):
         check_no_checkpoint(out)  # another process may have saved one since the first check
         return make_run(out, args, s, None, backend).go()
@@ -54,7 +54,7 @@ def resume_run(out: Path, args: argparse.Namespace, parser: argparse.ArgumentPar
     if not os.path.isdir(out):
         raise GPTError(f"{out} doesn't exist: leave --resume out to start a run.")
     with locked(out, backend):
-        before = load_run(out)
+        before = load_run(out, args.format)
         s = resolve_options(parser, args, before.about["settings"])
         if before.step >= s.steps:
             print_stderr(f"train: {out} has done all of its {before.step} steps: give a larger --steps to continue it.")
@@ -90,7 +90,8 @@ def make_run(out: Path, args: argparse.Namespace, s: TrainOptions, before: State
             raise GPTError(f"the text isn't the one that {out} was started with: restore it, or start a new run.")
         text = read_split(readable, tokenizer, keys)
     about = {"settings": asdict(s), "text": keys}
-    made = Run(out, state.step, backend.make_trainer(state.m, state.moments, s), text, s, about)
+    trainer = backend.make_trainer(state.m, state.moments, s)
+    made = Run(out, state.step, trainer, text, s, about, args.format or options.FORMATS[0])
     made.print(describe(state.m, text))
     return made
 

@@ -35,8 +35,10 @@ class Run:
         text: windows.Split,
         options: TrainOptions,
         about: dict[str, Any],
+        format: str,
     ):
         self.out, self.trainer, self.text, self.options, self.about = out, trainer, text, options, about
+        self.format = format  # of a new run's checkpoint
         self.step = step  # done
         self.last_attempt = self.last_saved = step  # of a checkpoint; only the leader writes one
         self.tokenizer = trainer.m.tokenizer
@@ -170,7 +172,7 @@ class Run:
         m, moments = state
         check_no_overflow(m, moments)
         try:
-            resume.save(self.out, resume.State(m, moments, self.step, self.about))
+            resume.save(self.out, resume.State(m, moments, self.step, self.about), self.format)
             self.last_saved = self.step
         except GPTError as e:
             print_stderr(f"train: step {self.step}: {e} {self.checkpoint_notice()}")

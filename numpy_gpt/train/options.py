@@ -48,6 +48,7 @@ class TrainOptions:
 NEW_MODEL = ("tokenizer", "n_layer", "n_head", "n_embd")  # contradict --init-from
 CHANGEABLE = ("steps", "eval_every", "eval_batches", "save_every", "sample_every", "checkpointing")  # with --resume
 FILES = ("data", "val_data")
+FORMATS = ("huggingface", "openai")  # layouts of the checkpoint; the first is the default
 MINIMUM = {  # of whole numbers
     **dict.fromkeys(("n_layer", "n_head", "n_embd", "context", "batch_size", "accumulate", "steps"), 1),
     **dict.fromkeys(("eval_every", "save_every"), 1),
@@ -105,6 +106,8 @@ def parser(name: str) -> argparse.ArgumentParser:
     )
     add("--val-data", str, "FILE", "text for validation (default: the last tenth of --data)", nargs="+")
     made.add_argument("--out", metavar="DIR", default=None, help="directory of the run")
+    text = "layout of a new checkpoint: huggingface, which transformers loads (default), or openai"
+    made.add_argument("--format", choices=FORMATS, default=None, help=text)
     made.add_argument("--resume", action="store_true", default=False, help="continue the run in DIR with its options")
     add("--init-from", str, "M", "start from this model, a name or a path, and use its tokenizer")
     add("--tokenizer", str, "M|bpe:N|bytes", "a model's, a new one of N tokens, or one token per byte (default: bytes)")

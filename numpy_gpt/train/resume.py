@@ -1,7 +1,7 @@
-"""A run of training on disk: a checkpoint like any other, and beside it Adam's moments and where the run stands.
+"""A training run on disk: a checkpoint, and beside it Adam's moments, the step, and the settings of the run.
 
-All of them change in one step, so that a run can be killed at any moment. There is no more to keep: what is drawn at
-random, windows and dropout, follows from the seed and the number of the step.
+All files change in one atomic step, so that a run can be killed at any moment. Random numbers need no state: the seed
+and the step determine windows and dropout.
 """
 
 import json
@@ -12,28 +12,32 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..adamw import Moments
-from ..checkpoint import openai, safetensors, verify
+from ..checkpoint import huggingface, openai, read_checkpoint, safetensors, verify
 from ..checkpoint.crc32c import crc32c, mask
+from ..checkpoint.layouts import TRAINING, home, layout, replacing_checkpoint
 from ..checkpoint.stored import floats
 from ..checks import check_model
 from ..config import Config
 from ..errors import CheckpointError, GPTError
 from ..params import Model, grow, named
+from ..system.atomic import replacing
 from ..system.files import read_bytes, read_json
 
-STANDING, MOMENTS = openai.TRAINING
-AGAIN = "restore the directory from a copy, or begin a new run"
+STANDING, MOMENTS = TRAINING
+ADVICE = "restore the directory from a copy, or begin a new run"
 
 
 class State(NamedTuple):
+    """The state of a training run between two steps"""
+
     m: Model
     moments: Moments
-    step: int  # so many are done
-    about: dict[str, Any]  # what was asked for, and of which text
+    step: int  # steps that are done
+    about: dict[str, Any]  # settings: the options; text: the keys of the texts
 
 
-def save(directory: Path, state: State) -> None:
-    """In the place of the state before, or not at all"""
+def save(directory: Path, state: State, format: str = "huggingface") -> None:
+    """Atomically replace a run's previous state; format is the layout of a directory that has no state yet"""
     m, moments, step, about = state
     check_model(m)
     dtype = m.params.wte.dtype
@@ -41,50 +45,55 @@ def save(directory: Path, state: State) -> None:
     tensors = dict(named(moments))
     metadata = {"step": str(step), STANDING: checksum(standing)}
     metadata[safetensors.CHECKSUMS] = safetensors.checksums(tensors, dtype)
-    training: openai.Writers = {
-        STANDING: lambda f: f.write(standing),
-        MOMENTS: lambda f: safetensors.write(f, tensors, dtype, metadata),
-    }
+    format = layout(directory) or format
+    fill = openai.fill if format == "openai" else huggingface.fill
     try:
-        openai.write(directory, m.config, dict(named(m.params)), dtype, m.tokenizer, training)
+        with replacing_checkpoint(directory, format) as part:
+            fill(part, m.config, dict(named(m.params)), dtype, m.tokenizer)
+            with replacing(part / STANDING) as f:
+                f.write(standing)
+            with replacing(part / MOMENTS) as f:
+                safetensors.write(f, tensors, dtype, metadata)
     except OSError as e:
-        raise GPTError(f"{directory} can't be written: {e.strerror}; what was there before still is.") from None
+        raise GPTError(f"{directory} can't be written: {e.strerror}; the previous state, if any, is whole.") from None
 
 
 def load(directory: Path) -> State:
-    """Read a run, compare all of it with its checksums, and copy it, since training writes to it"""
-    home = openai.find_prefix(directory).parent
-    if not os.path.isfile(home / STANDING):
+    """Return a copy of a run's state in memory, after comparing all of it with its checksums"""
+    place = home(directory)
+    if not os.path.isfile(place / STANDING):
         raise CheckpointError(f"{directory} is no training run, since it has no {STANDING}: leave --resume out.")
-    contents = openai.read(directory)
-    about = read_json(home / STANDING)
+    contents = read_checkpoint(directory)
+    about = read_json(place / STANDING)
     step = about.pop("step", None)
     if type(step) is not int or step < 0 or not isinstance(about.get("settings"), dict) or "text" not in about:
-        raise CheckpointError(f"{home / STANDING} doesn't say which step of which run it is: {AGAIN}.")
-    verify.check_intact(directory, contents.tensors, verify.check(contents.tensors), AGAIN)
+        raise CheckpointError(f"{place / STANDING} lacks the step, the settings or the text of its run: {ADVICE}.")
+    verify.check_intact(directory, contents.tensors, verify.check(contents.tensors), ADVICE)
     dtype = contents.tensors["wte"].dtype
     params = grow(contents.config, lambda name, *_: np.array(floats(contents.tensors[name], dtype)))
-    moments = read_moments(home, contents.config, dtype, step)
+    moments = read_moments(place, contents.config, dtype, step)
     return State(Model(contents.config, params, contents.tokenizer), moments, step, about)
 
 
 def checksum(content: bytes) -> str:
+    """Return the masked CRC-32C in hexadecimal"""
     return f"{mask(crc32c(content)):08x}"
 
 
-def read_moments(home: Path, config: Config, dtype: str, step: int) -> Moments:
-    path = home / MOMENTS
+def read_moments(directory: Path, config: Config, dtype: str, step: int) -> Moments:
+    """Return Adam's moments; raise CheckpointError if they are corrupt or belong to another step or model"""
+    path = directory / MOMENTS
     metadata, found = safetensors.read(path)
     if metadata.get("step") != str(step):
-        raise CheckpointError(f"{path} is of step {metadata.get('step')}, and {STANDING} of step {step}: {AGAIN}.")
-    if metadata.get(STANDING) not in (None, checksum(read_bytes(home / STANDING, 1 << 20))):
-        raise CheckpointError(f"{home / STANDING} is corrupt: its checksum isn't the one in {MOMENTS}; {AGAIN}.")
-    verify.check_intact(path, found, verify.check(found), AGAIN)
+        raise CheckpointError(f"{path} is of step {metadata.get('step')}, and {STANDING} of step {step}: {ADVICE}.")
+    if metadata.get(STANDING) not in (None, checksum(read_bytes(directory / STANDING, 1 << 20))):
+        raise CheckpointError(f"{directory / STANDING} is corrupt: its checksum isn't the one in {MOMENTS}; {ADVICE}.")
+    verify.check_intact(path, found, verify.check(found), ADVICE)
 
     def leaf(name, shape):
         stored = found.get(name)
         if stored is None or (stored.shape, stored.dtype) != (shape, dtype):
-            raise CheckpointError(f"{path} has no tensor {name} of the shape {shape} in {dtype}: {AGAIN}.")
+            raise CheckpointError(f"{path} has no tensor {name} of the shape {shape} in {dtype}: {ADVICE}.")
         return np.array(stored.array)
 
     def tree(kind):

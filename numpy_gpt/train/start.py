@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from .. import adamw, checkpoint
-from ..checkpoint import openai, verify
+from ..checkpoint import verify
 from ..checkpoint.destination import check_directory_name
+from ..checkpoint.layouts import LAYOUTS, TRAINING, home, layout
 from ..checkpoint.source import find as find_checkpoint
 from ..checks import check_has_tokenizer, check_tokenizer
 from ..config import Config
@@ -25,18 +26,19 @@ from .resume import State
 
 
 def has_checkpoint(out: Path) -> bool:
-    return checkpoint.layout(out) is not None
+    return layout(out) is not None
 
 
-def check_new_directory(out: Path) -> None:
+def check_new_directory(out: Path, format: str) -> None:
     """Raise GPTError if a new run in this directory would replace another's files"""
     check_directory_name(out)
     if has_checkpoint(out):
-        is_run = os.path.exists(openai.find_prefix(out).parent / resume.STANDING)
+        is_run = os.path.exists(home(out) / resume.STANDING)
         way = "continue it with --resume" if is_run else f"start from it with --init-from {out} in another directory"
         raise GPTError(f"{out} has a checkpoint: {way}, or choose another --out.")
     restarted = os.path.exists(out / RUN_LOCK) and is_log(out / LOG)  # a run that ended before its first checkpoint
-    for name in (*openai.FILES, *(() if restarted else (LOG, CURVE))):
+    names = (*LAYOUTS[format].files, LAYOUTS[format].obsolete, *TRAINING)
+    for name in (*names, *(() if restarted else (LOG, CURVE))):
         if os.path.isfile(out / name):
             raise GPTError(f"{out} has {name}, which a new run would replace: choose another --out.")
 
@@ -46,13 +48,16 @@ def check_no_checkpoint(out: Path) -> None:
         raise GPTError(f"{out} has a checkpoint: choose another --out.")
 
 
-def load_run(out: Path) -> State:
+def load_run(out: Path, format: str | None) -> State:
     """Return the state of the run in a directory, or raise GPTError if it can't be resumed"""
-    if not has_checkpoint(out):
+    found = layout(out)
+    if not found:
         raise GPTError(f"{out} has no checkpoint yet: leave --resume out to start a run.")
+    if format not in (None, found):
+        raise GPTError(f"--format is {format}, and the run in {out} is in {LAYOUTS[found].title} layout: leave it out.")
     state = resume.load(out)
     if state.m.tokenizer is None:
-        raise CheckpointError(f"{out} lacks encoder.json and vocab.bpe: restore them to resume the run.")
+        raise CheckpointError(f"{out} lacks {' and '.join(LAYOUTS[found].vocabulary)}: restore them to resume the run.")
     check_tokenizer(state.m.tokenizer, state.m.config, out)
     return state
 
@@ -71,7 +76,7 @@ def new_state(s: TrainOptions) -> State:
 def load_initial(source: str, dropout: float) -> Model:
     """Return a copy of a model that training may write to; its checksums are compared first"""
     path = find_checkpoint(source)
-    contents = checkpoint.read(path)
+    contents = checkpoint.read_checkpoint(path)
     check_tokenizer(contents.tokenizer, contents.config, source)
     verify.check_checksums(path, contents.tensors)
     m = checkpoint.to_model(contents)
@@ -90,7 +95,7 @@ def make_tokenizer(source: str, files: Sequence[str]) -> Tokenizer:
             texts = (text for text in token_cache.pieces(files, bar.update) if text is not None)
             return bpe.tokenizer(bpe.train(texts, int(size)))
     path = find_checkpoint(source)
-    found = (tokenizer.load(path) if os.path.isdir(path) else None) or checkpoint.read(path).tokenizer
+    found = (tokenizer.load(path) if os.path.isdir(path) else None) or checkpoint.read_checkpoint(path).tokenizer
     return check_has_tokenizer(found, source, "choose another model, or bytes, or bpe:1024")
 
 

@@ -1,4 +1,4 @@
-"""Is TensorFlow's bundle read and written as TensorFlow does, and nothing in it believed that can't be true?"""
+"""Is TensorFlow's bundle read and written as by TensorFlow, and is every invalid index refused?"""
 
 import json
 from hashlib import sha256
@@ -14,7 +14,7 @@ HEADER = bytes.fromhex("08011a020801")  # as it stands in the released file
 ENTRY = bundle.Entry("float32", (2, 3), "data-00000-of-00001", 0, 24, 1)
 
 
-def test_the_released_index_is_read(data):
+def test_read_index_of_the_released_file_matches_tensorflow(data):
     entries = bundle.read_index(data / "openai-124M" / "model.ckpt.index")
     parsed = json.loads((data / "openai-124M" / "index_parsed.json").read_text())
     assert list(entries) == list(parsed)
@@ -24,14 +24,14 @@ def test_the_released_index_is_read(data):
         assert file == "data-00000-of-00001"
 
 
-def test_the_released_index_is_written_byte_for_byte(data):
+def test_write_index_reproduces_the_released_file(data):
     path = data / "openai-124M" / "model.ckpt.index"
     written = bundle.write_index(bundle.read_index(path))
     assert written == path.read_bytes()
     assert len(written) == 5215
 
 
-def test_the_released_checksums_are_those_of_the_released_tensors(data):
+def test_crc32c_of_released_tensors_matches_the_index(data):
     entries = bundle.read_index(data / "openai-124M" / "model.ckpt.index")
     for file in ("small", "attn_h0"):
         with np.load(data / "gpt2-124M-partial" / f"{file}.npz") as tensors:
@@ -40,14 +40,14 @@ def test_the_released_checksums_are_those_of_the_released_tensors(data):
                 assert (a.shape, mask(crc32c(a))) == (entries[name].shape, entries[name].crc)
 
 
-def test_what_a_released_index_holds_is_known_beforehand(data):
+def test_entries_of_a_released_config_match_its_index(data):
     released = bundle.read_index(data / "openai-124M" / "model.ckpt.index")
     assert {name: entry._replace(crc=0) for name, entry in released.items()} == openai.entries(RELEASED["124M"])
     assert len(bundle.write_index(openai.entries(RELEASED["355M"]))) == 10399
 
 
-def test_a_download_that_was_cut_off_is_named(data, tmp_path):
-    """the first 3 MB of the real data file"""
+def test_read_of_a_truncated_data_file_raises(data, tmp_path):
+    """Read the first 3 MB of the released data file"""
     for directory, name in (("openai-124M", "index"), ("openai-124M-truncated", "data-00000-of-00001")):
         (tmp_path / f"model.ckpt.{name}").symlink_to(data / directory / f"model.ckpt.{name}")
     with pytest.raises(
@@ -64,8 +64,8 @@ def random_tensor(i):
     return rng.integers(0, 100, rng.integers(0, 4, i % 4)).astype(DTYPES[i % len(DTYPES)])
 
 
-def test_what_tensorflow_saves_is_read(tf, tmp_path):
-    """1,500 variables of nine dtypes and four ranks, some of them empty, in several blocks"""
+def test_read_of_tensorflows_file_returns_its_tensors(tf, tmp_path):
+    """Read 1,500 variables of nine dtypes and four ranks, some of them empty, in several blocks"""
     tensors = {f"{sha256(str(i).encode()).hexdigest() * 3}/{i}": random_tensor(i) for i in range(1500)}
     save(tf, tensors, tmp_path)
     index = (tmp_path / "model.index").read_bytes()
@@ -87,7 +87,7 @@ def save(tf, tensors, directory):
         v1.train.Saver(variables).save(session, str(directory / "model"), write_meta_graph=False)
 
 
-def test_several_data_files_are_read(tf, tmp_path):
+def test_read_of_several_data_files_returns_all_tensors(tf, tmp_path):
     v1 = tf.compat.v1
     with v1.Graph().as_default(), v1.Session() as session:
         tensors = [tf.constant([float(i)]) for i in range(3)]
@@ -106,7 +106,7 @@ def test_several_data_files_are_read(tf, tmp_path):
     }
 
 
-def test_tensorflow_reads_what_is_written(tf, tmp_path):
+def test_tensorflow_reads_a_written_bundle(tf, tmp_path):
     tensors = {f"name/{i}": random_tensor(4 * i + 3).astype(np.float32) for i in range(40)}
     with open(tmp_path / "m.index", "wb") as index, open(tmp_path / "m.data-00000-of-00001", "wb") as file:
         bundle.write(index, file, tensors, np.float32)
@@ -116,7 +116,7 @@ def test_tensorflow_reads_what_is_written(tf, tmp_path):
         np.testing.assert_array_equal(reader.get_tensor(name), a, strict=True)
 
 
-def test_an_index_is_read_as_it_was_written(tmp_path):
+def test_read_index_returns_written_entries(tmp_path):
     empty = ENTRY._replace(offset=28, shape=(0, 5), size=0)
     entries = {"b": ENTRY, "a": ENTRY._replace(offset=24, shape=(), size=4), "ü": empty}
     path = tmp_path / "m.index"
@@ -130,7 +130,7 @@ def index(*rows, header=HEADER):
 
 
 def one(**changed):
-    """An index of the tensor t with something changed"""
+    """Return an index of the tensor t with changed values"""
     return bundle.write_index({"t": ENTRY._replace(**changed)})
 
 
@@ -138,7 +138,7 @@ GOOD, field = one(), bundle.write_field
 
 
 def compressed(data):
-    """The type byte of the data block says snappy, and the checksum agrees"""
+    """Return a table whose data block has the type byte of snappy and a valid checksum"""
     *_, at = table.handle(data, len(data) - table.FOOTER)
     ((_, value),) = table.block(data, *table.handle(data, at)[:2])
     _, size, _ = table.handle(value, 0)
@@ -147,12 +147,12 @@ def compressed(data):
 
 
 def footed(data, *numbers):
-    """Another footer: where the metaindex and the index are"""
+    """Return a table with another footer, which contains the offsets and sizes of metaindex and index"""
     return data[: -table.FOOTER] + table.pack_varints(*numbers).ljust(40, b"\0") + table.MAGIC
 
 
 def again(name, n):
-    """An index block that names one data block n times"""
+    """Return a table whose index block names one data block n times"""
     data = table.stored_block([], table.RESTART) + bytes(100)
     rows = [(name + b"%06d" % i, table.pack_varints(0, 8)) for i in range(n)]
     blocks = table.stored_block(rows, table.RESTART)
@@ -162,34 +162,34 @@ def again(name, n):
 
 SHAPE, SIX = field(2, field(2, field(1, 6))), field(5, 24)
 HOSTILE = {
-    "an empty file": (b"", "doesn't end as one"),
-    "no table": (b"hello " * 100, "doesn't end as one"),
-    "the first half": (GOOD[: len(GOOD) // 2], "doesn't end as one"),
+    "an empty file": (b"", "its end isn't a table's"),
+    "no table": (b"hello " * 100, "its end isn't a table's"),
+    "the first half": (GOOD[: len(GOOD) // 2], "its end isn't a table's"),
     "a flipped bit": (GOOD[:9] + bytes([GOOD[9] ^ 4]) + GOOD[10:], "checksum of the block at byte 0 doesn't match"),
     "a compressed block": (compressed(GOOD), "the block at byte 0 is compressed"),
-    "an index block beyond the end": (footed(GOOD, 0, 8, len(GOOD), 20), "bytes should stand at byte"),
-    "an index block of 2^63 bytes": (footed(GOOD, 0, 8, 0, 1 << 63), "bytes should stand at byte"),
+    "an index block beyond the end": (footed(GOOD, 0, 8, len(GOOD), 20), "bytes at byte"),
+    "an index block of 2^63 bytes": (footed(GOOD, 0, 8, 0, 1 << 63), "bytes at byte"),
     "a footer without an end": (GOOD[: -table.FOOTER] + b"\xff" * 40 + table.MAGIC, "has no end"),
-    "an index block that is a data block": (footed(GOOD, 0, 8, *table.handle(GOOD, 0)[:2]), "should stand at|checksum"),
+    "an index block that is a data block": (footed(GOOD, 0, 8, *table.handle(GOOD, 0)[:2]), "bytes at byte|checksum"),
     "no header": (table.pack([(b"t", bundle.write_entry(ENTRY))]), "it has no header"),
     "a header of a big-endian machine": (index(header=field(1, 1) + field(2, 1)), "big-endian"),
-    "a million data files": (index(header=field(1, 10**6)), "it speaks of 1000000 data files"),
-    "no data file": (index(header=b""), "it speaks of 0 data files"),
-    "a name twice": (index((b"t", b""), (b"t", b"")), "the key b't' stands after b't'"),
-    "names out of order": (index((b"u", bundle.write_entry(ENTRY)), (b"t", b"")), "the key b't' stands after b'u'"),
+    "a million data files": (index(header=field(1, 10**6)), "it lists 1000000 data files"),
+    "no data file": (index(header=b""), "it lists 0 data files"),
+    "a name twice": (index((b"t", b""), (b"t", b"")), "the key b't' comes after b't'"),
+    "names out of order": (index((b"u", bundle.write_entry(ENTRY)), (b"t", b"")), "the key b't' comes after b'u'"),
     "a name that isn't text": (index((b"\xff", bundle.write_entry(ENTRY))), "can't decode"),
     "a name of control characters": (
         index((b"\x1b[2J", bundle.write_entry(ENTRY))),
-        "is the start of no tensor's name",
+        "is no printable name of a tensor",
     ),
     "one block again and again": (again(b"", 200_000), "its blocks have more bytes than the file"),
     "a number that never ends": (index((b"t", b"\x08" + b"\x80" * 50)), "a number at byte 1 has no end"),
     "a number of 70 bits": (index((b"t", b"\x20" + b"\xff" * 9 + b"\x7f")), "a number at byte 1 has no end"),
-    "a field that never ends": (index((b"t", field(2, b"abc")[:-1])), "3 bytes should stand at byte 2 of 4"),
+    "a field that never ends": (index((b"t", field(2, b"abc")[:-1])), "3 bytes at byte 2 exceed the 4"),
     "a field of an unknown kind": (index((b"t", b"\x0b")), "a field is of the unknown kind 3"),
-    "text for a number": (index((b"t", field(4, b"abc"))), "b'abc' stands where int belongs"),
-    "a number for a shape": (index((b"t", field(2, 7))), "7 stands where bytes belongs"),
-    "a number for a dimension": (index((b"t", field(1, 1) + field(2, field(2, 7)))), "7 stands where bytes belongs"),
+    "text for a number": (index((b"t", field(4, b"abc"))), "b'abc' is in the place of int"),
+    "a number for a shape": (index((b"t", field(2, 7))), "7 is in the place of bytes"),
+    "a number for a dimension": (index((b"t", field(1, 1) + field(2, field(2, 7)))), "7 is in the place of bytes"),
     "a dtype that isn't there": (index((b"t", field(1, 99) + SHAPE + SIX)), "the tensor t has TensorFlow's dtype 99"),
     "strings": (index((b"t", field(1, 7) + SHAPE + SIX)), "the tensor t has TensorFlow's dtype 7"),
     "slices": (index((b"t", field(1, 1) + SHAPE + SIX + field(7, b"x"))), "the tensor t is stored in slices"),
@@ -200,9 +200,9 @@ HOSTILE = {
     "a size that isn't the shape's": (one(size=20), "the tensor t has 20 bytes, which isn't float32"),
     "a shape that isn't the size's": (one(shape=(2, 4)), "the tensor t has 24 bytes, which isn't float32"),
     "a dtype that isn't the size's": (one(dtype="float64"), "the tensor t has 24 bytes, which isn't float64"),
-    "a dimension of 2^63": (one(shape=(1 << 63,)), "is the start of no shape"),
-    "an empty shape of 2^100": (one(shape=(0, 1 << 50, 1 << 50), size=0), "is the start of no shape"),
-    "1,000 dimensions": (one(shape=(1,) * 1000, size=4), "is the start of no shape"),
+    "a dimension of 2^63": (one(shape=(1 << 63,)), "can't be a shape"),
+    "an empty shape of 2^100": (one(shape=(0, 1 << 50, 1 << 50), size=0), "can't be a shape"),
+    "1,000 dimensions": (one(shape=(1,) * 1000, size=4), "can't be a shape"),
     "tensors in one place": (
         bundle.write_index({"t": ENTRY, "u": ENTRY._replace(offset=20)}),
         "the tensors t and u overlap",
@@ -215,17 +215,17 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("what", HOSTILE)
-def test_an_index_that_cannot_be_true_is_refused(what, tmp_path):
-    content, sentence = HOSTILE[what]
+def test_read_index_refuses_an_invalid_index(what, tmp_path):
+    content, message = HOSTILE[what]
     path = tmp_path / "m.index"
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=sentence) as error:
+    with pytest.raises(CheckpointError, match=message) as error:
         bundle.read_index(path)
     assert str(path) in str(error.value)
 
 
 @pytest.mark.parametrize("offset", [1, 1 << 40, (1 << 64) - 8])
-def test_a_tensor_beyond_the_data_is_refused(offset, tmp_path):
+def test_read_refuses_a_tensor_beyond_the_data(offset, tmp_path):
     (tmp_path / "m.index").write_bytes(one(offset=offset))
     (tmp_path / "m.data-00000-of-00001").write_bytes(bytes(24))
     with pytest.raises(CheckpointError, match="the tensor t needs"):

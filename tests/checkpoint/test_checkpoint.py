@@ -1,4 +1,4 @@
-"""Does load map and never believe, and does what is saved come back?"""
+"""Do load and save map files, restore models, and refuse invalid files and arguments?"""
 
 import json
 import re
@@ -14,26 +14,31 @@ import numpy_gpt
 from numpy_gpt import CheckpointError, Config, GPTError, adamw, init, load, loss_and_grads, named, save
 from parity.inputs import TINY, random_batch, random_model
 
-PLACES = {"openai": "directory", "huggingface": "model.safetensors", "llmc-v3": "m.bin"}
+PLACES = {"openai": "openai", "huggingface": "huggingface", "safetensors": "model.safetensors", "llmc-v3": "m.bin"}
+
+
+def store(m, directory, format):
+    """Save a model in a format"""
+    save(m, directory / PLACES[format], "openai" if format == "openai" else None)
 
 
 @pytest.mark.parametrize("format", PLACES)
-def test_arrays_are_mapped_writable_and_plain(format, tmp_path):
+def test_loaded_arrays_are_aligned_and_writable_without_changing_the_file(format, tmp_path):
     m = random_model(TINY)
-    save(m, tmp_path / PLACES[format])
+    store(m, tmp_path, format)
     for _ in range(2):
         loaded = load(tmp_path / PLACES[format])
         for (name, a), (_, b) in zip(named(loaded.params), named(m.params), strict=True):
             assert type(a) is np.ndarray
             assert a.flags.aligned
             np.testing.assert_array_equal(a, b, err_msg=name)
-            a[...] = 0  # the file stays as it is
+            a[...] = 0  # doesn't change the file
 
 
-@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux tells which pages were touched")
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux lists the pages that were touched")
 @pytest.mark.parametrize("format", PLACES)
-def test_no_page_of_the_weights_is_touched_before_it_is_used(format, tmp_path):
-    save(init(Config(20_000, 64, 64, 4, 2)), tmp_path / PLACES[format])
+def test_load_touches_no_page_of_the_weights(format, tmp_path):
+    store(init(Config(20_000, 64, 64, 4, 2)), tmp_path, format)
     m = load(tmp_path / PLACES[format])
     before = resident(tmp_path)
     assert m.params.wte.sum() != 0
@@ -41,26 +46,26 @@ def test_no_page_of_the_weights_is_touched_before_it_is_used(format, tmp_path):
 
 
 def resident(directory):
-    """kB of the files below it that are in this process's memory"""
+    """Return the kB of a directory's files that are in this process's memory"""
     maps = Path("/proc/self/smaps").read_text()
     return sum(map(int, re.findall(rf"{re.escape(str(directory))}[^\n]*\n(?:\w+:[^\n]*\n)*?Rss: +(\d+) kB", maps)))
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("format", PLACES)
-def test_the_124m_loads_at_once(format, tmp_path):
-    save(init(numpy_gpt.RELEASED["124M"]), tmp_path / PLACES[format])
+def test_load_of_the_124m_takes_less_than_200_ms(format, tmp_path):
+    store(init(numpy_gpt.RELEASED["124M"]), tmp_path, format)
     started = time.perf_counter()
     load(tmp_path / PLACES[format])
     assert time.perf_counter() - started < 0.2
 
 
 @pytest.mark.parametrize("format", PLACES)
-def test_a_loaded_model_trains_like_the_one_that_was_saved(format, tmp_path):
-    """llm.c's matrices are transposed views: they must be updated too"""
+def test_loaded_model_trains_like_the_saved_one(format, tmp_path):
+    """Transposed views, such as llm.c's matrices, are updated too"""
     losses = []
     m = random_model(TINY)
-    save(m, tmp_path / PLACES[format])
+    store(m, tmp_path, format)
     for model in (m, load(tmp_path / PLACES[format])):
         moments = adamw.moments(model.params)
         for t in (1, 2, 3):
@@ -71,7 +76,7 @@ def test_a_loaded_model_trains_like_the_one_that_was_saved(format, tmp_path):
     assert losses[2] < 0.9 * losses[0]
 
 
-def test_loading_imports_no_framework_and_asks_no_network():
+def test_import_loads_no_framework_and_no_network_library():
     script = """
 import sys, numpy_gpt, numpy_gpt.checkpoint.__main__
 heavy = {"torch", "tensorflow", "requests", "tqdm", "tiktoken", "regex", "safetensors", "urllib.request", "http.client"}
@@ -80,7 +85,7 @@ print(sorted(heavy & sys.modules.keys()))
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_what_is_nowhere_gets_a_sentence(tmp_path):
+def test_load_refuses_paths_without_a_checkpoint(tmp_path):
     with pytest.raises(
         CheckpointError, match=r"nosuch is no file or directory here, nor a model's name: storyteller, 124M.*gpt2-xl"
     ):
@@ -97,16 +102,16 @@ def test_what_is_nowhere_gets_a_sentence(tmp_path):
         load(tmp_path)
 
 
-def test_arguments_of_other_kinds_get_a_sentence(tmp_path):
+def test_load_and_save_refuse_arguments_of_other_types(tmp_path):
     for source in (None, 7, b"124M"):
         with pytest.raises(GPTError, match=r"source is .*: it must be a path, or the name of a released model"):
             load(source)
     for m, path in ((init(TINY), ""), (init(TINY), None), ("x", "y"), (init(TINY).params, "y")):
-        with pytest.raises(GPTError, match="save takes a Model and a path"):
+        with pytest.raises(GPTError, match="save takes a Model and a path, not "):
             save(m, path)
 
 
-def test_settings_that_are_none_get_a_sentence(tmp_path):
+def test_load_and_save_refuse_invalid_dtypes_formats_and_models(tmp_path):
     m = init(TINY)
     save(m, tmp_path)
     for dtype in ("float16", "int32", ">f4", "nonsense", object):
@@ -114,7 +119,7 @@ def test_settings_that_are_none_get_a_sentence(tmp_path):
             load(tmp_path, dtype=dtype)
     with pytest.raises(GPTError, match="dtype is 'int8': it must be one of NumPy's float16, float32, float64"):
         save(m, tmp_path, dtype="int8")
-    with pytest.raises(GPTError, match="format is 'pickle': it must be one of openai, huggingface, llmc-v3, llmc-v1"):
+    with pytest.raises(GPTError, match="format is 'pickle': it must be one of huggingface, openai, llmc-v3, llmc-v1"):
         save(m, tmp_path, "pickle")
     with pytest.raises(GPTError, match="the parameters are not those of"):
         save(m._replace(config=Config(61, 11, 48, 3, 1)), tmp_path / "new")
@@ -124,21 +129,21 @@ def test_settings_that_are_none_get_a_sentence(tmp_path):
 @pytest.mark.parametrize(
     ("place", "format"), [("m.bin", "openai"), ("m.safetensors", "openai"), ("m", "llmc-v3"), ("m.bin", "huggingface")]
 )
-def test_a_name_that_load_would_take_for_another_format_is_refused(place, format, tmp_path):
+def test_save_refuses_a_suffix_of_another_format(place, format, tmp_path):
     with pytest.raises(GPTError, match=f"{place} is no name for {format}"):
         save(init(TINY), tmp_path / place, format)
     assert not (tmp_path / place).exists()
 
 
 @pytest.mark.parametrize("place", ["file/directory", "file/m.bin", "file/m.safetensors", "file"])
-def test_a_place_that_cannot_be_written_gets_a_sentence(place, tmp_path):
+def test_save_to_an_unwritable_path_raises(place, tmp_path):
     (tmp_path / "file").write_text("hello")
     with pytest.raises(GPTError, match="can't be written"):
         save(init(TINY), tmp_path / place)
     assert (tmp_path / "file").read_text() == "hello"
 
 
-LIES = {
+WRONG = {
     "n_layer": (10**9, r"tensors, too few for the 1000000000 layers"),
     "n_vocab": (10**9, r"the tensor model/wte is \(61, 48\) and should be \(1000000000, 48\)"),
     "n_ctx": (12, r"the tensor model/wpe is \(11, 48\) and should be \(12, 48\)"),
@@ -150,29 +155,29 @@ LIES = {
 }
 
 
-@pytest.mark.parametrize("word", LIES)
-def test_hparams_that_lie_are_named(word, tmp_path):
-    save(init(TINY), tmp_path)
-    value, sentence = LIES[word]
+@pytest.mark.parametrize("key", WRONG)
+def test_load_refuses_hparams_with_a_wrong_value(key, tmp_path):
+    save(init(TINY), tmp_path, "openai")
+    value, message = WRONG[key]
     hparams = json.loads((tmp_path / "hparams.json").read_text())
-    (tmp_path / "hparams.json").write_text(json.dumps(hparams | {word: value}))
-    with pytest.raises(CheckpointError, match=sentence) as error:
+    (tmp_path / "hparams.json").write_text(json.dumps(hparams | {key: value}))
+    with pytest.raises(CheckpointError, match=message) as error:
         load(tmp_path)
     assert str(tmp_path) in str(error.value)
 
 
-@pytest.mark.parametrize("word", ["n_vocab", "n_ctx", "n_embd", "n_head", "n_layer"])
-def test_hparams_that_say_too_little_are_named(word, tmp_path):
-    save(init(TINY), tmp_path)
+@pytest.mark.parametrize("key", ["n_vocab", "n_ctx", "n_embd", "n_head", "n_layer"])
+def test_load_refuses_hparams_without_a_size(key, tmp_path):
+    save(init(TINY), tmp_path, "openai")
     hparams = json.loads((tmp_path / "hparams.json").read_text())
-    del hparams[word]
+    del hparams[key]
     (tmp_path / "hparams.json").write_text(json.dumps(hparams))
-    with pytest.raises(CheckpointError, match=f"hparams.json doesn't say {word}"):
+    with pytest.raises(CheckpointError, match=f"hparams.json lacks {key}"):
         load(tmp_path)
 
 
-def test_the_pointer_is_followed_within_the_directory(tmp_path):
-    save(random_model(TINY), tmp_path / "run")
+def test_load_follows_the_pointer_within_the_directory(tmp_path):
+    save(random_model(TINY), tmp_path / "run", "openai")
     for file in (tmp_path / "run").glob("model.ckpt.*"):
         file.rename(file.with_name(file.name.replace("model.ckpt", "model-1000")))
     pointer = tmp_path / "run" / "checkpoint"
@@ -198,7 +203,7 @@ def test_the_pointer_is_followed_within_the_directory(tmp_path):
         load(tmp_path / "run")
 
 
-def test_a_parameter_of_another_shape_is_not_saved_as_if_it_were_right(tmp_path):
+def test_save_refuses_a_missing_or_transposed_parameter(tmp_path):
     m = init(TINY)
     m.params.h[1] = m.params.h[1]._replace(ln_2=m.params.h[1].ln_2._replace(b=None))
     with pytest.raises(GPTError, match=r"parameter h\.1\.ln_2\.b is missing"):

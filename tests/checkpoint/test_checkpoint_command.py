@@ -1,4 +1,4 @@
-"""Does python -m numpy_gpt.checkpoint say what is so, and end with the status that a script can go by?"""
+"""Does python -m numpy_gpt.checkpoint print correct results, and exit with the status that scripts rely on?"""
 
 import json
 import os
@@ -16,7 +16,7 @@ from numpy_gpt.text import bpe
 from numpy_gpt.train import resume
 from parity.inputs import TINY, random_model
 
-DATA = "model.ckpt.data-00000-of-00001"
+DATA, INDEX = "model.ckpt.data-00000-of-00001", "model.ckpt.index"
 
 
 def flip_bit(file, at):
@@ -38,7 +38,7 @@ def command(*arguments, status=0):
     return run.stderr if status else run.stdout
 
 
-def test_info_lists_every_tensor_and_counts_as_others_do(tmp_path):
+def test_info_lists_every_tensor_and_the_counts_in_use(tmp_path):
     m = random_model(TINY)
     save(m, tmp_path / "m.safetensors")
     lines = command("info", tmp_path / "m.safetensors").splitlines()
@@ -51,7 +51,7 @@ def test_info_lists_every_tensor_and_counts_as_others_do(tmp_path):
 
 
 def test_info_explains_the_names_of_the_124m(tmp_path):
-    """a file of holes has its shapes"""
+    """A sparse file has the shapes of the 124M"""
     (tmp_path / "hparams.json").write_text(json.dumps(openai.hparams(RELEASED["124M"])))
     (tmp_path / "model.ckpt.index").write_bytes(bundle.write_index(openai.entries(RELEASED["124M"])))
     with open(tmp_path / DATA, "wb") as f:
@@ -61,16 +61,27 @@ def test_info_explains_the_names_of_the_124m(tmp_path):
         assert number in out
 
 
-def test_verify_finds_one_flipped_bit_and_names_the_tensor(tmp_path):
-    save(random_model(TINY), tmp_path)
+TENSORS = {  # a byte of the file, from its end, and the name of the tensor that it belongs to
+    ("openai", DATA): {-240_384: "model/h0/attn/c_attn/b", -1: "model/wte", -1 - 4 * 61 * 48: "model/wpe"},
+    ("huggingface", "model.safetensors"): {
+        -240_384: "wte.weight",
+        -1: "ln_f.bias",
+        -1 - 2 * 4 * 48: "h.1.mlp.c_proj.bias",
+    },
+}
+
+
+@pytest.mark.parametrize(("format", "file"), TENSORS)
+def test_verify_names_the_tensor_with_a_flipped_bit(format, file, tmp_path):
+    save(random_model(TINY), tmp_path, format)
     assert command("verify", tmp_path).splitlines() == [
         "28 tensors, 240,384 bytes, no NaN and no infinity",
-        "each matches its checksum in the index",
+        "each matches its checksum",
     ]
-    content = bytearray((tmp_path / DATA).read_bytes())
-    for byte, tensor in ((0, "model/h0/attn/c_attn/b"), (240_383, "model/wte"), (240_383 - 4 * 61 * 48, "model/wpe")):
+    content = bytearray((tmp_path / file).read_bytes())
+    for byte, tensor in TENSORS[format, file].items():
         content[byte] ^= 16
-        (tmp_path / DATA).write_bytes(content)
+        (tmp_path / file).write_bytes(content)
         content[byte] ^= 16
         assert f"the tensor {tensor} is corrupt: its checksum is" in command("verify", tmp_path, status=3)
 
@@ -79,7 +90,7 @@ def test_verify_reports_nan(tmp_path):
     m = random_model(TINY)
     m.params.h[1].mlp.c_fc.b[7] = np.nan
     for place, name in (
-        ("directory", "model/h1/mlp/c_fc/b"),
+        ("directory", "h.1.mlp.c_fc.bias"),
         ("m.safetensors", "h.1.mlp.c_fc.bias"),
         ("m.bin", r"fcb[1]"),
     ):
@@ -87,13 +98,13 @@ def test_verify_reports_nan(tmp_path):
         assert f"the tensor {name} has a NaN or an infinity" in command("verify", tmp_path / place, status=3)
 
 
-def test_verify_says_what_it_cannot_know(tmp_path):
+def test_verify_reports_a_format_without_checksums(tmp_path):
     save(random_model(TINY), tmp_path / "m.bin")
-    assert "llm.c's format has no checksums" in command("verify", tmp_path / "m.bin")
+    assert "the files contain no checksums" in command("verify", tmp_path / "m.bin")
 
 
 def released_checks(data):
-    """Real tensors of the 124M, and what verify finds of them; of the others what it would find"""
+    """Return some real tensors of the 124M, and the checks of all of its tensors"""
     checks = {name: verify.Check(crc, True) for name, crc in verify.released_checksums().items()}
     ours = {theirs: name for name, (theirs, _) in expand(openai.TABLE, RELEASED["124M"]).items()}
     tensors = {name: Stored(name, "float32", (), np.zeros(1, np.float32)) for name in checks}
@@ -103,7 +114,7 @@ def released_checks(data):
     return Contents("OpenAI", RELEASED["124M"], tensors, data), checks
 
 
-def test_real_tensors_are_openais_bit_by_bit(data):
+def test_first_different_of_released_tensors_is_none(data):
     contents, checks = released_checks(data)
     real = {name: stored for name, stored in contents.tensors.items() if stored.array.size > 1}
     assert len(real) == 50 + 48 + 1 + 2  # LayerNorms, biases, wpe, two matrices
@@ -116,8 +127,8 @@ def test_real_tensors_are_openais_bit_by_bit(data):
     assert verify.first_different(contents, checks | verify.check(real)) == "model/h0/attn/c_proj/w"
 
 
-def test_other_weights_in_the_124ms_shapes_are_not_openais(tmp_path):
-    """in the order of the tree the first is wte"""
+def test_first_different_of_other_weights_is_wte(tmp_path):
+    """wte is the first in the order of the tree"""
     zeros = {
         name: np.broadcast_to(np.float32(0), shape)
         for name, (_, shape) in expand(openai.TABLE, RELEASED["124M"]).items()
@@ -127,22 +138,28 @@ def test_other_weights_in_the_124ms_shapes_are_not_openais(tmp_path):
 
 
 @pytest.mark.full
-def test_verify_of_another_124m_fails_in_every_format(tmp_path):
+def test_verify_of_other_weights_in_the_124ms_shapes_fails(tmp_path):
     m = init(RELEASED["124M"])
-    for place, name in (("directory", "model/wte"), ("m.safetensors", "wte.weight"), ("m.bin", "wte")):
+    for place, name in (("directory", "wte.weight"), ("m.safetensors", "wte.weight"), ("m.bin", "wte")):
         save(m, tmp_path / place)
         assert f"is not OpenAI's 124M: the first tensor that differs is {name}." in command(
             "verify", tmp_path / place, status=1
         )
 
 
-def test_convert_takes_a_model_through_all_formats(tmp_path):
+def test_convert_through_all_formats_keeps_the_weights(tmp_path):
     save(random_model(TINY), tmp_path / "a")
     places = [tmp_path / name for name in ("a", "b.safetensors", "c.bin", "d", "e.bin", "f")]
-    options = [[], [], ["--to", "huggingface"], ["--to", "llmc-v1"], ["--dtype", "float16"]]
+    options = [[], [], ["--to", "openai"], ["--to", "llmc-v1"], ["--dtype", "float16"]]
     for source, destination, option in zip(places[:-1], places[1:], options, strict=True):
         assert command("convert", source, destination, *option) == f"{destination}\n"
-    assert sorted(file.name for file in places[3].iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(file.name for file in places[5].iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(file.name for file in places[3].iterdir()) == [
+        "checkpoint",
+        "hparams.json",
+        DATA,
+        f"{DATA[:10]}.index",
+    ]
     assert (places[4].stat().st_size, places[2].stat().st_size) == (241_408, 241_408 + 4 * 67 * 48)
     np.testing.assert_array_equal(load(places[4]).params.wte, load(places[0]).params.wte)
     np.testing.assert_array_equal(load(places[5]).params.wte, load(places[0]).params.wte.astype(np.float16))
@@ -167,7 +184,7 @@ def test_convert_to_a_file_and_back_keeps_the_tokenizer(suffix, tmp_path):
     for _ in range(2):
         out = command("convert", tmp_path / "w1", file)
         assert load(file).tokenizer.files == m.tokenizer.files
-    assert out == f"{file}\n"  # the second time nothing else is written
+    assert out == f"{file}\n"  # the second call writes nothing else
     assert (tmp_path / "encoder.json").read_bytes() == m.tokenizer.files[0]
     for destination in (tmp_path / "w1", tmp_path / "w2"):
         command("convert", file, destination)
@@ -183,7 +200,7 @@ def test_convert_to_a_file_beside_another_vocabulary_is_refused(tmp_path):
 
 
 def test_convert_to_a_file_beside_another_vocabulary_of_its_layout_is_refused(tmp_path):
-    """load looks for Hugging Face's names first beside a .safetensors file"""
+    """Beside a .safetensors file load looks for Hugging Face's names first"""
     for name, content in zip(("encoder.json", "vocab.bpe"), load("storyteller").tokenizer.files, strict=True):
         (tmp_path / name).write_bytes(content)
     other = bpe.tokenizer(bpe.train(["the cat and the hat"], 262))
@@ -194,33 +211,37 @@ def test_convert_to_a_file_beside_another_vocabulary_of_its_layout_is_refused(tm
     assert command("convert", "storyteller", tmp_path / "st.bin") == f"{tmp_path}/st.bin\n"
 
 
-def test_convert_gives_no_vocabulary_to_other_files_of_the_directory(tmp_path):
+def test_convert_writes_no_vocabulary_beside_other_weights(tmp_path):
     save(random_model(TINY), tmp_path / "a.safetensors")
     line = [sys.executable, "-m", "numpy_gpt.checkpoint", "convert", "storyteller", tmp_path / "st.bin"]
     run = subprocess.run(line, capture_output=True, text=True)
     assert (run.returncode, run.stdout) == (0, f"{tmp_path}/st.bin\n")
-    assert f"st.bin has no tokenizer, since a vocabulary in {tmp_path} would be that of a.safetensors too" in run.stderr
+    assert (
+        f"st.bin has no tokenizer, since load would use a vocabulary in {tmp_path} for a.safetensors too" in run.stderr
+    )
     assert sorted(os.listdir(tmp_path)) == ["a.safetensors", "st.bin"]
 
 
-def test_convert_gives_no_vocabulary_to_a_checkpoint_of_the_directory(tmp_path):
-    save(random_model(TINY), tmp_path)
+@pytest.mark.parametrize(("format", "file"), [("openai", "model.ckpt.index"), ("huggingface", "model.safetensors")])
+def test_convert_writes_no_vocabulary_beside_a_checkpoint(format, file, tmp_path):
+    save(random_model(TINY), tmp_path, format)
     line = [sys.executable, "-m", "numpy_gpt.checkpoint", "convert", "storyteller", tmp_path / "st.bin"]
     run = subprocess.run(line, capture_output=True, text=True)
     assert run.returncode == 0
-    assert "would be that of model.ckpt.index too" in run.stderr
+    assert f"for {file} too" in run.stderr
     assert load(tmp_path).tokenizer is None
 
 
-def test_convert_prints_what_it_writes(tmp_path):
+def test_convert_prints_the_paths_of_written_files(tmp_path):
     assert command("convert", "storyteller", tmp_path / "st.bin").splitlines() == [
         f"{tmp_path}/{name}" for name in ("st.bin", "encoder.json", "vocab.bpe")
     ]
 
 
-def test_convert_of_a_corrupt_checkpoint_is_refused(tmp_path):
-    save(random_model(TINY), tmp_path / "a")
-    flip_bit(tmp_path / "a" / DATA, 1000)
+@pytest.mark.parametrize(("format", "file"), TENSORS)
+def test_convert_of_a_corrupt_checkpoint_is_refused(format, file, tmp_path):
+    save(random_model(TINY), tmp_path / "a", format)
+    flip_bit(tmp_path / "a" / file, -1000)
     for destination in ("b", "b.bin"):
         assert "is corrupt: its checksum is" in command("convert", tmp_path / "a", tmp_path / destination, status=3)
     assert os.listdir(tmp_path) == ["a"]
@@ -231,7 +252,7 @@ def test_convert_to_bin_reports_that_dropout_is_left_out(tmp_path):
     line = [sys.executable, "-m", "numpy_gpt.checkpoint", "convert", tmp_path / "a", tmp_path / "a.bin"]
     run = subprocess.run(line, capture_output=True, text=True)
     assert (run.returncode, run.stdout) == (0, f"{tmp_path}/a.bin\n")
-    assert run.stderr == f"checkpoint: {tmp_path}/a.bin has no place for the dropout rate 0.25: it was left out.\n"
+    assert run.stderr == f"checkpoint: {tmp_path}/a.bin can't contain the dropout rate 0.25: it was left out.\n"
 
 
 def test_verify_refuses_a_tokenizer_that_is_larger_than_n_vocab(tmp_path):
@@ -246,10 +267,20 @@ def test_verify_checks_the_moments_of_a_training_run(tmp_path):
     assert "moments.safetensors: the tensor v.ln_f.b is corrupt" in command("verify", tmp_path, status=3)
 
 
-def test_mistakes_get_a_sentence_and_a_status(tmp_path):
-    save(random_model(replace(TINY, tied=False)), tmp_path / "a")
+@pytest.mark.parametrize("format", ["huggingface", "openai"])
+def test_verify_refuses_a_training_run_without_moments(format, tmp_path):
+    resume.save(tmp_path, random_state(), format)
+    (tmp_path / "moments.safetensors").unlink()
+    message = f"{tmp_path} is a training run without moments.safetensors, so it can't be resumed"
+    assert message in command("verify", tmp_path, status=3)
+    (tmp_path / "training.json").unlink()
+    command("verify", tmp_path)
+
+
+def test_invalid_arguments_exit_with_a_message(tmp_path):
+    save(random_model(replace(TINY, tied=False)), tmp_path / "a", "openai")
     assert "nosuch is no file or directory here" in command("info", "nosuch", status=3)
-    assert "llm.c's format has no place for an output head" in command(
+    assert "llm.c's format doesn't support an output head" in command(
         "convert", tmp_path / "a", tmp_path / "b.bin", status=1
     )
     assert "can't be written" in command("convert", tmp_path / "a", tmp_path / "a" / "checkpoint" / "b", status=1)
@@ -259,7 +290,7 @@ def test_mistakes_get_a_sentence_and_a_status(tmp_path):
     assert f"{DATA} has 0 bytes" in command("verify", tmp_path / "a", status=3)
 
 
-def test_a_reader_that_stops_reading_is_no_mistake(tmp_path):
+def test_info_into_a_closed_pipe_exits_with_0(tmp_path):
     save(random_model(TINY), tmp_path)
     line = f"{sys.executable} -m numpy_gpt.checkpoint info {tmp_path} | head -1; exit ${{PIPESTATUS[0]}}"
     run = subprocess.run(["bash", "-c", line], capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Is it CRC-32C, for every length and alignment?"""
+"""Is crc32c correct for every length and alignment?"""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def bit_by_bit(data):
         (bytes(range(31, -1, -1)), 0x113FDB5C),
     ],
 )
-def test_published_values(data, crc):
+def test_crc32c_of_published_messages(data, crc):
     assert crc32c(data) == crc
 
 
@@ -39,16 +39,16 @@ LENGTHS = [
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-def test_every_length_and_alignment(length):
+def test_crc32c_matches_the_bitwise_algorithm(length):
     data = np.random.default_rng(length).integers(0, 256, length + 3, np.uint8)
     assert crc32c(data[3:]) == bit_by_bit(data[3:].tobytes())
 
 
-def test_the_sparse_polynomial_is_a_multiple_of_p():
+def test_sparse_polynomial_is_a_multiple_of_p():
     powers = module.powers(FAR + 1)
     assert powers[-1 - FAR] ^ powers[-1 - (FAR - NEAR)] ^ powers[-1 - (FAR - MIDDLE)] ^ powers[-1] == 0
 
 
-def test_mask():
+def test_mask_of_published_values():
     assert mask(0) == 0xA282EAD8
     assert mask(0xFFFFFFFF) == 0xA282EAD7

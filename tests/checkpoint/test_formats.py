@@ -1,4 +1,4 @@
-"""Do the three formats hold the same model, as the programs they come from write and read it?"""
+"""Do the three formats contain the same model, compatible with the programs that they come from?"""
 
 import json
 import struct
@@ -11,7 +11,8 @@ from numpy_gpt import RELEASED, CheckpointError, GPTError, init, load, named, sa
 from numpy_gpt.params import tree_map
 from parity.inputs import TINY, VARIANTS, random_model
 
-PLACES = {"openai": "directory", "huggingface": "m.safetensors", "llmc-v3": "v3.bin", "llmc-v1": "v1.bin"}
+PLACES = {"openai": "openai", "huggingface": "huggingface", "safetensors": "m.safetensors"}
+PLACES |= {"llmc-v3": "v3.bin", "llmc-v1": "v1.bin"}
 
 
 def assert_same(a, b):
@@ -23,26 +24,26 @@ def assert_same(a, b):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("format", PLACES)
-def test_a_model_comes_back_bit_by_bit(format, variant, tmp_path):
+def test_load_after_save_is_bit_identical(format, variant, tmp_path):
     m = random_model(VARIANTS[variant])
     m.params.wte[0, :3] = [-0.0, np.nan, np.inf]
     if format.startswith("llmc"):
-        m = m._replace(config=replace(m.config, dropout=0.0))  # the file doesn't say it
+        m = m._replace(config=replace(m.config, dropout=0.0))  # which the file doesn't contain
         if not (m.config.tied and m.config.qkv_bias):
-            with pytest.raises(GPTError, match=r"llm\.c's format has no place for"):
+            with pytest.raises(GPTError, match=r"llm\.c's format doesn't support"):
                 save(m, tmp_path / PLACES[format])
             return
-    save(m, tmp_path / PLACES[format], format)
+    save(m, tmp_path / PLACES[format], None if format == "safetensors" else format)
     assert_same(load(tmp_path / PLACES[format]), m)
 
 
 @pytest.mark.parametrize("size", ["tiny", pytest.param("124M", marks=pytest.mark.full)])
-def test_through_all_formats_and_back_no_byte_changes(size, tmp_path):
+def test_save_through_all_formats_and_back_changes_no_byte(size, tmp_path):
     m = random_model(TINY) if size == "tiny" else init(RELEASED["124M"])
-    save(m, tmp_path / "openai")
+    save(m, tmp_path / "openai", "openai")
     save(load(tmp_path / "openai"), tmp_path / "huggingface", "huggingface")
     save(load(tmp_path / "huggingface"), tmp_path / "m.bin")
-    save(load(tmp_path / "m.bin"), tmp_path / "back")
+    save(load(tmp_path / "m.bin"), tmp_path / "back", "openai")
     files = sorted(file.name for file in (tmp_path / "openai").iterdir())
     assert files == ["checkpoint", "hparams.json", "model.ckpt.data-00000-of-00001", "model.ckpt.index"]
     for file in files:
@@ -52,19 +53,19 @@ def test_through_all_formats_and_back_no_byte_changes(size, tmp_path):
         assert (tmp_path / "m.bin").stat().st_size == 497_904_640
 
 
-def test_hparams_and_pointer_are_written_as_openai_did(data, tmp_path):
-    save(init(replace(RELEASED["124M"], n_layer=1)), tmp_path)
+def test_saved_hparams_and_pointer_equal_the_released_files(data, tmp_path):
+    save(init(replace(RELEASED["124M"], n_layer=1)), tmp_path, "openai")
     assert (tmp_path / "checkpoint").read_bytes() == (data / "openai-124M" / "checkpoint").read_bytes()
     released = (data / "openai-124M" / "hparams.json").read_bytes()
     assert (tmp_path / "hparams.json").read_bytes() == released.replace(b'"n_layer": 12', b'"n_layer": 1')
 
 
 @pytest.mark.parametrize("size", RELEASED)
-def test_all_released_shapes_load(size, tmp_path):
-    """a data file full of holes, since 12 GB of zeros are not needed to see that every tensor is where it should be"""
+def test_load_of_every_released_shape(size, tmp_path):
+    """A sparse data file is enough to check the place of every tensor"""
     from numpy_gpt.checkpoint import bundle, openai
 
-    save(init(TINY), tmp_path)
+    save(init(TINY), tmp_path, "openai")
     config = RELEASED[size]
     (tmp_path / "hparams.json").write_text(json.dumps(openai.hparams(config)))
     entries = openai.entries(config)
@@ -80,10 +81,10 @@ def test_all_released_shapes_load(size, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
-def test_what_tensorflow_saves_is_loaded(dtype, tf, tmp_path):
-    """a GPT-2 in half precision becomes float32, one in double precision stays what it is"""
+def test_load_of_tensorflows_checkpoint(dtype, tf, tmp_path):
+    """Half precision becomes float32; double precision stays"""
     m = random_model(TINY)
-    save(m, tmp_path)
+    save(m, tmp_path, "openai")
     reader = tf.train.load_checkpoint(str(tmp_path))
     names = reader.get_variable_to_shape_map()
     v1 = tf.compat.v1
@@ -98,9 +99,9 @@ def test_what_tensorflow_saves_is_loaded(dtype, tf, tmp_path):
         np.testing.assert_array_equal(x, rounded, err_msg=name, strict=True)
 
 
-def test_tensorflow_reads_what_is_saved(tf, tmp_path):
+def test_tensorflow_reads_a_saved_checkpoint(tf, tmp_path):
     m = random_model(VARIANTS["untied"])
-    save(m, tmp_path)
+    save(m, tmp_path, "openai")
     reader = tf.train.load_checkpoint(str(tmp_path))
     np.testing.assert_array_equal(reader.get_tensor("model/h1/mlp/c_fc/w"), m.params.h[1].mlp.c_fc.w[None], strict=True)
     np.testing.assert_array_equal(reader.get_tensor("model/head/w"), m.params.head.w, strict=True)
@@ -108,7 +109,7 @@ def test_tensorflow_reads_what_is_saved(tf, tmp_path):
 
 
 def safetensors(m, prefix="", dtype=np.float32):
-    """The names that Hugging Face gives them, written down once more"""
+    """Return the parameters by Hugging Face's names, independently of the package"""
     names = {
         "wte": "wte.weight",
         "wpe": "wpe.weight",
@@ -126,14 +127,14 @@ def safetensors(m, prefix="", dtype=np.float32):
 
 
 def write_config(directory, config, **changed):
-    words = {"vocab_size": config.n_vocab, "n_positions": config.n_ctx, "n_embd": config.n_embd}
-    words |= {"n_head": config.n_head, "n_layer": config.n_layer, "tie_word_embeddings": config.tied} | changed
-    (directory / "config.json").write_text(json.dumps(words))
+    keys = {"vocab_size": config.n_vocab, "n_positions": config.n_ctx, "n_embd": config.n_embd}
+    keys |= {"n_head": config.n_head, "n_layer": config.n_layer, "tie_word_embeddings": config.tied} | changed
+    (directory / "config.json").write_text(json.dumps(keys))
 
 
 @pytest.mark.parametrize("prefix", ["", "transformer."])
 @pytest.mark.parametrize("variant", ["as released", "untied"])
-def test_what_the_safetensors_library_writes_is_loaded(st, prefix, variant, tmp_path):
+def test_load_of_the_safetensors_librarys_file(st, prefix, variant, tmp_path):
     m = random_model(VARIANTS[variant])
     masks = {f"{prefix}h.{i}.attn.bias": np.tri(11, dtype=bool)[None, None] for i in range(2)}
     masks |= {f"{prefix}h.{i}.attn.masked_bias": np.float32([-1e4]) for i in range(2)}
@@ -143,7 +144,7 @@ def test_what_the_safetensors_library_writes_is_loaded(st, prefix, variant, tmp_
     assert_same(load(tmp_path / "model.safetensors"), m)
 
 
-def test_the_safetensors_library_reads_what_is_saved(st, tmp_path):
+def test_safetensors_library_reads_a_saved_file(st, tmp_path):
     for variant, prefix in (("as released", ""), ("untied", "transformer.")):
         m = random_model(VARIANTS[variant])
         save(m, tmp_path / "m.safetensors")
@@ -153,7 +154,7 @@ def test_the_safetensors_library_reads_what_is_saved(st, tmp_path):
             np.testing.assert_array_equal(found[name], a, strict=True)
 
 
-def test_a_head_that_repeats_wte_is_tied_and_another_is_not(st, tmp_path):
+def test_load_ties_a_head_only_if_it_is_equal_to_wte(st, tmp_path):
     config = replace(TINY, n_vocab=2100)  # more rows than are compared at once
     m = random_model(config)
     write_config(tmp_path, config)
@@ -167,11 +168,46 @@ def test_a_head_that_repeats_wte_is_tied_and_another_is_not(st, tmp_path):
     np.testing.assert_array_equal(untied.params.head.w, head)
     write_config(tmp_path, config, tie_word_embeddings=False)
     st.save_file(safetensors(m) | {"lm_head.weight": m.params.wte}, tmp_path / "model.safetensors")
-    assert not load(tmp_path).config.tied  # the config says that the two only start as one
+    assert not load(tmp_path).config.tied  # the two only start equal
+
+
+@pytest.mark.parametrize("place", ["directory", "m.safetensors"])
+@pytest.mark.parametrize("variant", [name for name, config in VARIANTS.items() if not config.qkv_bias])
+def test_model_without_qkv_bias_is_written_with_zeros(st, variant, place, tmp_path):
+    m = random_model(VARIANTS[variant])
+    save(m, tmp_path / place)
+    file = tmp_path / "directory" / "model.safetensors" if place == "directory" else tmp_path / place
+    found = st.load_file(file)
+    biases = {name: a for name, a in found.items() if name.endswith("attn.c_attn.bias")}
+    assert len(biases) == m.config.n_layer
+    for name, a in biases.items():
+        np.testing.assert_array_equal(a, np.zeros(3 * m.config.n_embd, np.float32), err_msg=name, strict=True)
+    assert_same(load(tmp_path / place), m)
+
+
+def test_load_keeps_qkv_biases_that_are_no_longer_zero(st, tmp_path):
+    """Other programs can train them"""
+    m = random_model(replace(TINY, qkv_bias=False))
+    save(m, tmp_path)
+    found = st.load_file(tmp_path / "model.safetensors")
+    found["h.1.attn.c_attn.bias"][7] = 1
+    st.save_file(found, tmp_path / "model.safetensors")
+    loaded = load(tmp_path)
+    assert loaded.config == TINY
+    assert not loaded.params.h[0].attn.c_attn.b.any()
+    assert np.flatnonzero(loaded.params.h[1].attn.c_attn.b).tolist() == [7]
+
+
+def test_load_of_a_model_without_qkv_biases_in_the_file(st, tmp_path):
+    """0.1.0 wrote no zeros"""
+    m = random_model(replace(TINY, qkv_bias=False))
+    st.save_file(safetensors(m), tmp_path / "model.safetensors")
+    write_config(tmp_path, m.config, qkv_bias=False)
+    assert_same(load(tmp_path), m)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
-def test_a_safetensors_file_in_another_precision(st, dtype, tmp_path):
+def test_load_of_safetensors_in_another_precision(st, dtype, tmp_path):
     m = random_model(TINY)
     st.save_file(safetensors(m, dtype=dtype), tmp_path / "model.safetensors")
     write_config(tmp_path, TINY)
@@ -181,7 +217,7 @@ def test_a_safetensors_file_in_another_precision(st, dtype, tmp_path):
         np.testing.assert_array_equal(x, y.astype(dtype).astype(kept), err_msg=name, strict=True)
 
 
-def test_bfloat16_in_safetensors(tmp_path):
+def test_load_of_safetensors_in_bfloat16(tmp_path):
     m = random_model(TINY)
     header, body = {}, b""
     for name, a in safetensors(m).items():
@@ -195,7 +231,7 @@ def test_bfloat16_in_safetensors(tmp_path):
         np.testing.assert_array_equal(x.view(np.uint32), y.view(np.uint32) & 0xFFFF0000, err_msg=name)
 
 
-def test_a_model_in_several_safetensors_files(st, tmp_path):
+def test_load_of_several_safetensors_files(st, tmp_path):
     m = random_model(TINY)
     tensors = list(safetensors(m).items())
     places = {}
@@ -212,15 +248,15 @@ def test_a_model_in_several_safetensors_files(st, tmp_path):
         load(tmp_path)
     for wrong in (None, {"wte.weight": "../model.safetensors"}, {"wte.weight": 3}):
         index.write_text(json.dumps({"weight_map": wrong}))
-        with pytest.raises(CheckpointError, match=r"index.json doesn't say which tensor is in which file"):
+        with pytest.raises(CheckpointError, match=r"index.json has no weight_map from tensors to files beside it"):
             load(tmp_path)
 
 
-def test_without_a_config_the_number_of_heads_is_asked_for(st, tmp_path):
+def test_load_without_a_config_requires_n_head(st, tmp_path):
     m = random_model(TINY)
     file = tmp_path / "m.safetensors"
     st.save_file(safetensors(m), file)
-    with pytest.raises(CheckpointError, match=r"m.safetensors doesn't say how many heads it has: .* give n_head"):
+    with pytest.raises(CheckpointError, match=r"m.safetensors doesn't contain the number of heads: .* give n_head"):
         load(file)
     assert_same(load(file, n_head=3), m)
     with pytest.raises(CheckpointError, match=r"m\.safetensors: n_embd 48 is not divisible by n_head 5"):
@@ -228,11 +264,11 @@ def test_without_a_config_the_number_of_heads_is_asked_for(st, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["m", "m.safetensors", "m.bin"])
-def test_another_number_of_heads_than_a_checkpoint_says_is_refused(name, tmp_path):
+def test_load_refuses_another_n_head_than_the_checkpoints(name, tmp_path):
     m = random_model(TINY)
     save(m, tmp_path / name)
     assert_same(load(tmp_path / name, n_head=3), m)
-    with pytest.raises(GPTError, match=r"m.* has 3 heads, and n_head is 6: leave that out."):
+    with pytest.raises(GPTError, match=r"m.* has 3 heads, and n_head is 6: leave n_head out."):
         load(tmp_path / name, n_head=6)
 
 
@@ -247,18 +283,18 @@ NOT_GPT2 = {
 }
 
 
-@pytest.mark.parametrize("word", NOT_GPT2)
-def test_a_config_that_is_not_gpt2s_arithmetic_is_refused_by_name(st, word, tmp_path):
+@pytest.mark.parametrize("key", NOT_GPT2)
+def test_load_refuses_a_config_of_other_arithmetic(st, key, tmp_path):
     st.save_file(safetensors(random_model(TINY)), tmp_path / "model.safetensors")
-    write_config(tmp_path, TINY, **{word: NOT_GPT2[word]})
-    with pytest.raises(CheckpointError, match=f"config.json says {word} {NOT_GPT2[word]!r}: GPT-2"):
+    write_config(tmp_path, TINY, **{key: NOT_GPT2[key]})
+    with pytest.raises(CheckpointError, match=f"config.json has {key} {NOT_GPT2[key]!r}, and GPT-2"):
         load(tmp_path)
     write_config(tmp_path, TINY, n_inner=4 * TINY.n_embd, layer_norm_epsilon=1e-05, activation_function="gelu_new")
     load(tmp_path)
 
 
 def llmc(m, version, padded):
-    """The file as llm.c's train_gpt2.py writes it, field after field"""
+    """Return the file that llm.c's train_gpt2.py writes, independently of the package"""
     c, p = m.config, m.params
     header = [20240326, version, c.n_ctx, c.n_vocab, c.n_layer, c.n_head, c.n_embd] + [padded] * (version != 1)
     parts = [np.concatenate([p.wte, np.zeros((padded - c.n_vocab, c.n_embd), np.float32)]), p.wpe]
@@ -275,7 +311,7 @@ def llmc(m, version, padded):
 
 
 @pytest.mark.parametrize(("version", "padded"), [(1, 61), (3, 128), (5, 128)])
-def test_llmc_files_are_read(version, padded, tmp_path):
+def test_load_of_llmc_files(version, padded, tmp_path):
     m = random_model(TINY)
     if version == 5:
         m = m._replace(params=tree_map(lambda a: (a.view(np.uint32) & 0xFFFF0000).view(np.float32), m.params))
@@ -283,7 +319,7 @@ def test_llmc_files_are_read(version, padded, tmp_path):
     assert_same(load(tmp_path / "m.bin"), m)
 
 
-def test_llmc_files_are_written(tmp_path):
+def test_save_writes_llmc_files_byte_for_byte(tmp_path):
     m = random_model(TINY)
     save(m, tmp_path / "m.bin")
     assert (tmp_path / "m.bin").read_bytes() == llmc(m, 3, 128)
@@ -291,23 +327,24 @@ def test_llmc_files_are_written(tmp_path):
     assert (tmp_path / "m.bin").read_bytes() == llmc(m, 1, 61)
 
 
-def test_half_precision_on_disk_is_float32_in_memory(tmp_path):
+def test_half_precision_on_disk_loads_as_float32(tmp_path):
     m = random_model(TINY)
-    for place in ("directory", "m.safetensors"):
-        save(m, tmp_path / place, dtype=np.float16)
+    for place, format in (("openai", "openai"), ("huggingface", None), ("m.safetensors", None)):
+        save(m, tmp_path / place, format, dtype=np.float16)
         loaded = load(tmp_path / place)
         for (name, x), (_, y) in zip(named(loaded.params), named(m.params), strict=True):
             np.testing.assert_array_equal(x, y.astype(np.float16).astype(np.float32), err_msg=name, strict=True)
-    assert (tmp_path / "directory" / "model.ckpt.data-00000-of-00001").stat().st_size == 2 * TINY.num_parameters()
+    assert (tmp_path / "openai" / "model.ckpt.data-00000-of-00001").stat().st_size == 2 * TINY.num_parameters()
     m.params.ln_f.g[0] = 70000
-    with pytest.raises(GPTError, match="model/ln_f/g has values that are too large for float16"):
-        save(m, tmp_path / "directory", dtype=np.float16)
+    for place, name in (("openai", "model/ln_f/g"), ("huggingface", "ln_f.weight")):
+        with pytest.raises(GPTError, match=f"{name} has values that overflow float16"):
+            save(m, tmp_path / place, dtype=np.float16)
     for dtype in ("float16", "float64"):
-        with pytest.raises(GPTError, match="format holds float32: give that as dtype"):
+        with pytest.raises(GPTError, match="format contains float32: give that as dtype"):
             save(m, tmp_path / "m.bin", dtype=dtype)
 
 
-def test_double_precision_is_kept_or_asked_for(tmp_path):
+def test_double_precision_is_kept_unless_dtype_is_given(tmp_path):
     m = random_model(TINY, dtype=np.float64)
     m.params.wte[0, 0] = 1 + 2**-50
     save(m, tmp_path)

@@ -1,4 +1,4 @@
-"""Whatever is done to the files of a checkpoint: does it load, or say which file is wrong?"""
+"""Does a checkpoint with changed files load, or raise an error that names the file?"""
 
 import json
 import re
@@ -31,7 +31,7 @@ FILES = {
 def places(tmp_path_factory):
     directory = tmp_path_factory.mktemp("fuzz")
     m = random_model(TINY)
-    save(m, directory / "openai")
+    save(m, directory / "openai", "openai")
     save(m, directory / "huggingface", "huggingface")
     save(m, directory / "llmc-v3" / "m.bin")
     return directory
@@ -73,25 +73,25 @@ def changed(data, change):
 
 
 def result(read, path):
-    """of read(path), or None if it says what is wrong with a file there; any other exception is a failure"""
+    """Return read(path), or None if it raises a CheckpointError that names the path"""
     try:
         return read(path)
     except CheckpointError as e:
-        complaint = str(e)
-    assert str(path) in complaint
+        message = str(e)
+    assert str(path) in message
     return None
 
 
 def loads(path):
-    """and then all of it is there"""
+    """Return whether a path loads; check that the model is complete then"""
     m = result(load, path)
     assert m is None or sum(a.size for _, a in named(m.params)) == m.config.num_parameters()
     return m is not None
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_a_file_that_was_changed_anywhere(file, places):
-    """up to 4,000 bytes at its start and end, where what describes the tensors stands"""
+def test_load_of_a_changed_file_succeeds_or_names_it(file, places):
+    """Change the first or last 4,000 bytes, which describe the tensors"""
     place = places / FILES[file]
     path = place / file
     content = path.read_bytes()
@@ -111,8 +111,8 @@ def test_a_file_that_was_changed_anywhere(file, places):
     assert loads(target)
 
 
-def test_entries_of_an_index_that_were_changed_before_it_was_sealed(places):
-    """behind the checksums of the blocks, which stop all of the above"""
+def test_load_of_changed_index_entries_with_valid_checksums(places):
+    """Write valid checksums of the blocks, which would detect the changes of the test above"""
     directory = places / "openai"
     path = directory / "model.ckpt.index"
     content = path.read_bytes()
@@ -132,7 +132,7 @@ def test_entries_of_an_index_that_were_changed_before_it_was_sealed(places):
         path.write_bytes(content)
 
 
-def test_the_real_index_changed_anywhere(data, tmp_path):
+def test_read_index_of_the_changed_released_index(data, tmp_path):
     path = tmp_path / "model.ckpt.index"
     content = (data / "openai-124M" / "model.ckpt.index").read_bytes()
 
@@ -141,7 +141,7 @@ def test_the_real_index_changed_anywhere(data, tmp_path):
     def fuzz(change):
         path.write_bytes(changed(content, change))
         entries = result(bundle.read_index, path)
-        assert entries is None or bundle.write_index(entries) == content  # what nothing reads may change
+        assert entries is None or bundle.write_index(entries) == content  # changed bytes that aren't read
 
     fuzz()
 
@@ -156,11 +156,11 @@ BOMBS = {
     "a name twice": ('{"a":{},"a":{}}', "no valid JSON .a name occurs twice"),
     "a dtype that isn't one": ({"t": ["F31", [1], [0, 4]]}, "the tensor t has the dtype 'F31'"),
     "a dtype that is a list": ({"t": [["F32"], [1], [0, 4]]}, "the tensor t has the dtype"),
-    "a shape of 2^63": ({"t": ["F32", [1 << 63], [0, 4]]}, "the tensor t has .* where whole numbers belong"),
+    "a shape of 2^63": ({"t": ["F32", [1 << 63], [0, 4]]}, "the tensor t has .* instead of whole numbers"),
     "a shape of 2^62 twice": ({"t": ["F32", [1 << 62, 1 << 62], [0, 4]]}, "the tensor t can't have the shape"),
     "an empty shape of 2^62": ({"t": ["F32", [0, 1 << 62], [0, 0]]}, "the tensor t can't have the shape"),
-    "a negative shape": ({"t": ["F32", [-1], [0, 4]]}, "the tensor t has .* where whole numbers belong"),
-    "a shape of true": ({"t": ["F32", [True], [0, 4]]}, "the tensor t has .* where whole numbers belong"),
+    "a negative shape": ({"t": ["F32", [-1], [0, 4]]}, "the tensor t has .* instead of whole numbers"),
+    "a shape of true": ({"t": ["F32", [True], [0, 4]]}, "the tensor t has .* instead of whole numbers"),
     "offsets of 2^62": (
         {"t": ["F32", [1], [1 << 62, (1 << 62) + 4]]},
         "the tensor t starts at byte 4611686018427387904",
@@ -180,8 +180,8 @@ BOMBS = {
         {"__metadata__": {"numpy_gpt.hparams": "\ud800"}, "t": ["F32", [3], [0, 12]]},
         "no valid JSON",
     ),
-    "a name of control characters": ({"\x1b[2J": ["F32", [3], [0, 12]]}, "is the start of no tensor's name"),
-    "no tensors": ({"t": ["F32", [3], [0, 12]]}, "doesn't say how many heads"),
+    "a name of control characters": ({"\x1b[2J": ["F32", [3], [0, 12]]}, "is no printable name of a tensor"),
+    "no tensors": ({"t": ["F32", [3], [0, 12]]}, "doesn't contain the number of heads"),
 }
 
 
@@ -198,7 +198,7 @@ def safetensors(header):
 
 
 def refusal(path):
-    """-> what load says of it, and the most memory that it took"""
+    """Return the message of the error that load raises, and the peak of its memory"""
     tracemalloc.start()
     try:
         with pytest.raises(CheckpointError) as error:
@@ -209,22 +209,22 @@ def refusal(path):
 
 
 @pytest.mark.parametrize("what", BOMBS)
-def test_a_safetensors_file_that_cannot_be_true_is_refused_at_once(what, tmp_path):
-    header, sentence = BOMBS[what]
+def test_load_refuses_an_invalid_safetensors_file_in_little_memory(what, tmp_path):
+    header, pattern = BOMBS[what]
     path = tmp_path / "m.safetensors"
     path.write_bytes(safetensors(header))
-    said, peak = refusal(path)
-    assert str(path) in said
-    assert re.search(sentence, said)
+    message, peak = refusal(path)
+    assert str(path) in message
+    assert re.search(pattern, message)
     assert peak < 1 << 23
 
 
 HEADERS = {
     "another magic": ([20240327, 3], "it starts with 20240327, not 20240326"),
     "a version to come": ([20240326, 4], "has version 4 of llm.c's format"),
-    "2^31 layers": ([20240326, 3, 11, 61, (1 << 31) - 1, 3, 48, 128], "says that it has 2147483647 layers"),
-    "the largest of everything": ([20240326, 3, *[(1 << 31) - 1] * 6], "says that it has 2147483647 layers"),
-    "many layers of one number": ([20240326, 1, 1, 1, 100_000, 1, 1], "says that it has 100000 layers"),
+    "2^31 layers": ([20240326, 3, 11, 61, (1 << 31) - 1, 3, 48, 128], "has 2147483647 layers"),
+    "the largest of everything": ([20240326, 3, *[(1 << 31) - 1] * 6], "has 2147483647 layers"),
+    "many layers of one number": ([20240326, 1, 1, 1, 100_000, 1, 1], "has 100000 layers"),
     "negative sizes": ([20240326, 3, 11, -61, 2, 3, 48, 128], "n_vocab is -61"),
     "no sizes": ([20240326, 1], "n_vocab is 0"),
     "heads that don't fit": ([20240326, 1, 11, 61, 2, 5, 48], "n_embd 48 is not divisible by n_head 5"),
@@ -233,11 +233,11 @@ HEADERS = {
 
 
 @pytest.mark.parametrize("what", HEADERS)
-def test_an_llmc_header_that_cannot_be_true_is_refused_at_once(what, tmp_path):
-    numbers, sentence = HEADERS[what]
+def test_load_refuses_an_invalid_llmc_header_in_little_memory(what, tmp_path):
+    numbers, pattern = HEADERS[what]
     path = tmp_path / "m.bin"
     path.write_bytes(np.array(numbers + [0] * (256 - len(numbers)), "<i4").tobytes() + bytes(4 * 60_000))
-    said, peak = refusal(path)
-    assert str(path) in said
-    assert re.search(sentence, said)
+    message, peak = refusal(path)
+    assert str(path) in message
+    assert re.search(pattern, message)
     assert peak < 1 << 23

@@ -1,4 +1,4 @@
-"""Does a directory keep its vocabulary, and does a model get no other model's?"""
+"""Does a directory keep its vocabulary, and does no model get another model's?"""
 
 import os
 from dataclasses import replace
@@ -42,14 +42,15 @@ def test_save_refuses_a_directory_whose_vocabulary_is_larger_than_n_vocab(format
     with pytest.raises(GPTError, match="has a vocabulary of 262 tokens, too many for the model's n_vocab 261"):
         save(small, place, format)
     assert {path: path.read_bytes() for path in place.iterdir()} == before
-    save(small._replace(tokenizer=bpe.tokenizer([])), place, format)  # one of its own replaces it
+    save(small._replace(tokenizer=bpe.tokenizer([])), place, format)  # its own tokenizer replaces it
     assert load(place).tokenizer.n_vocab == 257
 
 
-def test_save_without_a_tokenizer_refuses_half_a_vocabulary(words, tmp_path):
+@pytest.mark.parametrize("format", FORMATS)
+def test_save_without_a_tokenizer_refuses_half_a_vocabulary(format, words, tmp_path):
     (tmp_path / "encoder.json").write_bytes(words.files[0])
     with pytest.raises(CheckpointError, match=r"vocab.bpe can't be read"):
-        save(MODEL, tmp_path)
+        save(MODEL, tmp_path, format)
     assert sorted(os.listdir(tmp_path)) == ["encoder.json", "words"]
 
 

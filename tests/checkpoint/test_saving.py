@@ -1,6 +1,7 @@
-"""Does save leave the old checkpoint or the new one, and load take one of the two, whatever happens?"""
+"""Does save leave the old checkpoint or the new one, and does load return one of the two, whatever happens?"""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -8,18 +9,19 @@ import numpy as np
 import pytest
 
 from numpy_gpt import Config, GPTError, init, load, save
-from numpy_gpt.checkpoint import huggingface
+from numpy_gpt.checkpoint.layouts import LAYOUTS
 from numpy_gpt.text import bpe
 from parity.inputs import TINY, random_model
 
-PLACES = ["directory", "model.safetensors", "m.bin"]
+PLACES = [("openai", "openai"), ("huggingface", "huggingface"), ("model.safetensors", None), ("m.bin", None)]
 OPENAI = ["checkpoint", "hparams.json", "model.ckpt.data-00000-of-00001", "model.ckpt.index"]
+HUGGING_FACE = ["config.json", "model.safetensors"]
 
 
-def test_a_model_can_be_saved_over_the_file_it_is_mapped_from(tmp_path):
-    for place in PLACES:
+def test_save_replaces_the_file_that_the_model_is_mapped_from(tmp_path):
+    for place, format in PLACES:
         m = random_model(TINY)
-        save(m, tmp_path / place)
+        save(m, tmp_path / place, format)
         loaded = load(tmp_path / place)
         loaded.params.wte[0, 0] += 1
         save(loaded, tmp_path / place)
@@ -30,57 +32,112 @@ def test_a_model_can_be_saved_over_the_file_it_is_mapped_from(tmp_path):
 
 @pytest.mark.parametrize("format", [None, "openai", "huggingface"])
 @pytest.mark.parametrize("name", ["m.pt", "m.PTH", "m.ckpt", "m.npz", "m.gguf", "m.json", "m.BIN", "m.Safetensors"])
-def test_save_to_a_directory_with_the_suffix_of_a_file_is_refused(name, format, tmp_path):
+def test_save_refuses_a_directory_with_the_suffix_of_a_file(name, format, tmp_path):
     with pytest.raises(GPTError, match=f"{name} can't be a checkpoint's directory because .* is a file's suffix"):
         save(random_model(TINY), tmp_path / name, format)
     assert not any(tmp_path.iterdir())
 
 
-def test_save_to_a_directory_with_a_dot_in_its_name(tmp_path):
+def test_save_accepts_a_directory_with_a_dot_in_its_name(tmp_path):
     (tmp_path / "old.pt").mkdir()
     for name in ("gpt2-v1.0", "model.v2", ".hidden", "old.pt"):
         save(random_model(TINY), tmp_path / name)
         assert load(tmp_path / name).config == TINY
 
 
-def test_other_files_of_the_directory_are_left_alone(tmp_path):
+@pytest.mark.parametrize(("format", "files"), [(None, HUGGING_FACE), ("openai", OPENAI)])
+def test_save_leaves_other_files_alone(format, files, tmp_path):
     (tmp_path / "log.jsonl").write_text("{}")
-    save(init(TINY), tmp_path)
-    save(init(TINY, seed=1), tmp_path)
-    assert sorted(os.listdir(tmp_path)) == sorted([*OPENAI, "log.jsonl"])
+    save(init(TINY), tmp_path, format)
+    save(init(TINY, seed=1), tmp_path, format)
+    assert sorted(os.listdir(tmp_path)) == sorted([*files, "log.jsonl"])
 
 
-def test_a_hugging_face_directory_is_replaced_whole_or_not_at_all(tmp_path):
+def test_failed_save_leaves_the_directory_unchanged(tmp_path):
     m = random_model(TINY)
     save(m, tmp_path, "huggingface")
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     assert before.keys() == {"config.json", "model.safetensors"}
     large = random_model(Config(61, 11, 48, 6, 2))
     large.params.ln_f.g[0] = 70000
-    with pytest.raises(GPTError, match=r"ln_f\.weight has values that are too large for float16"):
+    with pytest.raises(GPTError, match=r"ln_f\.weight has values that overflow float16"):
         save(large, tmp_path, "huggingface", dtype="float16")
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
     save(large, tmp_path, "huggingface")
     assert load(tmp_path).config.n_head == 6
-    save(m, tmp_path / "other")
-    with pytest.raises(GPTError, match="has a checkpoint in OpenAI's layout, which load would take"):
-        save(large, tmp_path / "other", "huggingface")
-    assert sorted(os.listdir(tmp_path / "other")) == OPENAI
 
 
-def test_what_is_left_of_a_save_in_the_other_layout_is_not_read(tmp_path):
-    one, other = random_model(TINY), random_model(Config(61, 11, 48, 6, 2))
-    save(one, tmp_path, "huggingface")
-    (tmp_path / ".saving").mkdir()
-    (tmp_path / ".saving" / "hparams.json").write_text("{}")
+@pytest.mark.parametrize(("there", "other"), [("openai", "huggingface"), ("huggingface", "openai")])
+def test_save_keeps_the_layout_of_a_directory_and_refuses_the_other(there, other, tmp_path):
+    small, large = random_model(TINY), random_model(Config(61, 11, 48, 6, 2))
+    save(small, tmp_path, there)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(GPTError, match=rf"has a checkpoint in .* layout: save with format='{there}' to replace it, or"):
+        save(large, tmp_path, other)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    save(large, tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == before.keys()
+    assert load(tmp_path).config == large.config
+
+
+def test_load_of_a_directory_with_both_layouts_returns_openais(tmp_path):
+    """Other programs can write both"""
+    small, large = random_model(TINY), random_model(Config(61, 11, 48, 6, 2))
+    save(small, tmp_path, "openai")
+    save(large, tmp_path / "other")
+    for file in (tmp_path / "other").iterdir():
+        shutil.copy(file, tmp_path)
     assert load(tmp_path).config == TINY
-    save(other, tmp_path, "huggingface")
+
+
+@pytest.mark.parametrize("format", LAYOUTS)
+def test_load_ignores_an_incomplete_stage(format, tmp_path):
+    small, large = random_model(TINY), random_model(Config(61, 11, 48, 6, 2))
+    save(small, tmp_path, format)
+    for stage in (".saving", *(f"{layout.stage}.part" for layout in LAYOUTS.values())):
+        (tmp_path / stage).mkdir()
+        for name in ("hparams.json", "config.json"):
+            (tmp_path / stage / name).write_text("{}")
+    assert load(tmp_path).config == TINY
+    save(large, tmp_path)
     assert load(tmp_path).config.n_head == 6
 
 
-def test_a_first_save_counts_as_soon_as_its_stage_has_its_name(tmp_path):
-    save(random_model(TINY), tmp_path / huggingface.STAGE, "huggingface")
-    assert load(tmp_path).config == TINY
+@pytest.mark.parametrize("format", LAYOUTS)
+def test_load_reads_a_complete_stage_instead_of_the_directory(format, tmp_path):
+    small, large = random_model(TINY), random_model(Config(61, 11, 48, 6, 2))
+    save(large, tmp_path / LAYOUTS[format].stage, format)
+    assert load(tmp_path).config == large.config  # the first save
+    save(small, tmp_path / "other", format)
+    for file in (tmp_path / "other").iterdir():
+        shutil.copy(file, tmp_path)
+    assert load(tmp_path).config == large.config
+    save(load(tmp_path), tmp_path)
+    assert not (tmp_path / LAYOUTS[format].stage).exists()
+    assert load(tmp_path).config == large.config
+
+
+@pytest.mark.parametrize("moved", range(4))
+def test_load_of_a_directory_whose_save_by_the_old_version_was_killed(moved, tmp_path):
+    """0.1.0 pointed `checkpoint` to .saving while it moved files from there"""
+    old, new = random_model(TINY), random_model(Config(61, 11, 48, 6, 2))
+    save(old, tmp_path, "openai")
+    save(new, tmp_path / ".saving", "openai")
+    (tmp_path / ".saving" / "checkpoint").unlink()
+    for name in OPENAI[1 : 1 + moved]:
+        shutil.copy(tmp_path / ".saving" / name, tmp_path)
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: ".saving/model.ckpt"\n')
+    np.testing.assert_array_equal(load(tmp_path).params.wte, new.params.wte)
+    save(load(tmp_path), tmp_path)
+    assert sorted(os.listdir(tmp_path)) == OPENAI
+    np.testing.assert_array_equal(load(tmp_path).params.wte, new.params.wte)
+
+
+def test_save_refuses_a_config_that_belongs_to_no_checkpoint(tmp_path):
+    (tmp_path / "config.json").write_text("mine")
+    with pytest.raises(GPTError, match=r"has config\.json, and no checkpoint that it belongs to: choose another"):
+        save(random_model(TINY), tmp_path)
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"config.json": "mine"}
 
 
 KILL = """
@@ -127,21 +184,21 @@ print(event, sorted(found), *sorted(file.name for file in (place if place.is_dir
 
 FILES = {
     ("directory", "openai"): OPENAI,
-    ("directory", "huggingface"): ["config.json", "model.safetensors"],
+    ("directory", "huggingface"): HUGGING_FACE,
     ("model.safetensors", "huggingface"): ["model.safetensors"],
     ("m.bin", "llmc-v3"): ["m.bin"],
 }
 
 
 @pytest.mark.parametrize(("place", "format"), FILES)
-def test_killed_at_any_moment_the_old_or_the_new_checkpoint_is_there(place, format, tmp_path):
-    """A process is ended at its first, second, third ... touch of the file system, as kill -9 would"""
+def test_save_killed_at_any_moment_leaves_the_old_or_the_new_checkpoint(place, format, tmp_path):
+    """Kill a process at its first, second, third ... access to the file system"""
     run = subprocess.run([sys.executable, "-c", KILL, tmp_path / place, format], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     moments, old, new, *files = run.stdout.split()
     assert int(moments) > (20 if place == "directory" else 4)
     assert (old, new) == ("[0,", "1]")
-    assert files == FILES[place, format]  # what was left half-done is gone
+    assert files == FILES[place, format]  # no incomplete file is left
 
 
 SAVE = """
@@ -195,8 +252,8 @@ os._exit(0)
 
 @pytest.mark.parametrize("seed", "36")
 @pytest.mark.parametrize(("place", "format"), FILES)
-def test_loading_while_another_saves_gives_one_of_the_two(place, format, seed, tmp_path):
-    """At each touch of the file system the other may go on, for as long as a seeded draw says"""
+def test_load_during_saves_returns_one_of_the_two(place, format, seed, tmp_path):
+    """Switch threads at accesses to the file system, after seeded random numbers of them"""
     for name, text in (("a", "the cat and the hat"), ("b", "a dog in a bog with a log")):
         bpe.write(tmp_path / name, bpe.train([text], 262))
     arguments = [seed, tmp_path / place, format, tmp_path / "a", tmp_path / "b"]
@@ -215,12 +272,12 @@ except GPTError as e:
 """
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_a_full_disk_gets_a_sentence_and_costs_nothing(place, tmp_path):
-    """the limit on a file's size stands for it: a write fails half-way"""
+@pytest.mark.parametrize(("place", "format"), PLACES)
+def test_save_to_a_full_disk_raises_and_keeps_the_checkpoint(place, format, tmp_path):
+    """A limit on the size of files makes a write fail halfway, as a full disk does"""
     place, m = tmp_path / place, random_model(TINY)
-    save(m, place)
+    save(m, place, format)
     run = subprocess.run([sys.executable, "-c", FULL, place], capture_output=True, text=True)
-    assert "can't be written: File too large; what was there before still is." in run.stdout, run.stderr
+    assert "can't be written: File too large; the previous file, if any, is unchanged." in run.stdout, run.stderr
     np.testing.assert_array_equal(load(place).params.wte, m.params.wte)
     assert not [file for file in tmp_path.rglob("*") if ".part" in file.name or ".saving" in file.name]

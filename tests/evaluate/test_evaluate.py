@@ -105,7 +105,7 @@ def test_evaluate_refuses_a_tokenizer_that_is_larger_than_n_vocab(text):
     save(random_model(TINY)._replace(tokenizer=M.tokenizer), "tiny")
     assert evaluate(text, "--model", "tiny")[::2] == (
         1,
-        f"evaluate: tiny has the vocabulary of another model: tiny/encoder.json has {M.config.n_vocab} tokens and the "
+        f"evaluate: tiny has the vocabulary of another model: tiny/vocab.json has {M.config.n_vocab} tokens and the "
         "model's n_vocab is 61; put the files that this model was trained with in its place.\n",
     )
 

@@ -177,7 +177,7 @@ def test_zero_new_tokens_give_an_empty_text():
         (["-f", "x"], 2, "the command line has a prompt and --file: give one of them"),
         (["--model", "nosuch"], 3, "nosuch is no file or directory here, nor a model's name: storyteller, 124M"),
         (["--model", "bare.safetensors"], 1, "put the vocabulary that this model was trained with beside its weights"),
-        (["--model", "other"], 1, "other has the vocabulary of another model: other/encoder.json has 4096 tokens and"),
+        (["--model", "other"], 1, "other has the vocabulary of another model: other/vocab.json has 4096 tokens and"),
     ],
 )
 def test_an_invalid_option_or_model_fails_with_a_message(args, status, message, tmp_path):

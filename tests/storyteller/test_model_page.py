@@ -8,7 +8,7 @@ import tomllib
 import pytest
 
 from numpy_gpt import load
-from numpy_gpt.checkpoint import read, verify
+from numpy_gpt.checkpoint import read_checkpoint, verify
 from numpy_gpt.checkpoint.source import find
 from numpy_gpt.evaluate.__main__ import perplexity
 from numpy_gpt.storyteller import make, recite, stories
@@ -33,7 +33,7 @@ def test_size_and_settings_equal_those_of_the_model():
 
 
 def test_weights_match_their_checksums():
-    contents = read(FOLDER)
+    contents = read_checkpoint(FOLDER)
     verify.check_intact(FOLDER, contents.tensors, verify.check(contents.tensors))
 
 

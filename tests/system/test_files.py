@@ -7,7 +7,7 @@ import os
 import pytest
 
 from numpy_gpt import CheckpointError, GPTError
-from numpy_gpt.system.atomic import read_settled, replacing
+from numpy_gpt.system.atomic import read_consistently, replacing
 from numpy_gpt.system.files import cache_directory, map_file, read_bytes, read_json
 
 
@@ -41,9 +41,9 @@ def test_read_of_files_replaced_at_every_read_raises(tmp_path):
         return file.stat().st_size
 
     file.touch()
-    with pytest.raises(CheckpointError, match=r"was saved to each of the 1,000 times that it was read"):
-        read_settled(tmp_path, read, lambda _: [file])
-    assert read_settled(tmp_path, lambda _: file.stat().st_size, lambda _: [file]) == 1000
+    with pytest.raises(CheckpointError, match=r"changed during each of 1,000 attempts to read it"):
+        read_consistently(tmp_path, read, lambda _: [file])
+    assert read_consistently(tmp_path, lambda _: file.stat().st_size, lambda _: [file]) == 1000
 
 
 def test_read_of_a_file_beyond_the_limit_is_refused(tmp_path):
@@ -94,7 +94,7 @@ def test_failed_write_leaves_the_old_file(tmp_path):
             f.write(b"ne")
             raise error
 
-    with pytest.raises(GPTError, match="No space left on device; what was there before still is"):
+    with pytest.raises(GPTError, match="No space left on device; the previous file"):
         write_half(OSError(28, "No space left on device"))
     with pytest.raises(KeyboardInterrupt):
         write_half(KeyboardInterrupt)

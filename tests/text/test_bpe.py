@@ -1,4 +1,4 @@
-"""Are the merges those of BPE, the same every time, and do the two files hold them?"""
+"""Does train return the merges of BPE, deterministically, and does write store them?"""
 
 import json
 import re
@@ -20,7 +20,7 @@ few = settings(max_examples=200, deadline=None, derandomize=True, database=None)
 
 
 def train_slowly(texts, n_merges):
-    """Count all pairs anew for every merge, of bytes in OpenAI's order, and stop when there is none"""
+    """Return the merges from counting all pairs again for every merge, until there are no more pairs"""
     order = {byte: i for i, byte in enumerate(tokenizer.BYTES)}
     words = [
         [order[byte] for byte in word.encode()] for text in texts for word in regex.findall(tokenizer.PATTERN, text)
@@ -35,7 +35,7 @@ def train_slowly(texts, n_merges):
             new = []
             for token in word:
                 if new and (new[-1], token) == best and new[-1] is not None:
-                    new[-1:] = [256 + len(merges), None]  # None: what was merged can't be merged once more
+                    new[-1:] = [256 + len(merges), None]  # None: a merged token isn't merged twice
                 else:
                     new.append(token)
             words[k] = [token for token in new if token is not None]
@@ -46,7 +46,7 @@ def train_slowly(texts, n_merges):
 words = st.text("ab c\n'é1", max_size=40)
 
 
-def test_merges_are_those_of_counting_everything_anew():
+def test_train_matches_counting_all_pairs_for_every_merge():
     @few
     @given(st.lists(words, min_size=1, max_size=4), st.integers(1, 30))
     def check(texts, n):
@@ -59,14 +59,14 @@ def test_merges_are_those_of_counting_everything_anew():
     check()
 
 
-def test_runs_of_one_letter():
+def test_train_on_runs_of_one_letter():
     for n in range(2, 12):
         text = "a" * n
         slowly = train_slowly([text], 20)
         assert bpe.train([text], 257 + len(slowly)) == slowly
 
 
-def test_the_files_are_openais_in_form(tmp_path):
+def test_write_uses_openais_form(tmp_path):
     text = "the cat and the hat and the bat"
     merges = bpe.train([text], 264)
     bpe.write(tmp_path, merges)
@@ -80,12 +80,12 @@ def test_the_files_are_openais_in_form(tmp_path):
     assert t.encode("at") == [256]
 
 
-def test_bytes_stand_in_openais_order(data):
+def test_bytes_are_in_openais_order(data):
     ids = json.loads((data / "tokenizer" / "encoder.json").read_text())
     assert [tokenizer.SIGNS[byte] for byte in tokenizer.BYTES] == sorted(ids, key=ids.get)[:256]
 
 
-def test_the_more_tokens_the_fewer_are_needed_and_text_encodes_as_it_was_trained(data, tmp_path):
+def test_larger_vocabularies_encode_text_in_fewer_tokens(data, tmp_path):
     text = (data / "text" / "the-verdict.txt").read_text()
     lengths = []
     for n_vocab in (257, 300, 600, 1200):
@@ -99,31 +99,31 @@ def test_the_more_tokens_the_fewer_are_needed_and_text_encodes_as_it_was_trained
     assert bpe.train([text], 600) == bpe.train([text], 1200)[: 600 - 257]
 
 
-def test_endoftext_separates_and_is_not_learnt():
+def test_train_separates_documents_at_endoftext():
     merges = bpe.train(["ab<|endoftext|>ab<|endoftext|>ab"], 258)
     assert merges == bpe.train(["ab", "ab", "ab"], 258)
     with pytest.raises(GPTError, match="no pairs left after 258 tokens"):
         bpe.train(["ab<|endoftext|>ab"], 259)
 
 
-def test_half_a_surrogate_pair_is_a_question_mark():
+def test_train_replaces_half_a_surrogate_pair():
     assert bpe.train(["a\ud83d\ud83d b"], 258) == bpe.train(["a?? b"], 258)
 
 
 @pytest.mark.parametrize("n_vocab", [256, 0, -1, 300.0, "300", True])
-def test_a_size_that_is_none_gets_a_sentence(n_vocab):
+def test_train_refuses_an_invalid_size(n_vocab):
     with pytest.raises(GPTError, match=r"n_vocab is .*: it must be at least 257"):
         bpe.train(["some text"], n_vocab)
 
 
 @pytest.mark.parametrize("texts", ["some text", b"some text", None, 5])
-def test_train_on_something_that_holds_no_texts_gets_a_sentence(texts):
+def test_train_refuses_an_argument_without_texts(texts):
     with pytest.raises(GPTError, match=f"texts is {texts!r}: give a list of texts"):
         bpe.train(texts, 300)
 
 
 @pytest.mark.parametrize("text", [b"some text", None, 5, ["some text"]])
-def test_train_on_a_text_that_is_no_str_gets_a_sentence(text):
+def test_train_refuses_a_text_that_is_no_str(text):
     with pytest.raises(GPTError, match=f"a text is {re.escape(repr(text))}: it must be a str"):
         bpe.train(iter(["some text", text]), 300)
 
@@ -132,7 +132,7 @@ def test_train_takes_a_numpy_integer_as_its_size():
     assert bpe.train(["some text"], np.int64(260)) == bpe.train(["some text"], 260)
 
 
-def test_the_files_get_a_directory_or_a_sentence(tmp_path):
+def test_write_creates_the_directory_or_raises(tmp_path):
     merges = bpe.train(["some text"], 260)
     bpe.write(str(tmp_path / "a" / "b"), merges)
     assert tokenizer.load(str(tmp_path / "a" / "b")).n_vocab == 260

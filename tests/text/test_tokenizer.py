@@ -1,4 +1,4 @@
-"""Are the tokens GPT-2's, whatever the text, and is no vocabulary believed that can't be one?"""
+"""Are the tokens GPT-2's for every text, and is every invalid vocabulary refused?"""
 
 import json
 import random
@@ -19,7 +19,7 @@ from numpy_gpt.text import bpe, tokenizer  # noqa: E402
 from parity.inputs import TINY  # noqa: E402
 
 many = settings(max_examples=500, deadline=None, derandomize=True, database=None)
-# what tiktoken_ext.openai_public gives for "gpt2", which it would fetch from the network
+# tiktoken_ext.openai_public has it for "gpt2", and would download the vocabulary
 TIKTOKENS_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
 
 
@@ -49,7 +49,7 @@ NO_ID = [1.5, None, "a", [1], 10**9, -1]
 
 
 @pytest.mark.parametrize("wrong", NO_IDS)
-def test_decode_refuses_what_is_no_list_of_ids(wrong):
+def test_decode_refuses_arguments_that_are_no_ids(wrong):
     t = load("storyteller").tokenizer
     for decode in (t.decode, t.decode_bytes):
         with pytest.raises(GPTError, match=r"ids is .*: it must be a list of token ids"):
@@ -57,10 +57,10 @@ def test_decode_refuses_what_is_no_list_of_ids(wrong):
 
 
 @pytest.mark.parametrize("wrong", NO_ID)
-def test_decode_and_decoder_refuse_an_id_that_is_none_of_the_vocabulary(wrong):
+def test_decode_and_decoder_refuse_ids_outside_the_vocabulary(wrong):
     t = load("storyteller").tokenizer
     for decode in (t.token, t.decoder().feed, lambda i: t.decode([1, i]), lambda i: t.decode_bytes([i])):
-        with pytest.raises(GPTError, match="is none of the vocabulary's: those are 0 to 4095"):
+        with pytest.raises(GPTError, match="isn't in the vocabulary, which has 0 to 4095"):
             decode(wrong)
 
 
@@ -85,7 +85,7 @@ HARD = {
 
 
 @pytest.mark.parametrize("what", HARD)
-def test_hard_cases_are_tiktokens(what, ours, theirs):
+def test_encode_of_hard_cases_matches_tiktoken(what, ours, theirs):
     ids = ours.encode(HARD[what])
     assert ids == theirs.encode_ordinary(HARD[what])
     assert ours.decode(ids) == HARD[what].encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -95,7 +95,7 @@ alphabet = "a'sdtlvrem SDT 1½é\u0301\u00a0\n\t\r\u2003\x1c\x85我👍.,!?<|>"
 texts = st.one_of(st.text(), st.text(alphabet), st.text(st.characters(categories=["Zs", "Cc", "Mn", "N", "L"])))
 
 
-def test_any_text_is_tiktokens_and_comes_back(ours, theirs):
+def test_encode_of_any_text_matches_tiktoken_and_decodes_to_it(ours, theirs):
     @many
     @given(texts)
     def check(text):
@@ -106,7 +106,7 @@ def test_any_text_is_tiktokens_and_comes_back(ours, theirs):
     check()
 
 
-def test_transformers_agrees(ours, data):
+def test_encode_of_hard_cases_matches_transformers(ours, data):
     transformers = pytest.importorskip("transformers", reason="transformers isn't installed: pip install -e '.[test]'")
     files = (data / "tokenizer" / name for name in ("encoder.json", "vocab.bpe"))
     other = transformers.GPT2Tokenizer(*(str(file) for file in files))
@@ -114,25 +114,25 @@ def test_transformers_agrees(ours, data):
         assert ours.encode(HARD[what]) == other.encode(HARD[what]), what
 
 
-def test_a_million_spaces_before_a_word_need_no_stack(ours):
-    """tiktoken alone panics at them"""
+def test_encode_of_a_million_spaces_before_a_word(ours):
+    """tiktoken alone overflows its stack"""
     for space in (" ", "\n", " \n", "\u00a0", "\u3000\x85"):
         text = "begin" + space * 1_000_000 + "end"
         ids = ours.encode(text)
         assert ours.decode(ids) == text
         assert ids[-1] == ours.encode(f"{text[-4]}end")[-1]
-    for end in ("x", "\x1c"):  # \x1c: Python's white space, not tiktoken's
+    for end in ("x", "\x1c"):  # \x1c is white space in Python, not in tiktoken
         assert ours.encode(" " * 1_000_001 + end) == [220] * 1_000_000 + ours.encode(f" {end}")
 
 
-def test_the_known_tokens(ours):
+def test_encode_and_decode_of_published_tokens(ours):
     assert ours.encode("Hello world!") == [15496, 995, 0]
     assert (ours.n_vocab, ours.eot) == (50257, 50256)
     assert ours.encoding.encode("a<|endoftext|>", allowed_special="all") == [64, 50256]
     assert ours.decode([15496, 50256]) == "Hello<|endoftext|>"
 
 
-def test_text_one_id_at_a_time_is_the_same_text(ours):
+def test_decoder_returns_the_same_text_as_decode(ours):
     @many
     @given(st.lists(st.integers(0, 50256)), texts)
     def check(ids, text):
@@ -143,7 +143,7 @@ def test_text_one_id_at_a_time_is_the_same_text(ours):
     check()
 
 
-def test_half_a_character_is_held_back(ours):
+def test_decoder_holds_back_an_incomplete_character(ours):
     ids = ours.encode("👍!")
     assert len(ids) > 2
     decoder = ours.decoder()
@@ -153,18 +153,18 @@ def test_half_a_character_is_held_back(ours):
 
 
 @pytest.mark.parametrize("wrong", [50257, -1, 1.5, "a", None, 10**30])
-def test_an_id_that_is_none_gets_a_sentence(wrong, ours):
-    with pytest.raises(GPTError, match=r"the token id .* is none of the vocabulary's: those are 0 to 50256"):
+def test_decode_of_an_invalid_id_raises(wrong, ours):
+    with pytest.raises(GPTError, match=r"the token id .* isn't in the vocabulary, which has 0 to 50256"):
         ours.decode([15496, wrong])
 
 
 @pytest.mark.parametrize("wrong", [b"bytes", None, 7])
-def test_what_is_no_text_gets_a_sentence(wrong, ours):
+def test_encode_of_no_text_raises(wrong, ours):
     with pytest.raises(GPTError, match=f"text is {type(wrong).__name__}: it must be str"):
         ours.encode(wrong)
 
 
-def test_nothing_is_looked_into_before_it_is_used_and_nothing_cached(data, tmp_path):
+def test_tokenizer_parses_lazily_and_writes_no_cache(data, tmp_path):
     script = f"""
 import sys
 from pathlib import Path
@@ -172,7 +172,7 @@ from numpy_gpt.text import tokenizer
 t = tokenizer.load(Path({str(data / "tokenizer")!r}))
 opened = []
 sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
-assert "tiktoken" not in sys.modules and not t.__dict__.keys() - {{"encoder", "merges", "files"}}
+assert "tiktoken" not in sys.modules and not t.__dict__.keys() - {{"encoder", "merges", "contents"}}
 print(t.decode([15496]), "tiktoken" in sys.modules, len(t.encode("Hello")))
 assert not [path for path in opened if "tmp" in path or "cache" in path.lower() and "__pycache__" not in path], opened
 """
@@ -183,31 +183,31 @@ assert not [path for path in opened if "tmp" in path or "cache" in path.lower() 
 
 @pytest.fixture
 def tiny(tmp_path):
-    """A vocabulary of our own in a directory of its own"""
+    """Return a new directory with a vocabulary of 270 tokens"""
     bpe.write(tmp_path, bpe.train(["the cat and the hat and the bat"], 270))
     return tmp_path
 
 
-def test_it_comes_along_with_the_weights(tiny):
+def test_save_and_load_keep_the_tokenizer(tiny):
     m = init(replace(TINY, n_vocab=270))._replace(tokenizer=tokenizer.load(tiny))
     ids = m.tokenizer.encode("the cat")
-    for place, format in (("openai", None), ("huggingface", "huggingface")):
+    for place, format in (("openai", "openai"), ("huggingface", "huggingface")):
         save(m, tiny / place, format)
         loaded = load(tiny / place)
         assert loaded.tokenizer.encode("the cat") == ids
         assert loaded.tokenizer.files == m.tokenizer.files
     save(m, tiny / "model.safetensors")
-    assert load(tiny / "model.safetensors").tokenizer.encode("the cat") == ids  # the two files stand beside it
+    assert load(tiny / "model.safetensors").tokenizer.encode("the cat") == ids  # the two files are beside it
 
 
-def test_a_tokenizer_that_is_not_ours_has_no_files_to_save(tmp_path):
+def test_save_leaves_out_a_tokenizer_of_another_type(tmp_path):
     m = init(TINY)._replace(tokenizer="any object")
-    for place, format in (("openai", None), ("huggingface", "huggingface")):
+    for place, format in (("openai", "openai"), ("huggingface", "huggingface")):
         save(m, tmp_path / place, format)
         assert load(tmp_path / place).tokenizer is None
 
 
-def test_a_vocabulary_with_endoftext_first_as_hugging_faces_trainer_writes_it(tiny):
+def test_load_of_a_vocabulary_with_endoftext_first(tiny):
     ids = json.loads((tiny / "encoder.json").read_text())
     moved = {token: 0 if token == tokenizer.EOT else i + 1 for token, i in ids.items()}
     (tiny / "vocab.json").write_text(json.dumps(moved))
@@ -221,7 +221,7 @@ def test_a_vocabulary_with_endoftext_first_as_hugging_faces_trainer_writes_it(ti
     assert len(t.encode("the bat")) == 2
 
 
-def test_a_vocabulary_without_endoftext(tiny):
+def test_load_of_a_vocabulary_without_endoftext(tiny):
     ids = json.loads((tiny / "encoder.json").read_text())
     del ids[tokenizer.EOT]
     (tiny / "encoder.json").write_text(json.dumps(ids))
@@ -230,15 +230,15 @@ def test_a_vocabulary_without_endoftext(tiny):
     assert t.decode(t.encode("<|endoftext|>")) == "<|endoftext|>"
 
 
-def test_half_a_vocabulary_is_named(tiny):
+def test_load_of_half_a_vocabulary(tiny):
     (tiny / "vocab.bpe").rename(tiny / "merges.txt")
     with pytest.raises(CheckpointError, match=r"vocab\.bpe can't be read: No such file"):
         tokenizer.load(tiny)
     (tiny / "encoder.json").unlink()
-    assert tokenizer.load(tiny) is None  # Hugging Face's other tokenizers have a merges.txt or vocab.json too
+    assert tokenizer.load(tiny) is None  # other tokenizers of Hugging Face have merges.txt or vocab.json too
 
 
-def test_a_vocabulary_that_is_broken_is_not_saved(tiny):
+def test_save_refuses_an_invalid_vocabulary(tiny):
     (tiny / "encoder.json").write_bytes((tiny / "encoder.json").read_bytes()[:100])
     m = init(replace(TINY, n_vocab=270))._replace(tokenizer=tokenizer.load(tiny))
     with pytest.raises(CheckpointError, match=r"encoder\.json isn't valid JSON"):
@@ -246,7 +246,7 @@ def test_a_vocabulary_that_is_broken_is_not_saved(tiny):
     assert not (tiny / "new").exists()
 
 
-def test_what_was_loaded_stays_whatever_becomes_of_the_files(tiny):
+def test_loaded_tokenizer_is_independent_of_its_files(tiny):
     t = tokenizer.load(tiny)
     (tiny / "vocab.bpe").unlink()
     assert t.decode(t.encode("the cat")) == "the cat"
@@ -263,7 +263,7 @@ WRONG = {
     "an id of true": (changed_ids(at=True), "encoder.json: the token 'at' has the id True"),
     "an id of text": (changed_ids(at="256"), "encoder.json: the token 'at' has the id '256'"),
     "a token that no merge makes": (changed_ids(xyz=270), "vocab.bpe doesn't make the token 'xyz'"),
-    "a sign that is no byte": (changed_ids(我=270), "encoder.json: the token '我' has the sign '我'"),
+    "a sign that is no byte": (changed_ids(我=270), "encoder.json: the token '我' has the character '我'"),
     "a byte that is lacking": (
         lambda e, m: ({**{k: v for k, v in e.items() if k != "!"}, "at!": 0}, m),
         "lacks the byte '!'",
@@ -282,25 +282,25 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_a_vocabulary_that_cannot_be_one_is_refused(what, tiny):
-    change, sentence = WRONG[what]
+def test_encode_refuses_an_invalid_vocabulary(what, tiny):
+    change, pattern = WRONG[what]
     encoder = json.loads((tiny / "encoder.json").read_text())
     encoder, merges = change(encoder, (tiny / "vocab.bpe").read_text().splitlines())
     (tiny / "encoder.json").write_text(json.dumps(encoder))
     (tiny / "vocab.bpe").write_text("\n".join(merges))
-    with pytest.raises(CheckpointError, match=sentence):
+    with pytest.raises(CheckpointError, match=pattern):
         tokenizer.load(tiny).encode("the")
 
 
 @pytest.mark.parametrize("file", ["encoder.json", "vocab.bpe"])
-def test_a_file_too_large_for_a_vocabulary_is_not_read(file, tiny):
+def test_load_refuses_a_file_that_is_too_large(file, tiny):
     with open(tiny / file, "r+b") as f:
         f.truncate(tokenizer.LARGEST + 1)
     with pytest.raises(CheckpointError, match=rf"{file} has 33,554,433 bytes, and a valid one has at most 33,554,432"):
         tokenizer.load(tiny).encode("the")
 
 
-def test_the_version_and_the_last_newline_may_be_lacking(tiny):
+def test_load_of_merges_without_version_and_last_newline(tiny):
     ids = tokenizer.load(tiny).encode("the cat and the hat")
     version, merges = (tiny / "vocab.bpe").read_text().split("\n", 1)
     assert version == "#version: 0.2"
@@ -309,7 +309,7 @@ def test_the_version_and_the_last_newline_may_be_lacking(tiny):
 
 
 @pytest.mark.parametrize("file", ["encoder.json", "vocab.bpe"])
-def test_a_file_of_the_vocabulary_that_was_changed_anywhere(file, tiny):
+def test_a_changed_vocabulary_works_or_is_refused(file, tiny):
     content = (tiny / file).read_bytes()
     rng = random.Random(0)
     refused = 0
@@ -325,7 +325,7 @@ def test_a_file_of_the_vocabulary_that_was_changed_anywhere(file, tiny):
             t = tokenizer.load(tiny)
             assert t.decode(t.encode("the cat, the end")) == "the cat, the end"
         except CheckpointError as e:
-            complaint = str(e)
+            message = str(e)
             refused += 1
-            assert str(tiny) in complaint
+            assert str(tiny) in message
     assert refused > 500

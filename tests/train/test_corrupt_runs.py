@@ -1,4 +1,4 @@
-"""Does training refuse weights and moments that changed on the disk?"""
+"""Does training refuse weights, moments and settings that changed on disk?"""
 
 import json
 from pathlib import Path
@@ -10,13 +10,15 @@ from numpy_gpt import load, save
 from numpy_gpt.checkpoint import safetensors
 from numpy_gpt.train import resume
 
-DATA = "model.ckpt.data-00000-of-00001"
+DATA, WEIGHTS, MOMENTS = "model.ckpt.data-00000-of-00001", "model.safetensors", "moments.safetensors"
 MORE = ["--steps", "9"]
-TENSORS = {  # a byte of the file, and the tensor that it belongs to
-    (DATA, 0): "model/h0/attn/c_attn/b",
-    (DATA, -1): "model/wte",
-    ("moments.safetensors", -1): "v.ln_f.b",
-    ("moments.safetensors", -20000): "v.wte",
+TENSORS = {  # layout, file, a byte of it, and the tensor that it belongs to
+    ("openai", DATA, 0): "model/h0/attn/c_attn/b",
+    ("openai", DATA, -1): "model/wte",
+    ("huggingface", WEIGHTS, -1): "ln_f.bias",
+    ("huggingface", WEIGHTS, -20000): "wte.weight",
+    ("huggingface", MOMENTS, -1): "v.ln_f.b",
+    ("openai", MOMENTS, -20000): "v.wte",
 }
 
 
@@ -27,7 +29,7 @@ def flip_bit(file, at):
 
 
 def without_checksums(run):
-    """Take the checksums away that 0.1.0 didn't write"""
+    """Remove the checksums of the moments and of training.json, which 0.1.0 didn't write"""
     moments = Path(run, "moments.safetensors")
     metadata, tensors = safetensors.read(moments)
     arrays = {name: stored.array.copy() for name, stored in tensors.items()}
@@ -35,19 +37,19 @@ def without_checksums(run):
         safetensors.write(f, arrays, "float32", {"step": metadata["step"]})
 
 
-@pytest.mark.parametrize(("name", "at"), TENSORS)
-def test_resume_from_a_corrupt_file_is_refused(name, at, text):
-    trained("--data", text, "--out", "run", *SHORT)
+@pytest.mark.parametrize(("format", "name", "at"), TENSORS)
+def test_resume_from_a_corrupt_file_is_refused(format, name, at, text):
+    trained("--data", text, "--out", "run", "--format", format, *SHORT)
     flip_bit(Path("run", name), at)
     before = {path: path.read_bytes() for path in Path("run").iterdir()}
     status, out, err = train("--resume", "--out", "run", *MORE)
     assert (status, out) == (3, "")
-    assert f"the tensor {TENSORS[name, at]} is corrupt: its checksum is" in err
+    assert f"the tensor {TENSORS[format, name, at]} is corrupt: its checksum is" in err
     assert err.endswith("restore the directory from a copy, or begin a new run.\n")
     assert {path: path.read_bytes() for path in Path("run").iterdir()} == before
 
 
-def test_a_run_without_checksums_of_its_moments_is_resumed(text):
+def test_resume_of_a_run_without_checksums_of_its_moments(text):
     trained("--data", text, "--out", "run", *SHORT)
     without_checksums("run")
     trained("--resume", "--out", "run", *SHORT, *MORE)
@@ -59,7 +61,7 @@ BROKEN = {"no JSON": "{", "other names": '{"m.wte": "00000000"}', "no hexadecima
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_broken_checksums_get_a_sentence(what, text):
+def test_resume_with_invalid_checksums_is_refused(what, text):
     trained("--data", text, "--out", "run", *SHORT)
     moments = Path("run", "moments.safetensors")
     metadata, tensors = safetensors.read(moments)
@@ -72,13 +74,14 @@ def test_broken_checksums_get_a_sentence(what, text):
     assert "moments.safetensors" in err
 
 
-def test_init_from_a_corrupt_checkpoint_is_refused(text):
-    save(load("storyteller"), "copy")
-    flip_bit(Path("copy", DATA), 1000)
+@pytest.mark.parametrize(("format", "name"), [("openai", DATA), ("huggingface", WEIGHTS)])
+def test_init_from_a_corrupt_checkpoint_is_refused(format, name, text):
+    save(load("storyteller"), "copy", format)
+    flip_bit(Path("copy", name), -1000)
     status, out, err = train("--init-from", "copy", "--data", text, "--out", "run", "--steps", "1")
     assert (status, out) == (3, "")
     assert "is corrupt: its checksum is" in err
-    assert not Path("run", "checkpoint").exists()
+    assert not Path("run", "model.safetensors").exists()
 
 
 @pytest.mark.parametrize(("old", "new"), [("batch_size", "bavch_size"), ('"seed": 0', '"seed": 1')])
@@ -92,14 +95,14 @@ def test_resume_with_a_changed_training_json_is_refused(old, new, text):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "sentence"),
+    ("old", "new", "message"),
     [
         ('"batch_size"', '"bavch_size"', "the run to resume has no setting batch_size"),
         ('"accumulate":', '"a": 1, "accumulate":', "the run to resume has an unknown setting a"),
         ('"lr": 0.001', '"lr": null', "the run to resume has an invalid setting: --lr is None"),
     ],
 )
-def test_resume_with_settings_that_cannot_be_is_refused(old, new, sentence, text):
+def test_resume_with_invalid_settings_is_refused(old, new, message, text):
     trained("--data", text, "--out", "run", *SHORT)
     without_checksums("run")
     path = Path("run", "training.json")
@@ -107,10 +110,10 @@ def test_resume_with_settings_that_cannot_be_is_refused(old, new, sentence, text
     path.write_text(path.read_text().replace(old, new))
     status, out, err = train("--resume", "--out", "run", *MORE)
     assert (status, out) == (3, "")
-    assert sentence in err
+    assert message in err
 
 
-def test_resume_of_a_run_with_an_eps_of_0_takes_another(text):
+def test_resume_of_a_run_with_eps_0_requires_another_eps(text):
     trained("--data", text, "--out", "run", *SHORT)
     without_checksums("run")
     path = Path("run", "training.json")
@@ -122,7 +125,7 @@ def test_resume_of_a_run_with_an_eps_of_0_takes_another(text):
     assert resume.load(Path("run")).about["settings"]["eps"] == 1e-8
 
 
-def test_resume_of_a_run_without_its_texts_keys_asks_for_the_text(text):
+def test_resume_of_a_run_without_text_keys_requires_data(text):
     trained("--data", text, "--out", "run", *SHORT)
     without_checksums("run")
     path = Path("run", "training.json")

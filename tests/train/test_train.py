@@ -15,7 +15,7 @@ import pytest
 from training_runs import BYTES, COMMAND, SHORT, SMALL, assert_close, assert_same, by_hand, log, trained
 
 from numpy_gpt import forward, init, load
-from numpy_gpt.checkpoint import openai
+from numpy_gpt.checkpoint.layouts import LAYOUTS, TRAINING
 from numpy_gpt.ops import cross_entropy
 from numpy_gpt.text.token_cache import tokenize
 from numpy_gpt.text.windows import batches, split
@@ -51,9 +51,8 @@ def test_run_writes_a_checkpoint_a_log_and_a_chart(text):
     assert [line.split()[1] for line in out.splitlines() if line.startswith("step ")] == ["0", "2", "4", "6"]
     assert out.count("--- step") == 1
     assert "4,500 tokens to train on, 500 to validate" in out
-    files = {path.name for path in Path("run").iterdir() if not path.name.startswith("model.ckpt.")}
-    model = {"checkpoint", "hparams.json", "encoder.json", "vocab.bpe"}
-    assert files == {*model, *openai.TRAINING, ".lock", "log.jsonl", "loss.svg"}
+    files = {path.name for path in Path("run").iterdir()}
+    assert files == {*LAYOUTS["huggingface"].files, *TRAINING, ".lock", "log.jsonl", "loss.svg"}
     assert sorted(path.name for path in Path().iterdir()) == ["cache", "run", "text.txt"]  # nothing beside the text
     svg = ElementTree.parse("run/loss.svg").getroot()
     lines = svg.findall("{http://www.w3.org/2000/svg}polyline")

@@ -41,11 +41,11 @@ def test_checkpointing_computes_the_same_bits(text):
     assert_same("a", "b")
 
 
-@pytest.mark.parametrize("dropout", ["0", "0.2"])
-def test_resume_after_sigkill_is_bit_identical(text, dropout):
+@pytest.mark.parametrize(("dropout", "format"), [("0", "openai"), ("0.2", "huggingface")])
+def test_resume_after_sigkill_is_bit_identical(text, dropout, format):
     args = [*SHORT, "--steps", "300", "--eval-every", "20", "--save-every", "15", "--dropout", dropout]
     trained("--data", text, "--out", "whole", *args)
-    kill_after(20, "--data", text, "--out", "run", *args)
+    kill_after(20, "--data", text, "--out", "run", *args, "--format", format)
     assert 15 <= resume.load(Path("run")).step < 300
     trained("--out", "run", "--resume")
     assert_same("run", "whole")
@@ -119,7 +119,7 @@ def test_failure_after_a_closed_pipe_keeps_its_status_and_message(text):
     with closed_after_step_4(*args, stderr=subprocess.PIPE, preexec_fn=limit(30_000)) as p:
         err = p.stderr.read().decode()
         assert p.wait(timeout=60) == 1
-    assert "step 100: run/.saving/model" in err
+    assert "step 100: run/.saving.huggingface.part/model" in err
     assert "output can't be written" not in err
 
 
@@ -195,7 +195,7 @@ def test_weights_that_overflowed_are_not_saved(text):
     status, _, err = train("--data", text, "--out", "run", *args)
     assert status == 1
     assert re.fullmatch(r"train: after step 1: wte overflowed to inf or NaN: lower .* No checkpoint was saved\.\n", err)
-    assert not Path("run/checkpoint").exists()
+    assert not Path("run/model.safetensors").exists()
 
 
 def test_overflow_keeps_the_last_finite_checkpoint(text):
@@ -227,7 +227,8 @@ def test_run_continues_if_a_checkpoint_cannot_be_written(text):
     status, out, err = train("--data", text, "--out", "run", *SHORT, preexec_fn=limit(30_000))
     assert status == 1
     assert "step      6" in out
-    why = r"train: step (3|6): run/.saving/model\S+ can't be written: File too large; .* No checkpoint was saved\.\n"
+    place = r"run/\.saving\.huggingface\.part/model\.safetensors"
+    why = rf"train: step (3|6): {place} can't be written: File too large; .* No checkpoint was saved\.\n"
     assert re.fullmatch(f"({why}){{2}}", err)
     assert untimed("run") == untimed("whole")
     status, _, err = train("--out", "whole", "--resume", "--steps", "9", preexec_fn=limit(30_000))

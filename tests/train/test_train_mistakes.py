@@ -7,12 +7,18 @@ import pytest
 from training_runs import SHORT, train, trained
 
 from numpy_gpt import save
+from numpy_gpt.checkpoint.layouts import LAYOUTS
 from parity.inputs import TINY, random_model
 
 DAMAGED = {
     "a log": ("log.jsonl", '{"step": 0}\n', 1, "log.jsonl isn't the log of a run: move it"),
-    "a step": ("training.json", '{"step": null}', 3, "doesn't say which step of which run it is"),
-    "no settings": ("training.json", '{"step": 5, "settings": null, "text": []}', 3, "doesn't say which step of which"),
+    "a step": ("training.json", '{"step": null}', 3, "lacks the step, the settings or the text"),
+    "no settings": (
+        "training.json",
+        '{"step": 5, "settings": null, "text": []}',
+        3,
+        "lacks the step, the settings or the text of its run",
+    ),
     "odd settings": (
         "training.json",
         '{"step": 5, "settings": {"data": [1]}, "text": []}',
@@ -40,12 +46,14 @@ def test_resume_of_a_damaged_run_fails_with_a_message(text, damage):
     assert message in err
 
 
-def test_resume_without_a_vocabulary_fails_with_a_message(text):
-    trained("--data", text, "--out", "run", *SHORT)
-    for name in ("encoder.json", "vocab.bpe"):
+@pytest.mark.parametrize("format", LAYOUTS)
+def test_resume_without_a_vocabulary_fails_with_a_message(format, text):
+    trained("--data", text, "--out", "run", "--format", format, *SHORT)
+    names = LAYOUTS[format].vocabulary
+    for name in names:
         Path("run", name).unlink()
     status, _, err = train("--resume", "--out", "run", "--steps", "9")
-    assert (status, err) == (3, "train: run lacks encoder.json and vocab.bpe: restore them to resume the run.\n")
+    assert (status, err) == (3, f"train: run lacks {names[0]} and {names[1]}: restore them to resume the run.\n")
 
 
 MISTAKES = {
@@ -141,7 +149,7 @@ MISTAKES = {
         "--context 999 is longer than storyteller allows: choose at most 256.",
     ),
     "no such file of options": (["--config", "nowhere.toml", "--out", "run"], 2, "nowhere.toml can't be read: No such"),
-    "no TOML": (["--config", "text.txt", "--out", "run"], 2, "text.txt is no TOML: "),
+    "no TOML": (["--config", "text.txt", "--out", "run"], 2, "text.txt isn't valid TOML: "),
     "an unknown option in a file": (
         ["--config", "bad.toml", "--out", "run"],
         2,
@@ -189,3 +197,13 @@ def test_resume_with_another_option_is_refused(text, option):
     assert re.search(differs, err)
     assert {path: path.read_bytes() for path in Path("run").iterdir()} == before
     assert train("--resume", "--out", "run", *SHORT)[0] == 0  # equal options are accepted
+
+
+def test_resume_with_another_format_is_refused(text):
+    trained("--data", text, "--out", "run", *SHORT)
+    status, _, err = train("--resume", "--out", "run", "--steps", "9", "--format", "openai")
+    assert (status, err) == (
+        1,
+        "train: --format is openai, and the run in run is in Hugging Face's layout: leave it out.\n",
+    )
+    trained("--resume", "--out", "run", "--steps", "9", "--format", "huggingface")

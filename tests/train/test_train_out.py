@@ -28,7 +28,7 @@ def shard(directory):
 
 
 LAYOUTS = {
-    "OpenAI's": lambda path: save(random_model(TINY), path),
+    "OpenAI's": lambda path: save(random_model(TINY), path, "openai"),
     "Hugging Face's": lambda path: save(random_model(TINY), path, "huggingface"),
     "Hugging Face's with shards": shard,
 }
@@ -49,14 +49,18 @@ def test_train_refuses_a_directory_with_a_checkpoint(layout, text):
     assert {path: content for path, content in contents("model").items() if path.name != ".lock"} == before
 
 
-FOREIGN = ["log.jsonl", "loss.svg", "encoder.json", "vocab.bpe", "hparams.json", "moments.safetensors", "training.json"]
+OF_A_RUN = ("log.jsonl", "loss.svg", "moments.safetensors", "training.json")
+FOREIGN = [
+    *(("huggingface", name) for name in (*OF_A_RUN, "config.json", "vocab.json", "merges.txt", "tokenizer.json")),
+    *(("openai", name) for name in ("log.jsonl", "moments.safetensors", "encoder.json", "vocab.bpe", "hparams.json")),
+]
 
 
-@pytest.mark.parametrize("name", FOREIGN)
-def test_train_refuses_a_directory_with_a_file_that_it_would_replace(name, text):
+@pytest.mark.parametrize(("format", "name"), FOREIGN)
+def test_train_refuses_a_directory_with_a_file_that_it_would_replace(format, name, text):
     Path("notes").mkdir()
     Path("notes", name).write_text("mine")
-    status, out, err = train("--data", text, "--out", "notes", *SHORT)
+    status, out, err = train("--data", text, "--out", "notes", "--format", format, *SHORT)
     assert (status, out) == (1, "")
     assert err == f"train: notes has {name}, which a new run would replace: choose another --out.\n"
     assert contents("notes") == {Path("notes", name): b"mine"}
@@ -69,11 +73,10 @@ def test_train_restarts_in_the_directory_of_a_run_without_a_checkpoint(text):
         shutil.copy(Path("whole", name), "run")
     trained("--data", text, "--out", "run", *SHORT)
     assert [entry["step"] for entry in log("run")] == [0, 2, 4, 6]
-    Path("run", "checkpoint").unlink()
-    Path("run", "model.ckpt.index").unlink()
+    Path("run", "model.safetensors").unlink()
     status, _, err = train("--data", text, "--out", "run", *SHORT)
     assert status == 1
-    assert "run has hparams.json, which a new run would replace" in err
+    assert "run has config.json, which a new run would replace" in err
 
 
 def test_train_refuses_a_foreign_log_beside_a_lock(text):
