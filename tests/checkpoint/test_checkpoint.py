@@ -212,6 +212,6 @@ def test_save_refuses_a_missing_or_transposed_parameter(tmp_path):
     a = m.params.h[0].attn.c_attn
     m.params.h[0] = m.params.h[0]._replace(attn=m.params.h[0].attn._replace(c_attn=a._replace(w=a.w.T)))
     with pytest.raises(
-        GPTError, match=r"parameter h\.0\.attn\.c_attn\.w has the shape \(144, 48\), and \(48, 144\) is that"
+        GPTError, match=r"parameter h\.0\.attn\.c_attn\.w has the shape \(144, 48\): Config\(.*\) needs \(48, 144\)"
     ):
         save(m, tmp_path)
