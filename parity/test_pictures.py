@@ -47,6 +47,7 @@ def test_picture_of_losses_trains_both_packages_and_overlays_their_losses(tmp_pa
     assert rings == training + validation  # at a tenth of a pixel
     (apart,) = re.findall(r"at most (\S+) apart", picture.findtext(SVG + "title"))
     assert float(apart) < 1e-5
+    assert "fill: none" in drawn.split("prefers-color-scheme: dark")[1]  # lines, not areas
 
 
 def test_picture_of_losses_refuses_logs_of_different_runs(tmp_path):

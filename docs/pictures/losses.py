@@ -23,6 +23,8 @@ LEFT, RIGHT, TOP, BOTTOM = 48, 730, 56, 396  # of the axes
 STYLE = """
     .numpy { fill: none; stroke-width: 2.5; stroke-linejoin: round } .pytorch { fill: none; stroke-width: 1.8 }
     .grid { stroke-width: 1 }"""
+DARK = """
+    .numpy, .pytorch { fill: none }"""
 
 
 def draw(argv: list[str]) -> str:
@@ -61,7 +63,7 @@ def overlaid(ours: Sequence[log.Entry], theirs: Sequence[log.Entry]) -> str:
         ends.append(lines[0][-1][1])
     for (loss, name), y in zip(LOSSES.items(), chart.apart(ends), strict=True):
         parts.append(svg.text(RIGHT + 12, y + 4, f"{name} {ours[-1][loss]:.3f}"))
-    return svg.document(title, WIDTH, HEIGHT, parts, STYLE)
+    return svg.document(title, WIDTH, HEIGHT, parts, STYLE, DARK)
 
 
 def across(step: float, xs: Sequence[float]) -> float:
