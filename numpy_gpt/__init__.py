@@ -1,4 +1,4 @@
-"""GPT-2 in NumPy, with every forward and every backward written by hand."""
+"""Implement GPT-2 in NumPy, with every forward and every backward written by hand."""
 
 from . import adamw, fast
 from .checkpoint import save

@@ -1,4 +1,4 @@
-"""The AdamW optimiser, in place; its learning rate schedule; gradient clipping.
+"""Implement the AdamW optimiser in place, its learning rate schedule, and gradient clipping.
 
     m = b1 m + (1 - b1) g        v = b2 v + (1 - b2) g²        p = p - lr ( m̂ / (sqrt v̂ + eps) + decay p )
 
@@ -21,7 +21,7 @@ ELEMENTS = 1 << 18  # of p in a tile: its p, g, m and v stay in the cache; with 
 
 
 class Moments(NamedTuple):
-    """Adam's running means, each a tree like the parameters"""
+    """Hold Adam's running means, each a tree like the parameters"""
 
     m: Any  # of the gradient
     v: Any  # of the gradient's square
@@ -124,7 +124,7 @@ def check_settings(t, lr, beta1, beta2, eps, weight_decay):
     """Return the arguments of step as Python numbers: NumPy's float64 would turn float32 arithmetic into float64"""
     t, lr, beta1, beta2, eps, weight_decay = map(to_python, (t, lr, beta1, beta2, eps, weight_decay))
     if not is_whole(t) or t < 1:
-        raise GPTError(f"the step t is {t!r}: count 1, 2, ..., since the bias correction divides by 1 - beta**t.")
+        raise GPTError(f"the step t is {t!r}: it must be a whole number of at least 1, since 1 - beta**t is a divisor.")
     for name, value in (("lr", lr), ("eps", eps), ("weight_decay", weight_decay)):
         if not is_real(value) or not 0 <= value < math.inf:
             raise GPTError(f"{name} is {value!r}: it must be a finite number of at least 0.")
@@ -162,7 +162,7 @@ def smallest_eps(dtype, beta2, t=1):
 def check_step(params, grads, moments):
     """Raise GPTError unless grads and both moments have the names, shapes, dtypes and devices of params"""
     if not isinstance(moments, Moments):
-        raise GPTError(f"moments is {type(moments).__name__}: make it with moments(params).")
+        raise GPTError(f"moments is a {type(moments).__name__}: create it with moments(params).")
     for name, tree in (("grads", grads), ("moments.m", moments.m), ("moments.v", moments.v)):
         different = layout(params) ^ layout(tree)
         if different:
@@ -245,7 +245,7 @@ def cosine(step: int, steps: int, lr: float, min_lr: float = 0.0, warmup: int = 
 
 
 def check_schedule(step, steps, lr, min_lr, warmup):
-    """Raise GPTError for an argument of cosine that is no such number"""
+    """Raise GPTError if an argument of cosine is invalid"""
     for name, value, least in (("step", step, 0), ("number of steps", steps, 1), ("warmup", warmup, 0)):
         if not is_whole(to_python(value)) or value < least:
             raise GPTError(f"the {name} of the schedule is {value!r}: it must be a whole number of at least {least}.")

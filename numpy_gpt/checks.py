@@ -1,4 +1,4 @@
-"""Checks of arguments before the computation and of results after it; a failed check raises GPTError."""
+"""Check arguments before the computation and results after it; a failed check raises GPTError."""
 
 from contextlib import contextmanager
 
@@ -173,7 +173,7 @@ def no_overflow(what, params):
 
 
 class Overflow:
-    """A receiver of NumPy's overflow reports that raises FloatingPointError for every operation except matmul
+    """Receive NumPy's overflow reports, and raise FloatingPointError for every operation except matmul
 
     The reports of matmul are unreliable: OpenBLAS's threads report nothing, and Apple's Accelerate reports overflows
     that didn't happen. After a real overflow in a matmul, its result contains inf, and check_finite finds that.

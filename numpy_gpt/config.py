@@ -1,4 +1,4 @@
-"""The shape of a GPT-2 model, under the names of OpenAI's hparams.json, and the four released sizes."""
+"""Define the shape of a GPT-2 model under the names of OpenAI's hparams.json, and the four released sizes."""
 
 import operator
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ SIZES = ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer")
 
 @dataclass(frozen=True)
 class Config:
-    """The shape of a GPT-2 model; the defaults are those of the 124M
+    """Describe the shape of a GPT-2 model; the defaults are those of the 124M
 
     Sizes are whole numbers of at least 1, and n_embd is a multiple of n_head. dropout is 0, or from 0.002 to 0.99. A
     Config can't be changed, but dataclasses.replace returns a changed copy.

@@ -1,8 +1,8 @@
-"""The errors that invalid input raises."""
+"""Define the errors that invalid input raises."""
 
 
 class GPTError(ValueError):
-    """Invalid input; the message names the file or argument, what is wrong with it, and what to do
+    """Report invalid input; the message names the file or argument, the fault and the remedy
 
     Example:
         >>> import numpy_gpt
@@ -15,7 +15,7 @@ class GPTError(ValueError):
 
 
 class CheckpointError(GPTError):
-    """Weights are missing, or the content of a checkpoint file is invalid
+    """Report that weights are missing, or that the content of a checkpoint file is invalid
 
     Example:
         >>> import numpy_gpt

@@ -1,4 +1,4 @@
-"""GPT-2 built from its operations: attn, mlp, block, gpt2. Each backward reverses the lines of its forward.
+"""Build GPT-2 from its operations: attn, mlp, block, gpt2. Each backward reverses the lines of its forward.
 
 x comes in and y goes out. In a block, x and mid are the residual stream, a is the attention branch, m the MLP branch.
 """
@@ -114,8 +114,8 @@ def recomputed_block_backward(dy, saved):
 def gpt2(tokens, p, config, noise=None, checkpointing=False, save=True):
     """Return the logits (B,T,V) of tokens (B,T)
 
-    With checkpointing, a block saves only its input, and its backward recomputes the rest. With save=False, blocks save
-    nothing.
+    If checkpointing is True, each block saves only its input, and its backward recomputes the rest. If save is False,
+    blocks save nothing.
     """
     run = recomputed_block if checkpointing else block
     emb, s_embedding = embedding(tokens, p.wte, p.wpe)                   # (B,T,C)

@@ -1,9 +1,9 @@
-"""Random numbers that are the same in NumPy and PyTorch, on any device, in any order: Philox4x32-10.
+"""Generate random numbers that are the same in NumPy and PyTorch, on any device, in any order: Philox4x32-10.
 
 A counter-based generator is a pure function: 128 bits of counter and 64 bits of key give 128 random bits (Salmon et
 al., "Parallel random numbers: as easy as 1, 2, 3", 2011). The counter contains the purpose of a number: the step, the
 sequence, the place in the model. So a number doesn't depend on earlier draws. A sequence gets the same dropout mask in
-any batch, and again when a checkpointed block is recomputed.
+any batch, and again when a block is recomputed.
 """
 
 import math
@@ -72,7 +72,7 @@ LIMITS = {"seed": 2**64, "step": 2**32, "sequence": 2**32, "site": 2**32 - 2}
 
 
 class Parts(NamedTuple):
-    """The fields of Name, which checks them"""
+    """Hold the fields of Name, which checks them"""
 
     seed: int
     step: int
@@ -81,7 +81,7 @@ class Parts(NamedTuple):
 
 
 class Name(Parts):
-    """The name of a stream of random bytes; every sequence, step and place in the model has its own stream"""
+    """Name a stream of random bytes; every sequence, step and place in the model has its own stream"""
 
     __slots__ = ()
 
@@ -108,7 +108,7 @@ class Name(Parts):
 
 
 class Noise(Name):
-    """The random bytes of dropout in a training step: Noise(seed, step)
+    """Generate the random bytes of dropout in a training step: Noise(seed, step)
 
     Pass it to loss_and_grads. The same seed and step give the same masks in numpy_gpt and torch_gpt. If a batch is a
     part of a larger one and starts at its sequence s, pass Noise(seed, step, sequence=s) to get the same masks.

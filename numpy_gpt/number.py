@@ -1,4 +1,4 @@
-"""Checks for whole and real numbers of Python, NumPy and PyTorch; booleans don't count as numbers."""
+"""Check for whole and real numbers of Python, NumPy and PyTorch; booleans don't count as numbers."""
 
 import operator
 from numbers import Real

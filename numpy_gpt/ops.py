@@ -1,4 +1,4 @@
-"""The operations of GPT-2, each next to its backward, written by hand.
+"""Define the operations of GPT-2, each next to its backward, written by hand.
 
     y, saved = op(x, ...)               forward: the result, and the values that the backward reads
     dx, ...  = op_backward(dy, saved)   backward: one gradient per array argument, in argument order

@@ -1,4 +1,4 @@
-"""The parameters of GPT-2 as a tree of named tuples whose fields have OpenAI's names.
+"""Define the parameters of GPT-2 as a tree of named tuples whose fields have OpenAI's names.
 
 Gradients and Adam's moments are trees of the same types, so named(grads) lines up with named(params). Weights are
 (in, out): y = x @ w + b. An absent leaf (c_attn.b without qkv_bias, head if tied) is None; named and tree_map skip it.
@@ -31,21 +31,21 @@ class LayerNorm(NamedTuple):
 
 
 class Attn(NamedTuple):
-    """The parameters of attention in a block"""
+    """Hold the parameters of attention in a block"""
 
     c_attn: Linear  # (C, 3C)  q, k and v side by side
     c_proj: Linear  # (C, C)
 
 
 class MLP(NamedTuple):
-    """The parameters of the MLP in a block"""
+    """Hold the parameters of the MLP in a block"""
 
     c_fc: Linear  # (C, 4C)
     c_proj: Linear  # (4C, C)
 
 
 class Block(NamedTuple):
-    """The parameters of a block, in the order of its forward"""
+    """Hold the parameters of a block, in the order of its forward"""
 
     ln_1: LayerNorm
     attn: Attn
@@ -54,13 +54,13 @@ class Block(NamedTuple):
 
 
 class Head(NamedTuple):
-    """The weights of an untied output head: logits = x @ w.mT"""
+    """Hold the weights of an untied output head: logits = x @ w.mT"""
 
     w: Any  # (V, C)
 
 
 class GPT2(NamedTuple):
-    """The tree of all parameters; leaves are NumPy arrays, or tensors in torch_gpt"""
+    """Hold all parameters of a model; leaves are NumPy arrays, or tensors in torch_gpt"""
 
     wte: Any  # (V, C)
     wpe: Any  # (N, C)
@@ -70,7 +70,7 @@ class GPT2(NamedTuple):
 
 
 class Model(NamedTuple):
-    """A GPT-2 model: its shape, its parameters and its tokenizer; init and load return one
+    """Hold a GPT-2 model: its config, its parameters and its tokenizer; init and load return one
 
     The tokenizer has encode(str) -> list[int], decode(list[int]) -> str, n_vocab and eot. print(m) and notebooks show a
     summary. m._replace(config=...) returns a copy that shares the arrays.

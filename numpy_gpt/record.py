@@ -6,7 +6,7 @@
 
 Inside the with-block, the functions that the model's module calls are wrapped. A tensor is named after the place where
 it occurs: the function that runs, the op that it calls, and how often it has called that op before. A backward is
-matched with its forward by `saved`. Tensors aren't copied. The gradients of parameters are what loss_and_grads returns.
+matched with its forward by `saved`. Tensors aren't copied. loss_and_grads returns the gradients of parameters.
 
 Only calls in the thread that entered the with-block are recorded. Calls in other threads pass through. So several
 threads can record runs of their own at the same time, but a batch that numpy_gpt.train splits over threads is recorded
@@ -175,7 +175,7 @@ class Recorder:
                 self.add(prefix + result, y)
             self.forwards[id(saved)] = prefix, arguments, result, saved
             return returned
-        finally:  # PyTorch ends a recomputed block by an exception as soon as it has what it needs
+        finally:  # PyTorch ends a recomputed block by an exception as soon as it has the tensors that it needs
             self.running.pop()
             self.recomputing &= not recomputes
 

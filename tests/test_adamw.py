@@ -128,7 +128,7 @@ def test_step_with_a_tree_that_does_not_fit_raises_and_updates_nothing(name):
 
 
 BAD_SETTINGS = [
-    ({"t": 0}, "the step t is 0: count 1, 2"),
+    ({"t": 0}, "the step t is 0: it must be a whole number of at least 1"),
     ({"t": 1.5}, "the step t is 1.5"),
     ({"t": math.nan}, "the step t is nan"),
     ({"t": math.inf}, "the step t is inf"),

@@ -1,4 +1,4 @@
-"""The twin of numpy_gpt: the same GPT-2 on PyTorch's own kernels, with gradients from autograd."""
+"""Implement the twin of numpy_gpt: the same GPT-2 on PyTorch's own kernels, with gradients from autograd."""
 
 from numpy_gpt import RELEASED, CheckpointError, Config, GPTError, Model, named
 

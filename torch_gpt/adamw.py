@@ -1,4 +1,4 @@
-"""The AdamW optimiser, in place; its learning rate schedule; gradient clipping.
+"""Implement the AdamW optimiser in place, its learning rate schedule, and gradient clipping.
 
 Steps compute the same bits as numpy_gpt/adamw.py: every product, sum and quotient is an operation of its own.
 torch.optim.AdamW rounds differently. It uses lerp, addcmul and fused multiply-add, in an order that depends on the

@@ -1,4 +1,4 @@
-"""The public entry to the maths: forward and loss_and_grads, which check their input and their results."""
+"""Provide the public entry to the maths: forward and loss_and_grads, which check their input and results."""
 
 import math
 from typing import Any

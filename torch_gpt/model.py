@@ -1,4 +1,4 @@
-"""GPT-2 built from its operations: attn, mlp, block, gpt2. Autograd computes the backward.
+"""Build GPT-2 from its operations: attn, mlp, block, gpt2. Autograd computes the backward.
 
 x comes in and y goes out. In a block, x and mid are the residual stream, a is the attention branch, m the MLP branch.
 """
@@ -63,15 +63,15 @@ def block(x, p, config, kv=None, noise=None):
 
 
 def recomputed_block(x, p, config, kv=None, noise=None, run=None):
-    """Run block and save only its input, for a fraction of the memory; the backward runs it again"""
+    """Run block and save only its input, for a fraction of the memory; the backward recomputes the rest"""
     return checkpoint(run or block, x, p, config, kv, noise, use_reentrant=False)
 
 
 def gpt2(tokens, p, config, noise=None, checkpointing=False, run=None):
     """Return the logits (B,T,V) of tokens (B,T)
 
-    With checkpointing, a block saves only its input, and its backward recomputes the rest. Sharded code passes run to
-    replace block.
+    If checkpointing is True, each block saves only its input, and its backward recomputes the rest. Sharded code passes
+    run to replace block.
     """
     run = partial(recomputed_block, run=run) if checkpointing else run or block
     emb = embedding(tokens, p.wte, p.wpe)                                # (B,T,C)

@@ -1,4 +1,4 @@
-"""The random numbers of numpy_gpt/noise.py, bit for bit, on any device: Philox4x32-10 in signed 64-bit integers.
+"""Generate the random numbers of numpy_gpt/noise.py on any device: Philox4x32-10 in signed 64-bit integers.
 
 PyTorch can't multiply unsigned words. The product of two 32-bit words in int64 can be negative, but its 64 bits are
 right, and shifting and masking returns both halves.
@@ -61,7 +61,7 @@ def uniform(keys, step, V):
 
 
 class Noise(Name):
-    """The random bytes of dropout in a training step: Noise(seed, step)
+    """Generate the random bytes of dropout in a training step: Noise(seed, step)
 
     Pass it to loss_and_grads. The same seed and step give the same masks in numpy_gpt and torch_gpt. If a batch is a
     part of a larger one and starts at its sequence s, pass Noise(seed, step, sequence=s) to get the same masks.

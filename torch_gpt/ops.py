@@ -1,4 +1,4 @@
-"""The operations of numpy_gpt/ops.py, computed by PyTorch's own kernels. Autograd computes the backward.
+"""Compute the operations of numpy_gpt/ops.py by PyTorch's own kernels. Autograd computes the backward.
 
 Copies of the reference's formulas would share its mistakes, so they couldn't confirm its results.
 

@@ -1,4 +1,4 @@
-"""Models with tensors as leaves: create, load and save them, and convert them from and to NumPy."""
+"""Create, load and save models with tensors as leaves, and convert them from and to NumPy."""
 
 import os
 from typing import Any
@@ -17,7 +17,7 @@ Device = str | int | torch.device
 
 
 def init(config: Config, seed: int = 0, device: Device = "cpu", dtype: torch.dtype = torch.float32) -> Model:
-    """Return a new model with the same parameters as numpy_gpt.init draws"""
+    """Return a new model with the parameters that numpy_gpt.init draws"""
     check_target(device, dtype)
     return from_numpy(numpy_gpt.init(config, seed), device, dtype)
 

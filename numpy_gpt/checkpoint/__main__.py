@@ -148,12 +148,12 @@ def prove(path: Path, contents: Contents) -> int:
 
 def prove_moments(path: Path) -> None:
     """Check Adam's moments if path is the directory of a training run"""
-    standing, moments = (home(path) / name for name in TRAINING)
+    training, moments = (home(path) / name for name in TRAINING)
     if not os.path.isfile(moments):
-        if os.path.isfile(standing):
+        if os.path.isfile(training):
             raise CheckpointError(
                 f"{path} is a training run without {moments.name}, so it can't be resumed: restore the file, or remove "
-                f"{standing.name} to use the weights alone."
+                f"{training.name} to use the weights alone."
             )
         return
     _, tensors = safetensors.read(moments)

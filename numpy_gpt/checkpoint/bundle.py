@@ -22,7 +22,7 @@ NUMBERS = {dtype: number for number, dtype in DTYPES.items()}
 
 
 class Entry(NamedTuple):
-    """A tensor's entry in the index"""
+    """Describe a tensor in the index"""
 
     dtype: str
     shape: tuple[int, ...]

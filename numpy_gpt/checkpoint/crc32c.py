@@ -1,4 +1,4 @@
-"""CRC-32C, the checksum of every tensor in OpenAI's files, at the speed of XOR.
+"""Compute CRC-32C, the checksum of every tensor in OpenAI's files, at the speed of XOR.
 
 A message is a polynomial over GF(2), its first bit the highest power of x, and its CRC the remainder of message x^32 by
 P. This P divides x^5685 + x^1362 + x^426 + 1, and so, since squaring over GF(2) only doubles the exponents, it divides
@@ -67,5 +67,5 @@ def powers(n: int) -> np.ndarray:
 
 
 def mask(crc: int) -> int:
-    """Return the form that files store: data followed by its own CRC would have a constant CRC"""
+    """Return the masked CRC that files store: data followed by its plain CRC would have a constant CRC"""
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

@@ -1,4 +1,4 @@
-"""The released models: their names, the files of each, and the directories in which they are looked for."""
+"""List the released models: their names, the files of each, and the directories that may contain them."""
 
 import os
 from pathlib import Path
@@ -32,7 +32,7 @@ def roots() -> list[Path]:
 
 
 def find(name: str) -> Path | None:
-    """Return the directory of a released model, such as root/124M or root/gpt2, or None if it isn't there"""
+    """Return the directory of a released model, such as root/124M or root/gpt2, or None if no root has it"""
     size = size_named(name)
     for root in roots():
         for place in (root / other for other in NAMES if NAMES[other] == size):

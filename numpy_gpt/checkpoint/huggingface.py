@@ -1,4 +1,4 @@
-"""Hugging Face's layout: model.safetensors, config.json, and the files of the tokenizer."""
+"""Read and write Hugging Face's layout: model.safetensors, config.json, and the files of the tokenizer."""
 
 import json
 import os
@@ -78,7 +78,7 @@ def read_directory(directory: Path, n_head: int | None) -> Contents:
     else:
         metadata, found = dict[str, str](), read_shards(directory)
     if os.path.isfile(directory / "config.json"):
-        metadata = {}  # other programs go by config.json
+        metadata = {}  # other programs use config.json
     return contents(directory, directory, metadata, found, n_head)
 
 
@@ -158,9 +158,9 @@ def infer_config(path: Path, tensors: Mapping[str, Stored], n_head: int | None) 
 
 
 def resolve_head(config: Config, tensors: dict[str, Stored]) -> tuple[Config, dict[str, Stored]]:
-    """Leave out a head that is equal to wte; make the config untied if the head is another
+    """Leave out a head that is equal to wte; make the config untied if the head differs
 
-    A config that is untied already stays so, since a head may start equal to wte.
+    An untied config stays untied, since a head may start equal to wte.
     """
     head, wte = tensors.get("lm_head.weight"), tensors.get("wte.weight")
     if head is None or wte is None or not config.tied:
@@ -171,7 +171,7 @@ def resolve_head(config: Config, tensors: dict[str, Stored]) -> tuple[Config, di
 
 
 def resolve_biases(config: Config, tensors: dict[str, Stored]) -> tuple[Config, dict[str, Stored]]:
-    """Leave out the biases that a model without qkv_bias was written with; keep all if other programs changed them"""
+    """Leave out the zeros that save writes for a model without qkv_bias; keep the biases if one isn't zero"""
     if config.qkv_bias:
         return config, tensors
     biases = {name for name in tensors if QKV_BIASES.fullmatch(name)}
@@ -216,7 +216,7 @@ def fill(
 
 
 def as_json(keys: Mapping[str, Any]) -> bytes:
-    """Return the contents of a JSON file"""
+    """Return keys as the contents of a JSON file"""
     return json.dumps(keys, indent=2).encode() + b"\n"
 
 

@@ -21,7 +21,7 @@ OLD_STAGE = ".saving"  # where 0.1.0 wrote a checkpoint in OpenAI's layout; POIN
 
 
 class Layout(NamedTuple):
-    """The names of the files of a layout"""
+    """List the names of the files of a layout"""
 
     title: str
     weights: tuple[str, ...]  # a directory with one of these files has a checkpoint of this layout
@@ -46,7 +46,7 @@ LAYOUTS = {
         ("config.json", *HUGGING_FACE, "tokenizer_config.json", WEIGHTS),
         HUGGING_FACE,
         ".saving.huggingface",
-        *TOKENIZER_JSON,  # the two files that save writes contain the same; other programs would prefer this one
+        *TOKENIZER_JSON,  # the two files that save writes contain the same; other programs would read this one instead
     ),
 }
 
@@ -54,11 +54,12 @@ LAYOUTS = {
 def layout(directory: Path) -> str | None:
     """Return the layout in which load reads a directory, or None if it has no checkpoint
 
-    A directory that other programs gave checkpoints in both layouts counts as OpenAI's.
+    If other programs wrote checkpoints in both layouts, OpenAI's is read.
     """
-    for name, its in LAYOUTS.items():
+    for name, candidate in LAYOUTS.items():
         # the stage first: when it is removed, the files are in the directory
-        if any(os.path.isfile(place / file) for place in (directory / its.stage, directory) for file in its.weights):
+        places = directory / candidate.stage, directory
+        if any(os.path.isfile(place / file) for place in places for file in candidate.weights):
             return name
     return None
 
@@ -86,7 +87,7 @@ def find_prefix(directory: Path) -> Path:
 def pointed_prefix(directory: Path) -> Path:
     """Return the path that `checkpoint` contains
 
-    Of an absolute path only the name counts, since the directory may have been moved.
+    Only the name of an absolute path is used, since the directory may have been moved.
     """
     file = directory / POINTER
     if not os.path.isfile(file):
@@ -112,6 +113,6 @@ def replacing_checkpoint(directory: Path, format: str) -> Iterator[Path]:
                 f"{directory} has a checkpoint in {LAYOUTS[found].title} layout: save with format={found!r} to replace "
                 "it, or choose another directory."
             )
-        its = LAYOUTS[format]
-        with replacing_files(directory, directory / its.stage, [directory / its.obsolete]) as part:
+        new = LAYOUTS[format]
+        with replacing_files(directory, directory / new.stage, [directory / new.obsolete]) as part:
             yield part

@@ -1,4 +1,4 @@
-"""llm.c's model file: 256 numbers, then sixteen tensors, each stacked over all layers, with matrices (out, in)."""
+"""Read and write llm.c's model file: 256 numbers, then 16 tensors stacked over all layers, with matrices (out, in)."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -92,7 +92,7 @@ def write(
     """Atomically replace a .bin file in float32, without a tokenizer, or create it"""
     if dtype != np.float32:
         raise GPTError(
-            f"{path}: llm.c's format contains float32: give that as dtype, or save to a directory or .safetensors."
+            f"{path}: llm.c's format supports only float32: give dtype float32, or save to a directory or .safetensors."
         )
     if not config.tied or not config.qkv_bias:
         missing = "an output head of its own" if not config.tied else "attention without biases"

@@ -1,4 +1,4 @@
-"""OpenAI's layout: a directory with hparams.json, the vocabulary, and a TensorFlow bundle that `checkpoint` names."""
+"""Read and write OpenAI's layout: hparams.json, the vocabulary, and a TensorFlow bundle that `checkpoint` names."""
 
 import json
 import math
@@ -39,7 +39,7 @@ TABLE = """
 
 
 def read(directory: Path) -> Contents:
-    """Return the checkpoint in a directory; while another process saves, the old one or the new one"""
+    """Return the checkpoint in a directory, the old or the new one if another process is saving"""
     return read_consistently(directory, read_once, files)
 
 

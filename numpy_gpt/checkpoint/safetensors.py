@@ -1,4 +1,4 @@
-"""The file format safetensors: the length of a header, a uint64, then the header, then the tensors without a gap.
+"""Read and write safetensors files: the length of the header as uint64, the header, and the tensors without a gap.
 
 The header is JSON:
 
@@ -28,7 +28,7 @@ CHECKSUMS = "numpy_gpt.crc32c"  # a key of the metadata; its value is {name: mas
 
 
 class Entry(NamedTuple):
-    """A tensor's entry in the header"""
+    """Describe a tensor in the header"""
 
     dtype: str
     shape: tuple[int, ...]
@@ -81,7 +81,7 @@ def read_checksums(path: Path, metadata: Mapping[str, str], names: Collection[st
 
 
 def read_entry(name: str, entry: Any) -> Entry:
-    """Return a tensor's entry; raise ValueError if it can't be true"""
+    """Return a tensor's entry; raise ValueError if it is invalid"""
     if not name.isprintable():
         raise ValueError(f"{name[:40]!r} is no printable name of a tensor")
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:

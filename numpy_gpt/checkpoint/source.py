@@ -16,14 +16,14 @@ def load(source: str | os.PathLike[str], dtype: DType | None = None, n_head: int
     Arguments:
         source: a directory in Hugging Face's or OpenAI's layout; a .safetensors file; a .bin file of llm.c; or the name
             of a model. "storyteller" ships with the package. The released models 124M, 355M, 774M and 1558M (gpt2,
-            gpt2-medium, gpt2-large and gpt2-xl) are downloaded if no disk has them.
+            gpt2-medium, gpt2-large and gpt2-xl) are downloaded if they aren't found.
         dtype: float32 or float64. Default: float64 if the checkpoint is in float64, else float32.
         n_head: the number of heads, for a .safetensors file that doesn't contain it.
 
     Returns a Model. Its arrays may be written to, which doesn't change the file. Its tokenizer is None if there is no
     vocabulary beside the weights.
 
-    Raises CheckpointError, a GPTError, if source isn't found, or if its files are incomplete, corrupt or no GPT-2's.
+    Raises CheckpointError, a GPTError, if source isn't found, or if its files are incomplete, corrupt or not a GPT-2's.
 
     Example:
         m = numpy_gpt.load("storyteller")
@@ -34,7 +34,7 @@ def load(source: str | os.PathLike[str], dtype: DType | None = None, n_head: int
 
 
 def find(source: str | os.PathLike[str]) -> Path:
-    """Return the path of a checkpoint; download a released model if no disk has it
+    """Return the path of a checkpoint; download a released model if it isn't found
 
     A model's name, such as storyteller or 124M, means that model unless the working directory has a checkpoint of that
     name. Other files and directories of that name need ./ before it.
@@ -52,5 +52,5 @@ def find(source: str | os.PathLike[str]) -> Path:
 
         return hub.find(source) or download(source)
     raise CheckpointError(
-        f"{source} is no file or directory here, nor a model's name: storyteller, {', '.join(hub.NAMES)}."
+        f"{source} is neither a path nor a model's name: choose one of storyteller, {', '.join(hub.NAMES)}."
     )

@@ -1,4 +1,4 @@
-"""Code that the formats share: tensors in a file, and the tables of their names and shapes."""
+"""Share code between the formats: tensors in a file, and the tables of their names and shapes."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -15,7 +15,7 @@ from ..text.tokenizer import Tokenizer
 
 
 class Stored(NamedTuple):
-    """A tensor in a file that is mapped into memory"""
+    """Hold a tensor in a file that is mapped into memory"""
 
     name: str  # in the file
     dtype: str  # in the file: float32, float16, bfloat16 ...
@@ -25,7 +25,7 @@ class Stored(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """A checkpoint in any format"""
+    """Hold a checkpoint in any format"""
 
     format: str
     config: Config
@@ -37,7 +37,7 @@ FLOATS = ("float32", "float16", "bfloat16", "float64")
 
 
 def config_from(path: Path, values: Mapping[str, Any]) -> Config:
-    """Return the config that the values of hparams.json give; ignore other keys"""
+    """Return the config with the values of hparams.json; ignore other keys"""
     for key in SIZES:
         if key not in values:
             raise CheckpointError(f"{path} lacks {key}: get the file again.")
@@ -55,12 +55,12 @@ def hparams(config: Config) -> dict[str, Any]:
 
 
 def numpy_dtype(dtype: str) -> np.dtype:
-    """Return the dtype of an array with such numbers; every format is little-endian"""
+    """Return the NumPy dtype for a format's dtype: little-endian, as in every format"""
     return np.dtype("uint16" if dtype == "bfloat16" else dtype).newbyteorder("<")
 
 
 def view(data: np.ndarray, start: int, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Return a view of the tensor that starts at a byte, or a copy if it isn't aligned, since BLAS needs that"""
+    """Return a view of the tensor that starts at a byte, or a copy if it isn't aligned, since BLAS needs alignment"""
     a = data[start : start + math.prod(shape) * numpy_dtype(dtype).itemsize].view(numpy_dtype(dtype)).reshape(shape)
     return a if a.flags.aligned else a.copy()
 

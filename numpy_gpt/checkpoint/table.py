@@ -1,4 +1,4 @@
-"""LevelDB's table, the file format under TensorFlow's index: keys and values, sorted by key.
+"""Read and write LevelDB's table, the file format under TensorFlow's index: keys and values, sorted by key.
 
 A table is a row of blocks and a footer:
 

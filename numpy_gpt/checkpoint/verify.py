@@ -15,7 +15,7 @@ from .stored import Contents, Stored, expand, floats
 
 
 class Check(NamedTuple):
-    """The result of reading one tensor"""
+    """Hold the result of reading one tensor"""
 
     crc: int  # masked CRC-32C of its bytes in C order
     finite: bool  # no NaN, no infinity

@@ -2,8 +2,7 @@
 
 Every file can be verified: the config gives its size, the vocabulary has a known SHA-256, the index must list the
 config's tensors, and the index has a checksum of every tensor of the weights. A file is downloaded as NAME.part and
-renamed to NAME when it is verified. Bytes in NAME.part are not requested again unless they are wrong, whatever
-interrupted the download.
+renamed to NAME when it is verified. Bytes in NAME.part are requested again only if they are corrupt.
 """
 
 import os
@@ -34,7 +33,7 @@ RETRY = "fix that and run the command again to resume, or choose another place w
 
 
 class SourceError(Exception):
-    """An error of one source, after which the next source is tried"""
+    """Report an error of one source, after which the next source is tried"""
 
 
 def download(name: str, root: Path | None = None) -> Path:
@@ -92,7 +91,7 @@ def fetch(part: Path, size: str, file: str, nbytes: int) -> None:
     """Download one file from the sources in turn, until it is verified or no source makes progress"""
     prepare(part, nbytes)
     problems: dict[str, str] = {}
-    failures, most, begun = 0, length(part), length(part)
+    failures, most, initial = 0, length(part), length(part)
     sources = hub.SOURCES
     for source in cycle(sources):
         try:
@@ -103,7 +102,7 @@ def fetch(part: Path, size: str, file: str, nbytes: int) -> None:
             problems[source] = str(e)
         failures = 0 if length(part) > most else failures + 1
         most = max(most, length(part))
-        unreachable = most == begun and all(why.startswith(UNREACHABLE) for why in problems.values())
+        unreachable = most == initial and all(why.startswith(UNREACHABLE) for why in problems.values())
         if (unreachable and failures == len(sources)) or failures == PATIENCE * len(sources):
             why = "; ".join(f"{source} {problem}" for source, problem in problems.items())
             raise CheckpointError(

@@ -34,5 +34,5 @@ def format_measures(perplexity: float, bits_per_byte: float | None) -> str:
 
 
 def format_number(x: float, places: int) -> str:
-    """Return a number with so many decimal places, or with an exponent if it is a million or more"""
+    """Return a number with this number of decimal places, or with an exponent if it is a million or more"""
     return f"{x:.{places}f}" if x < 1e6 else f"{x:.3g}"

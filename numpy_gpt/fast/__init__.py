@@ -1,4 +1,4 @@
-"""Code that exists for speed alone; read it last."""
+"""Speed up the maths; read this code last."""
 
 from . import memory, openblas
 

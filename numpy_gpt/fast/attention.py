@@ -1,4 +1,4 @@
-"""The attention pair of ops.py, computed in tiles of QUERIES queries.
+"""Compute the attention pair of ops.py in tiles of QUERIES queries.
 
 It is faster because a tile needs no key after its last query, its scores stay in the L2 cache, and threads share the
 tiles.
@@ -16,7 +16,7 @@ QUERIES = 64  # in a tile
 
 
 class TileNoise(NamedTuple):
-    """The noise of a tile: ops.dropout calls its bytes, as it calls those of a Noise"""
+    """Hold the noise of a tile; ops.dropout calls its method bytes, as it calls that of a Noise"""
 
     drawn: np.ndarray  # the tile's part of the bytes of all queries
 

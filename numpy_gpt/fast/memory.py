@@ -1,4 +1,4 @@
-"""Settings of the C library's memory allocator."""
+"""Set options of the C library's memory allocator."""
 
 import ctypes
 

@@ -1,4 +1,4 @@
-"""Control of the OpenBLAS library that NumPy computes matmuls with.
+"""Control the OpenBLAS library that NumPy computes matmuls with.
 
 NumPy has no interface to it, so its functions are looked up by name in the loaded library.
 """
@@ -16,7 +16,7 @@ SHORT = 20  # 2^20 cycles are longer than the pauses between two matmuls of deco
 
 
 class OpenBLAS(NamedTuple):
-    """Functions of the library"""
+    """Hold functions of the library"""
 
     get_num_threads: Callable[[], int]
     set_num_threads: Callable[[int], Any]

@@ -1,12 +1,12 @@
-"""A pool of threads that share work. NumPy releases Python's global lock while it computes, so they run in parallel.
+"""Share work among threads of a pool. NumPy releases Python's global lock while it computes, so they run in parallel.
 
 OpenBLAS has threads too, which share one matmul at a time. While the threads of this pool compute different matmuls,
 each matmul stays on one thread: then everything between the matmuls runs in parallel as well.
 
-ThreadPoolExecutor and threadpoolctl are as fast (both take 1.3 s for a training step of 4 x 64 tokens of the 124M, and
-0.31 s for one of the storyteller), but a Ctrl-C inside submit can leave a lock of the executor closed, and the process
-then hangs: this happened in each of four runs of 3,000 interrupts at random moments. An error also keeps the arrays of
-the failed item until the next garbage collection. threadpoolctl limits OpenBLAS to one thread for good if two threads
+ThreadPoolExecutor and threadpoolctl are as fast: both take 1.3 s for a training step of 4 x 64 tokens of the 124M, and
+0.31 s for one of the storyteller. But a Ctrl-C inside submit can leave a lock of the executor held, so that the process
+hangs. This happened in each of four runs of 3,000 interrupts at random moments. An error also keeps the arrays of the
+failed item until the next garbage collection. threadpoolctl limits OpenBLAS to one thread permanently if two threads
 limit it at overlapping times.
 """
 
@@ -25,9 +25,9 @@ from .openblas import openblas
 
 
 class Job:
-    """A function for a worker: either a worker runs it, or the submitter cancels it
+    """Wrap a function for a worker: either a worker runs it, or the submitter cancels it
 
-    A Ctrl-C can leave a job in the queue, but it never leaves a lock closed that a worker needs.
+    A Ctrl-C can leave a job in the queue, but it never leaves a lock held that a worker needs.
     """
 
     def __init__(self, work: Callable[[], Any]):
@@ -55,7 +55,7 @@ class Job:
 
 
 class Threads:
-    """A pool that starts its workers, daemon threads, when they are first needed"""
+    """Share work among workers, daemon threads that are started when they are first needed"""
 
     def __init__(self):
         self.blas = openblas()

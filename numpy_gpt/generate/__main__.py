@@ -36,7 +36,7 @@ tokens. --num-samples 3 draws the samples 0, 1 and 2 of a seed, and --sample 2 d
 samples of one seed or of different seeds share random numbers. But the random numbers don't depend on the prompt: with
 the same seed and sample, the texts of different prompts are correlated.
 
-In the file of --config, stop = ["one", "two"] stands for --stop one --stop two."""
+In the file of --config, stop = ["one", "two"] means --stop one --stop two."""
 
 MAX_SAMPLES = 4096  # they run as one batch, and each has its keys and values in memory
 

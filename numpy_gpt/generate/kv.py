@@ -67,7 +67,7 @@ def new_kv(config: Config, dtype: DTypeLike = np.float32, B: int = 1, N: int | N
 
 
 class Groups(NamedTuple):
-    """Combine one layer's KVs of several groups, whose new positions stand side by side in one row"""
+    """Combine one layer's KVs of several groups, whose new positions are side by side in one row"""
 
     kvs: list[KV]
     rows: list[slice]  # the positions of each group in the row

@@ -2,7 +2,7 @@
 
 Sequences of one length form a group with one kv. Nothing is padded, so each sequence gets the tokens that it would get
 alone, up to rounding. Groups share the matmuls with the weights. All sequences of a group grow by one token per step.
-When their context is full, the older half is dropped and the rest is read again.
+When their context is full, the older half is dropped and the rest is recomputed.
 """
 
 from collections import Counter, defaultdict

@@ -11,8 +11,8 @@ from .kv import Groups
 def gpt2_next(groups, p, config, kv):
     """Return the logits (ΣB,V) after the last token of each sequence; append the new tokens to the groups' kvs
 
-    groups: of each group the new tokens, (B,T) ints; kv: of each group its kv. All new tokens stand side by side in one
-    row of R = Σ B T and share the matmuls with the weights. Nothing is saved for a backward.
+    groups: the new tokens (B,T) of each group; kv: the kv of each group. All new tokens are side by side in one row of
+    R = Σ B T and share the matmuls with the weights. Nothing is saved for a backward.
     """
     check_kv(kv, groups, p)
     tokens, positions, rows, last = one_row(groups, [past[0].length for past in kv])
@@ -27,8 +27,8 @@ def gpt2_next(groups, p, config, kv):
 def one_row(groups, starts):
     """Put the new tokens of all groups into one row of R = Σ B T
 
-    groups: of each group the new tokens (B,T); starts: of each group the position of its first new token -> tokens
-    (1,R), positions (R,), the slice of each group in the row, and the index of each sequence's last token in the row
+    groups: the new tokens (B,T) of each group; starts: the position of each group's first new token -> tokens (1,R),
+    positions (R,), the slice of each group in the row, and the index of each sequence's last token in the row
     """
     positions, rows, last, R = [], [], [], 0
     for (B, T), start in zip((tokens.shape for tokens in groups), starts, strict=True):

@@ -12,7 +12,7 @@ class StopMatcher:
     """Find stop strings in the bytes of a sequence, which arrive token by token
 
     A stop string may begin in one token and end in a later one. `held` contains the last bytes of the sequence, from
-    the first complete stop string on; before one is complete, from the first position at which one may have begun.
+    the first complete stop string on; before one is complete, from the first position at which one may have started.
     """
 
     def __init__(self, strings: Sequence[bytes]):
@@ -23,11 +23,11 @@ class StopMatcher:
         """Append the bytes of a token, and return whether a stop string is complete"""
         tail = self.held + new
         complete = [tail.index(string) for string in self.strings if string in tail]
-        start = min(complete) if complete else len(tail) - self.begun(tail)
+        start = min(complete) if complete else len(tail) - self.partial_match(tail)
         self.held = tail[start:]
         return bool(complete)
 
-    def begun(self, tail: bytes) -> int:
+    def partial_match(self, tail: bytes) -> int:
         """Return the length of the longest end of tail that a stop string begins with"""
         lengths = (n for s in self.strings for n in range(1, min(len(s), len(tail) + 1)) if tail.endswith(s[:n]))
         return max(lengths, default=0)

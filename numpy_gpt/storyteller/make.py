@@ -50,15 +50,15 @@ def main() -> int:
     if (model / "checkpoint").exists():
         print(f"{model} contains the model already")
         return 0
-    texts, begun = find_texts(args.data), has_checkpoint(folder)
-    if not begun:
+    texts, started = find_texts(args.data), has_checkpoint(folder)
+    if not started:
         for directory in (text, model):
             make_directory(directory)
         write_stories(text / "books.txt", stories.from_files(texts.books))
         write_stories(text / "held_out.txt", stories.from_file(texts.oz))
     data = [*WEIGHT * texts.tinystories, text / "books.txt"]
     options = ["--config", SETTINGS, "--data", *data, "--val-data", texts.validation, "--out", folder]
-    status = train([*map(str, options), *(["--resume"] if begun else [])], NAME)
+    status = train([*map(str, options), *(["--resume"] if started else [])], NAME)
     if status == 0:
         m = load(folder)
         save(m._replace(config=replace(m.config, dropout=0.0)), model, format="openai", dtype="float16")

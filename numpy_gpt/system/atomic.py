@@ -60,8 +60,9 @@ def replacing_files(directory: Path, stage: Path, obsolete: Collection[Path] = (
 
     stage is a path in directory. The new directory gets this name in one atomic step when all its files are complete.
     While it has this name, readers must read it instead of directory. It is removed when all its files are in place.
-    A process that is killed leaves one of the two complete. The next call finishes its work, or undoes it if it was
-    killed before that step. The caller must hold a lock. obsolete: files and directories to remove from directory.
+    If the process is killed, one of the two is complete. The next call finishes the replacement, or undoes it if the
+    process was killed before that step. The caller must hold a lock. obsolete: files and directories to remove from
+    directory.
     """
     part = stage.with_name(f"{stage.name}.part")
     finish_replacement(directory, stage, obsolete)
@@ -110,12 +111,12 @@ def put_in_place(stage: Path, directory: Path) -> None:
 def read_consistently(directory: Path, read: Callable[[Path], Any], files: Callable[[Path], Iterable[Path]]) -> Any:
     """Return read(directory); retry if one of files(directory) was replaced meanwhile"""
     for _ in range(1000):
-        before, result, error = [identity(file) for file in files(directory)], None, None
+        identities, result, error = [identity(file) for file in files(directory)], None, None
         try:
             result = read(directory)
         except CheckpointError as e:
             error = e
-        if [identity(file) for file in files(directory)] == before:
+        if [identity(file) for file in files(directory)] == identities:
             break
     else:
         raise CheckpointError(f"{directory} changed during each of 1,000 attempts to read it: try again later.")

@@ -131,17 +131,17 @@ def uninterrupted() -> Iterator[None]:
         if interrupts > 1:
             raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGINT, handle)
+    previous = signal.signal(signal.SIGINT, handle)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, previous)
     if interrupts:
         raise KeyboardInterrupt
 
 
 class Stop:
-    """Record Ctrl-C, SIGTERM or SIGHUP in `signal`, for a loop that then ends; raise if the same signal comes again"""
+    """Record Ctrl-C, SIGTERM or SIGHUP in `signal`, for a loop that then ends; raise if the signal comes again"""
 
     SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
@@ -151,11 +151,11 @@ class Stop:
 
     def __enter__(self) -> "Stop":
         handled = [number for number in self.SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # by nohup: SIGHUP
-        self.before = {number: signal.signal(number, self.handle) for number in handled}
+        self.previous = {number: signal.signal(number, self.handle) for number in handled}
         return self
 
     def __exit__(self, *_: Any) -> None:
-        for number, handler in self.before.items():
+        for number, handler in self.previous.items():
             signal.signal(number, handler)
 
     def handle(self, number: int, _: Any) -> None:

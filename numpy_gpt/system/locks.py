@@ -38,18 +38,18 @@ def locked(directory: Path, wait: Callable[[], None] = lambda: None) -> Iterator
 def locked_run(directory: Path) -> Iterator[None]:
     """Hold a training run's lock; raise GPTError if another process holds it
 
-    An exception removes the lock file again if this created it and nothing else was added to the directory.
+    After an exception, the lock file is removed if this call created it and nothing else was added to the directory.
     """
 
     def refuse() -> None:
-        raise GPTError(f"another run is writing to {directory}: wait for its end, or choose another place.") from None
+        raise GPTError(f"another run is writing to {directory}: wait until it ends, or choose another place.") from None
 
-    before, remove = names(directory), False
+    existing, remove = names(directory), False
     lock = acquire(directory / RUN_LOCK, refuse)
     try:
         yield
     except BaseException:
-        remove = RUN_LOCK not in before and names(directory) == before | {RUN_LOCK}
+        remove = RUN_LOCK not in existing and names(directory) == existing | {RUN_LOCK}
         raise
     finally:
         release(lock, remove)

@@ -19,7 +19,7 @@ DESCRIPTORS = "/dev/fd/"
 
 
 class Spooled(NamedTuple):
-    """The contents of a pipe, with the pipe's name for error messages"""
+    """Hold the contents of a pipe, with the pipe's name for error messages"""
 
     name: str
     contents: BufferedRandom

@@ -1,9 +1,9 @@
 """Tokenize a text once per vocabulary, and map its tokens from a file in the user's cache afterwards.
 
 The file's name is a hash of the text and the vocabulary. Memory holds a few pieces of the text at a time, so that
-neither text nor tokens need to fit; only a single word must. The file ends with the number of its tokens, and is made
-anew if its length doesn't match. Its contents aren't verified: a CRC-32 would add a fifth to the time for the SHA-256
-of the text, which dominates the start of a run on a large text.
+neither text nor tokens need to fit; only a single word must. The file ends with the number of its tokens, and is
+written again if its length doesn't match. Its contents aren't verified: a CRC-32 would add a fifth to the time for the
+SHA-256 of the text, which dominates the start of a run on a large text.
 """
 
 import codecs
@@ -84,7 +84,7 @@ def write(path: Path, files: Sequence[File], tokenizer: Tokenizer, text_key: str
                 n += len(ids)
         f.write(np.array([n], COUNT).data)
         if key(files, tokenizer) != text_key:
-            raise GPTError(f"{' '.join(map(str, files))} changed while it was read: start again.")
+            raise GPTError(f"{' '.join(map(str, files))} changed while it was read: run the command again.")
 
 
 def key(files: Iterable[File], tokenizer: Tokenizer) -> str:
@@ -119,17 +119,17 @@ def pieces(files: Iterable[File], done=lambda nbytes: None) -> Iterator[str | No
 
     done is called with the number of bytes after each read.
     """
-    parted, begun = False, False
+    separated, started = False, False
     for file in files:
-        parted = begun
+        separated = started
         for text in file_pieces(file, done):
             for i, part in enumerate(MARK.split(text)):
-                parted |= begun and i > 0
+                separated |= started and i > 0
                 if part:
-                    if parted:
+                    if separated:
                         yield None
                     yield part
-                    parted, begun = False, True
+                    separated, started = False, True
 
 
 def file_pieces(file: File, done=lambda nbytes: None) -> Iterator[str]:

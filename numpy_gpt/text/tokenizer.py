@@ -1,4 +1,4 @@
-"""GPT-2's byte-level BPE with the vocabulary beside the weights; tiktoken encodes, without network or cache."""
+"""Tokenize by GPT-2's byte-level BPE with the vocabulary beside the weights; tiktoken needs no network or cache."""
 
 import codecs
 import operator
@@ -105,7 +105,7 @@ class Tokenizer:
 
     @cached_property
     def files(self) -> tuple[bytes, bytes]:
-        """The contents of encoder.json and vocab.bpe"""
+        """Return the contents of encoder.json and vocab.bpe"""
         if self.merges == self.encoder:
             return tokenizer_json.convert(self.encoder, self.contents[0], EOT)
         encoder, merges = self.contents
@@ -113,28 +113,28 @@ class Tokenizer:
 
     @cached_property
     def vocabulary(self) -> tuple[dict[bytes, int], int | None]:
-        """The ids of the tokens, and the id of <|endoftext|>, or None if the vocabulary lacks it"""
+        """Return the ids of the tokens, and the id of <|endoftext|>, or None if the vocabulary lacks it"""
         return read_vocabulary(self.encoder, self.merges, *self.files)
 
     @cached_property
     def tokens(self) -> dict[int, bytes]:
-        """The bytes of every token, by its id"""
+        """Return the bytes of every token, by its id"""
         ids, eot = self.vocabulary
         return {i: token for token, i in ids.items()} | ({} if eot is None else {eot: EOT.encode()})
 
     @property
     def n_vocab(self) -> int:
-        """The number of tokens"""
+        """Return the number of tokens"""
         return len(self.tokens)
 
     @property
     def eot(self) -> int | None:
-        """The id of <|endoftext|>, or None if the vocabulary lacks it"""
+        """Return the id of <|endoftext|>, or None if the vocabulary lacks it"""
         return self.vocabulary[1]
 
     @cached_property
     def encoding(self) -> Any:
-        """tiktoken's Encoding; it merges the pair with the lowest id first, which is the order of vocab.bpe"""
+        """Return tiktoken's Encoding, which merges the pair with the lowest id first: the order of vocab.bpe"""
         import tiktoken  # here, since decoding doesn't need it
 
         ids, eot = self.vocabulary
@@ -167,14 +167,14 @@ class Decoder:
         return self.utf8.decode(new[:end], final=hold > 0)  # a stop string begins with a new character
 
     def flush(self, drop_held: bool = False) -> str:
-        """Return the rest of the text: of the held bytes unless they are dropped, U+FFFD for an incomplete character"""
+        """Return the rest of the text: the held bytes unless dropped, with U+FFFD for an incomplete character"""
         return self.utf8.decode(b"" if drop_held else self.held, final=True)
 
 
 def read_vocabulary(
     encoder_path: Path, merges_path: Path, encoder: bytes, merges: bytes
 ) -> tuple[dict[bytes, int], int | None]:
-    """Return the ids of the tokens, and the id of <|endoftext|>; raise CheckpointError if they can't be a vocabulary"""
+    """Return the ids of the tokens, and the id of <|endoftext|>; raise CheckpointError if they aren't a vocabulary"""
     ids = parse_ids(encoder_path, encoder)
     eot = ids.pop(EOT, None)
     ordinary = {to_bytes(encoder_path, token): i for token, i in ids.items()}
@@ -199,7 +199,7 @@ def to_bytes(path: Path, token: str) -> bytes:
     try:
         return bytes(BYTE_OF[sign] for sign in token)
     except KeyError as e:
-        raise CheckpointError(f"{path}: the token {token[:40]!r} has the character {e}, which is no byte's.") from None
+        raise CheckpointError(f"{path}: the token {token[:40]!r} has the character {e}, which is no byte.") from None
 
 
 def check_merges(path: Path, text: bytes, ids: Mapping[str, int]) -> None:
@@ -212,7 +212,7 @@ def check_merges(path: Path, text: bytes, ids: Mapping[str, int]) -> None:
         a, _, b = line.partition(" ")
         if a not in made or b not in made or ids.get(a + b, -1) <= last:
             raise CheckpointError(
-                f"{path}: {line[:40]!r} doesn't join two tokens to the next: get the vocabulary's files again."
+                f"{path}: {line[:40]!r} isn't a merge of two tokens into the next: get the vocabulary's files again."
             )
         last = ids[a + b]
         made.add(a + b)

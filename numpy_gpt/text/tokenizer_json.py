@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import CheckpointError
 from ..system.files import parse_json
 
-# the values that mean GPT-2's byte-level BPE; None also stands for a key that is absent
+# the values that mean GPT-2's byte-level BPE; None also means that the key is absent
 ALLOWED: dict[tuple[str, ...], tuple] = {
     ("model", "type"): ("BPE",),
     ("model", "dropout"): (None,),

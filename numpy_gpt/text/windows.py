@@ -9,7 +9,7 @@ from ..noise import below
 
 
 class Split(NamedTuple):
-    """The tokens to train on, and the tokens to validate with"""
+    """Hold the tokens to train on, and the tokens to validate with"""
 
     train: np.ndarray
     val: np.ndarray

@@ -27,7 +27,7 @@ from .texts import read_split, readable_texts, refuse_pipes
 
 
 def main(argv: Sequence[str] | None = None, name: str = "numpy_gpt.train") -> int:
-    """Train on NumPy as the command line asks; return the exit status"""
+    """Train on NumPy with the options of the command line; return the exit status"""
     parser = options.parser(name)
     return train(parse(parser, sys.argv[1:] if argv is None else argv), parser, Backend(Trainer))
 
@@ -54,20 +54,20 @@ def resume_run(out: Path, args: argparse.Namespace, parser: argparse.ArgumentPar
     if not os.path.isdir(out):
         raise GPTError(f"{out} doesn't exist: leave --resume out to start a run.")
     with locked(out, backend):
-        before = load_run(out, args.format)
-        s = resolve_options(parser, args, before.about["settings"])
-        if before.step >= s.steps:
-            print_stderr(f"train: {out} has done all of its {before.step} steps: give a larger --steps to continue it.")
+        previous = load_run(out, args.format)
+        s = resolve_options(parser, args, previous.about["settings"])
+        if previous.step >= s.steps:
+            print_stderr(f"train: {out} has done all of its {previous.step} steps: give a larger --steps to resume it.")
             return 0
-        return make_run(out, args, s, before, backend).go()
+        return make_run(out, args, s, previous, backend).go()
 
 
 def resolve_options(
-    parser: argparse.ArgumentParser, args: argparse.Namespace, before: Mapping[str, Any] | None = None
+    parser: argparse.ArgumentParser, args: argparse.Namespace, stored: Mapping[str, Any] | None = None
 ) -> TrainOptions:
     """Return the options of a run; invalid ones exit with the parser's usage and status 2"""
     try:
-        return options.resolve(vars(args), before)
+        return options.resolve(vars(args), stored)
     except CheckpointError:  # the stored options are invalid
         raise
     except GPTError as e:
@@ -79,14 +79,14 @@ def locked(out: Path, backend: Backend) -> AbstractContextManager[None]:
     return run_directory(out) if backend.leader else nullcontext()
 
 
-def make_run(out: Path, args: argparse.Namespace, s: TrainOptions, before: State | None, backend: Backend) -> Run:
-    """Read the texts, and return a run that continues a state, or a new one"""
-    with exit_on_signals(), readable_texts(s, args, before) as (readable, cached):
-        state = before or new_state(readable)
+def make_run(out: Path, args: argparse.Namespace, s: TrainOptions, previous: State | None, backend: Backend) -> Run:
+    """Read the texts, and return a run that starts from the previous state, or from a new one"""
+    with exit_on_signals(), readable_texts(s, args, previous) as (readable, cached):
+        state = previous or new_state(readable)
         check_context(readable, state.m)
         tokenizer = state.m.tokenizer
         keys = [cached.get(name) or token_cache.key(getattr(readable, name), tokenizer) for name in options.FILES]
-        if before and keys != before.about["text"]:
+        if previous and keys != previous.about["text"]:
             raise GPTError(f"the text isn't the one that {out} was started with: restore it, or start a new run.")
         text = read_split(readable, tokenizer, keys)
     about = {"settings": asdict(s), "text": keys}
@@ -107,11 +107,11 @@ def exit_on_signals() -> Iterator[None]:
         raise SystemExit(128 + number)
 
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.signal(number, leave) for number in numbers if signal.getsignal(number) == signal.SIG_DFL}
+    initial = {number: signal.signal(number, leave) for number in numbers if signal.getsignal(number) == signal.SIG_DFL}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in initial.items():
             signal.signal(number, handler)
 
 

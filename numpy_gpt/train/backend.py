@@ -1,4 +1,4 @@
-"""The interface between the command and the package that computes: numpy_gpt or torch_gpt."""
+"""Define the interface between the command and the package that computes: numpy_gpt or torch_gpt."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, SupportsFloat

@@ -1,4 +1,4 @@
-"""The training loop: steps, with evaluations, samples and checkpoints between them."""
+"""Run the training loop: steps, with evaluations, samples and checkpoints between them."""
 
 import math
 import sys
@@ -121,7 +121,7 @@ class Run:
         return float(loss)
 
     def checkpoint_notice(self) -> str:
-        """Return a sentence about the last checkpoint, in the leader, or nothing in other processes"""
+        """Return a message about the last checkpoint, in the leader, or nothing in other processes"""
         if not self.trainer.leader:
             return ""
         if not self.last_saved:
@@ -144,7 +144,7 @@ class Run:
             self.journal.add(entry)
 
     def measure(self, name: str, tokens: np.ndarray, most: int) -> dict[str, Any]:
-        """Return the measures on at most so many batches, or on all of them if most is 0"""
+        """Return the measures on at most `most` batches, or on all of them if most is 0"""
         batches = windows.batches(tokens, self.options.context, self.options.batch_size, most)
         measured = measure(self.trainer.loss, batches, self.token_lengths)
         self.finite(measured["loss"])

@@ -1,4 +1,4 @@
-"""The options of a training run: from the command line, a TOML file and the run to resume."""
+"""Resolve the options of a training run: from the command line, a TOML file and the run to resume."""
 
 import argparse
 import math
@@ -67,7 +67,7 @@ EPILOG = """examples:
 
 DIR becomes a checkpoint, with two more files: log.jsonl has an object for each evaluation, and loss.svg plots them.
 
-If a run is interrupted, even by kill -9, --resume continues it from its last checkpoint. The result is the same as
+If a run is interrupted, even by kill -9, --resume resumes it from its last checkpoint. The result is the same as
 without the interruption. Ctrl-C and SIGTERM save a checkpoint first. A run that was started with nohup continues when
 its terminal closes. If the reader of stdout closes the pipe, the run continues and prints nothing more.
 
@@ -108,7 +108,7 @@ def parser(name: str) -> argparse.ArgumentParser:
     made.add_argument("--out", metavar="DIR", default=None, help="directory of the run")
     text = "layout of a new checkpoint: huggingface, which transformers loads (default), or openai"
     made.add_argument("--format", choices=FORMATS, default=None, help=text)
-    made.add_argument("--resume", action="store_true", default=False, help="continue the run in DIR with its options")
+    made.add_argument("--resume", action="store_true", default=False, help="resume the run in DIR with its options")
     add("--init-from", str, "M", "start from this model, a name or a path, and use its tokenizer")
     add("--tokenizer", str, "M|bpe:N|bytes", "a model's, a new one of N tokens, or one token per byte (default: bytes)")
     add("--n-layer", int, "L", "layers")
@@ -142,16 +142,16 @@ def parser(name: str) -> argparse.ArgumentParser:
     return made
 
 
-def resolve(given: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> TrainOptions:
+def resolve(given: Mapping[str, Any], stored: Mapping[str, Any] | None = None) -> TrainOptions:
     """Return a run's options: the given ones, then those of the run to resume, or else the defaults
 
     Invalid options raise GPTError, and invalid stored ones CheckpointError.
     """
     wide = given.get("dtype") == "float64" or given.get("init_from")  # torch's --dtype; a model that may be float64
     given = validated(given)
-    if before is None:
+    if stored is None:
         return new_options(given, "float64" if wide else "float32")
-    s = stored_options(before)
+    s = stored_options(stored)
     changeable = {*CHANGEABLE, *FILES}  # a text is identified by its contents
     if s.eps < smallest_eps("float32", s.beta2):
         changeable.add("eps")  # adamw.step refuses the stored one
@@ -164,16 +164,16 @@ def resolve(given: Mapping[str, Any], before: Mapping[str, Any] | None = None) -
     return replace(s, **given)
 
 
-def stored_options(before: Mapping[str, Any]) -> TrainOptions:
+def stored_options(stored: Mapping[str, Any]) -> TrainOptions:
     """Return the options of the run to resume, or raise CheckpointError"""
     names = {field.name for field in fields(TrainOptions)}
-    if before.keys() != names:
-        name = min(before.keys() ^ names)
-        raise CheckpointError(f"the run to resume has {'no' if name in names else 'an unknown'} setting {name}.")
+    if stored.keys() != names:
+        name = min(stored.keys() ^ names)
+        raise CheckpointError(f"the run to resume has {'no' if name in names else 'an unknown'} option {name}.")
     try:
-        return TrainOptions(**validated(before))
+        return TrainOptions(**validated(stored))
     except (GPTError, TypeError) as e:
-        raise CheckpointError(f"the run to resume has an invalid setting: {e}") from None
+        raise CheckpointError(f"the run to resume has an invalid option: {e}") from None
 
 
 def new_options(given: Mapping[str, Any], dtype: str) -> TrainOptions:
@@ -233,5 +233,5 @@ def flag(name: str) -> str:
 
 
 def joined(value: Any) -> str:
-    """Return a value as the command line has it, with spaces between several files"""
+    """Return a value in the form of the command line, with spaces between several files"""
     return " ".join(value) if isinstance(value, tuple) else str(value)

@@ -1,4 +1,4 @@
-"""A training run on disk: a checkpoint, and beside it Adam's moments, the step, and the settings of the run.
+"""Save and load a training run: a checkpoint, and beside it Adam's moments, the step, and the settings of the run.
 
 All files change in one atomic step, so that a run can be killed at any moment. Random numbers need no state: the seed
 and the step determine windows and dropout.
@@ -23,12 +23,12 @@ from ..params import Model, grow, named
 from ..system.atomic import replacing
 from ..system.files import read_bytes, read_json
 
-STANDING, MOMENTS = TRAINING
-ADVICE = "restore the directory from a copy, or begin a new run"
+PROGRESS, MOMENTS = TRAINING
+ADVICE = "restore the directory from a copy, or start a new run"
 
 
 class State(NamedTuple):
-    """The state of a training run between two steps"""
+    """Hold the state of a training run between two steps"""
 
     m: Model
     moments: Moments
@@ -41,33 +41,33 @@ def save(directory: Path, state: State, format: str = "huggingface") -> None:
     m, moments, step, about = state
     check_model(m)
     dtype = m.params.wte.dtype
-    standing = json.dumps({"step": step, **about}, indent=2).encode() + b"\n"
+    progress = json.dumps({"step": step, **about}, indent=2).encode() + b"\n"
     tensors = dict(named(moments))
-    metadata = {"step": str(step), STANDING: checksum(standing)}
+    metadata = {"step": str(step), PROGRESS: checksum(progress)}
     metadata[safetensors.CHECKSUMS] = safetensors.checksums(tensors, dtype)
     format = layout(directory) or format
     fill = openai.fill if format == "openai" else huggingface.fill
     try:
         with replacing_checkpoint(directory, format) as part:
             fill(part, m.config, dict(named(m.params)), dtype, m.tokenizer)
-            with replacing(part / STANDING) as f:
-                f.write(standing)
+            with replacing(part / PROGRESS) as f:
+                f.write(progress)
             with replacing(part / MOMENTS) as f:
                 safetensors.write(f, tensors, dtype, metadata)
     except OSError as e:
-        raise GPTError(f"{directory} can't be written: {e.strerror}; the previous state, if any, is whole.") from None
+        raise GPTError(f"{directory} can't be written: {e.strerror}; a previous state is unchanged.") from None
 
 
 def load(directory: Path) -> State:
     """Return a copy of a run's state in memory, after comparing all of it with its checksums"""
     place = home(directory)
-    if not os.path.isfile(place / STANDING):
-        raise CheckpointError(f"{directory} is no training run, since it has no {STANDING}: leave --resume out.")
+    if not os.path.isfile(place / PROGRESS):
+        raise CheckpointError(f"{directory} is no training run, since it has no {PROGRESS}: leave --resume out.")
     contents = read_checkpoint(directory)
-    about = read_json(place / STANDING)
+    about = read_json(place / PROGRESS)
     step = about.pop("step", None)
     if type(step) is not int or step < 0 or not isinstance(about.get("settings"), dict) or "text" not in about:
-        raise CheckpointError(f"{place / STANDING} lacks the step, the settings or the text of its run: {ADVICE}.")
+        raise CheckpointError(f"{place / PROGRESS} lacks the step, the settings or the text of its run: {ADVICE}.")
     verify.check_intact(directory, contents.tensors, verify.check(contents.tensors), ADVICE)
     dtype = contents.tensors["wte"].dtype
     params = grow(contents.config, lambda name, *_: np.array(floats(contents.tensors[name], dtype)))
@@ -85,9 +85,9 @@ def read_moments(directory: Path, config: Config, dtype: str, step: int) -> Mome
     path = directory / MOMENTS
     metadata, found = safetensors.read(path)
     if metadata.get("step") != str(step):
-        raise CheckpointError(f"{path} is of step {metadata.get('step')}, and {STANDING} of step {step}: {ADVICE}.")
-    if metadata.get(STANDING) not in (None, checksum(read_bytes(directory / STANDING, 1 << 20))):
-        raise CheckpointError(f"{directory / STANDING} is corrupt: its checksum isn't the one in {MOMENTS}; {ADVICE}.")
+        raise CheckpointError(f"{path} is of step {metadata.get('step')}, and {PROGRESS} of step {step}: {ADVICE}.")
+    if metadata.get(PROGRESS) not in (None, checksum(read_bytes(directory / PROGRESS, 1 << 20))):
+        raise CheckpointError(f"{directory / PROGRESS} is corrupt: its checksum isn't the one in {MOMENTS}; {ADVICE}.")
     verify.check_intact(path, found, verify.check(found), ADVICE)
 
     def leaf(name, shape):

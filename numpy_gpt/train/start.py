@@ -1,4 +1,4 @@
-"""The state that a run starts from: a new model, other weights, or the run to resume."""
+"""Make the state that a run starts from: a new model, other weights, or the run to resume."""
 
 import os
 from collections.abc import Sequence
@@ -33,9 +33,9 @@ def check_new_directory(out: Path, format: str) -> None:
     """Raise GPTError if a new run in this directory would replace another's files"""
     check_directory_name(out)
     if has_checkpoint(out):
-        is_run = os.path.exists(home(out) / resume.STANDING)
-        way = "continue it with --resume" if is_run else f"start from it with --init-from {out} in another directory"
-        raise GPTError(f"{out} has a checkpoint: {way}, or choose another --out.")
+        is_run = os.path.exists(home(out) / resume.PROGRESS)
+        advice = "resume it with --resume" if is_run else f"start from it with --init-from {out} in another directory"
+        raise GPTError(f"{out} has a checkpoint: {advice}, or choose another --out.")
     restarted = os.path.exists(out / RUN_LOCK) and is_log(out / LOG)  # a run that ended before its first checkpoint
     names = (*LAYOUTS[format].files, LAYOUTS[format].obsolete, *TRAINING)
     for name in (*names, *(() if restarted else (LOG, CURVE))):

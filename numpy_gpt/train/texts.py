@@ -1,4 +1,4 @@
-"""The texts of a run: files, pipes, and tokens from the cache."""
+"""Read the texts of a run: files, pipes, and tokens from the cache."""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -23,14 +23,14 @@ def refuse_pipes(args: argparse.Namespace) -> None:
 
 @contextmanager
 def readable_texts(
-    s: TrainOptions, args: argparse.Namespace, before: State | None
+    s: TrainOptions, args: argparse.Namespace, previous: State | None
 ) -> Iterator[tuple[TrainOptions, dict[str, str]]]:
     """Read each pipe into a temporary file; yield the options with these files, and the cached texts' keys
 
     A text is taken from the token cache if a resumed run can't read it again.
     """
-    resumed = [name for name in options.FILES if before and name not in args]
-    cached = {name: key for name in resumed if before and (key := cached_key(name, s, before))}
+    resumed = [name for name in options.FILES if previous and name not in args]
+    cached = {name: key for name in resumed if previous and (key := cached_key(name, s, previous))}
     with sources.spooled(file for name in options.FILES if name not in cached for file in getattr(s, name)) as pipes:
         files: dict[str, Any] = {
             name: tuple(pipes.get(file, file) for file in getattr(s, name)) for name in options.FILES
@@ -38,14 +38,14 @@ def readable_texts(
         yield replace(s, **files), cached
 
 
-def cached_key(name: str, s: TrainOptions, before: State) -> str | None:
+def cached_key(name: str, s: TrainOptions, previous: State) -> str | None:
     """Return the key of a resumed run's text in the token cache, or None if all of its files can be read again"""
     unreadable = [file for file in getattr(s, name) if not sources.is_rereadable(file)]
     if not unreadable:
         return None
-    recorded = before.about["text"] if isinstance(before.about["text"], list) else []
+    recorded = previous.about["text"] if isinstance(previous.about["text"], list) else []
     key = dict(zip(options.FILES, recorded, strict=False)).get(name)
-    if not isinstance(key, str) or not token_cache.is_cached(key, before.m.tokenizer):
+    if not isinstance(key, str) or not token_cache.is_cached(key, previous.m.tokenizer):
         raise GPTError(
             f"{unreadable[0]} can't be read again, and its tokens aren't in the cache: give the same text with "
             f"{options.flag(name)}."

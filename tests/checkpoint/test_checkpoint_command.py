@@ -279,7 +279,7 @@ def test_verify_refuses_a_training_run_without_moments(format, tmp_path):
 
 def test_invalid_arguments_exit_with_a_message(tmp_path):
     save(random_model(replace(TINY, tied=False)), tmp_path / "a", "openai")
-    assert "nosuch is no file or directory here" in command("info", "nosuch", status=3)
+    assert "nosuch is neither a path nor a model" in command("info", "nosuch", status=3)
     assert "llm.c's format doesn't support an output head" in command(
         "convert", tmp_path / "a", tmp_path / "b.bin", status=1
     )

@@ -340,7 +340,7 @@ def test_half_precision_on_disk_loads_as_float32(tmp_path):
         with pytest.raises(GPTError, match=f"{name} has values that overflow float16"):
             save(m, tmp_path / place, dtype=np.float16)
     for dtype in ("float16", "float64"):
-        with pytest.raises(GPTError, match="format contains float32: give that as dtype"):
+        with pytest.raises(GPTError, match="format supports only float32: give dtype float32"):
             save(m, tmp_path / "m.bin", dtype=dtype)
 
 

@@ -175,7 +175,7 @@ def test_zero_new_tokens_give_an_empty_text():
         (["--stop", "\ufffd"], 2, "a stop string can't contain U+FFFD, which replaces invalid bytes in text"),
         (["--num-samples", "1000000000000"], 2, "it must be from 1 to 4096"),
         (["-f", "x"], 2, "the command line has a prompt and --file: give one of them"),
-        (["--model", "nosuch"], 3, "nosuch is no file or directory here, nor a model's name: storyteller, 124M"),
+        (["--model", "nosuch"], 3, "nosuch is neither a path nor a model's name: choose one of storyteller, 124M"),
         (["--model", "bare.safetensors"], 1, "put the vocabulary that this model was trained with beside its weights"),
         (["--model", "other"], 1, "other has the vocabulary of another model: other/vocab.json has 4096 tokens and"),
     ],

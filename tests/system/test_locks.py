@@ -112,7 +112,7 @@ def test_lock_in_a_directory_that_takes_no_files_raises(lock):
 
 
 def test_lock_of_a_run_refuses_a_second_run_and_is_kept(tmp_path):
-    message = f"another run is writing to {tmp_path}: wait for its end, or choose another place."
+    message = f"another run is writing to {tmp_path}: wait until it ends, or choose another place."
     with locked_run(tmp_path):
         assert fail_in(tmp_path) == message
     assert os.listdir(tmp_path) == [RUN_LOCK]

@@ -117,7 +117,7 @@ def test_text_that_changes_while_it_is_read_is_not_cached(tmp_path, monkeypatch)
 
     with monkeypatch.context() as patch:
         patch.setattr("numpy_gpt.text.token_cache.encoded", encode_and_change)
-        with pytest.raises(GPTError, match=r"0.txt changed while it was read: start again\."):
+        with pytest.raises(GPTError, match=r"0.txt changed while it was read: run the command again\."):
             tokenize([path], TOKENIZER)
     path.write_text("hello one")
     assert TOKENIZER.decode(tokenize([path], TOKENIZER)) == "hello one"

@@ -270,13 +270,13 @@ WRONG = {
     ),
     "merges in another order": (
         lambda e, m: (e, [m[0], m[2], m[1], *m[3:]]),
-        "vocab.bpe: .* doesn't join two tokens to the next",
+        "vocab.bpe: .* isn't a merge of two tokens into the next",
     ),
-    "a merge twice": (lambda e, m: (e, [*m[:2], *m[1:]]), "vocab.bpe: .* doesn't join two tokens to the next"),
+    "a merge twice": (lambda e, m: (e, [*m[:2], *m[1:]]), "vocab.bpe: .* isn't a merge of two tokens into the next"),
     "a merge that is lacking": (lambda e, m: (e, m[:-1]), "vocab.bpe doesn't make the token"),
-    "a merge of three": (lambda e, m: (e, [m[0], "t h e", *m[1:]]), "vocab.bpe: 't h e' doesn't join two tokens"),
-    "a merge of one": (lambda e, m: (e, [m[0], "the", *m[1:]]), "vocab.bpe: 'the' doesn't join two tokens"),
-    "a merge of what is not yet there": (lambda e, m: (e, [m[0], "zz zz", *m[1:]]), "'zz zz' doesn't join two tokens"),
+    "a merge of three": (lambda e, m: (e, [m[0], "t h e", *m[1:]]), "vocab.bpe: 't h e' isn't a merge of two tokens"),
+    "a merge of one": (lambda e, m: (e, [m[0], "the", *m[1:]]), "vocab.bpe: 'the' isn't a merge of two tokens"),
+    "a merge of unknown tokens": (lambda e, m: (e, [m[0], "zz zz", *m[1:]]), "'zz zz' isn't a merge of two tokens"),
     "no merges": (lambda e, m: (e, []), "vocab.bpe doesn't make the token"),
 }
 

@@ -45,7 +45,7 @@ def test_resume_from_a_corrupt_file_is_refused(format, name, at, text):
     status, out, err = train("--resume", "--out", "run", *MORE)
     assert (status, out) == (3, "")
     assert f"the tensor {TENSORS[format, name, at]} is corrupt: its checksum is" in err
-    assert err.endswith("restore the directory from a copy, or begin a new run.\n")
+    assert err.endswith("restore the directory from a copy, or start a new run.\n")
     assert {path: path.read_bytes() for path in Path("run").iterdir()} == before
 
 
@@ -97,9 +97,9 @@ def test_resume_with_a_changed_training_json_is_refused(old, new, text):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"batch_size"', '"bavch_size"', "the run to resume has no setting batch_size"),
-        ('"accumulate":', '"a": 1, "accumulate":', "the run to resume has an unknown setting a"),
-        ('"lr": 0.001', '"lr": null', "the run to resume has an invalid setting: --lr is None"),
+        ('"batch_size"', '"bavch_size"', "the run to resume has no option batch_size"),
+        ('"accumulate":', '"a": 1, "accumulate":', "the run to resume has an unknown option a"),
+        ('"lr": 0.001', '"lr": null', "the run to resume has an invalid option: --lr is None"),
     ],
 )
 def test_resume_with_invalid_settings_is_refused(old, new, message, text):

@@ -159,7 +159,7 @@ def test_resume_of_a_complete_run_needs_more_steps(text):
     trained("--data", text, "--out", "run", *SHORT)
     status, out, err = train("--out", "run", "--resume")
     assert (status, out) == (0, "")
-    assert err == "train: run has done all of its 6 steps: give a larger --steps to continue it.\n"
+    assert err == "train: run has done all of its 6 steps: give a larger --steps to resume it.\n"
     trained("--out", "run", "--resume", "--steps", "8", "--eval-every", "4")
     assert [entry["step"] for entry in log("run")] == [0, 2, 4, 6, 8]
 
@@ -253,5 +253,5 @@ def test_resume_of_a_running_run_is_refused(text):
         status, _, err = train("--resume", "--out", "run")
         p.kill()
     assert status == 1
-    assert err.startswith("train: another run is writing to run: wait for its end, or choose another place.")
+    assert err.startswith("train: another run is writing to run: wait until it ends, or choose another place.")
     assert Path("run/.lock").exists()  # the other run's

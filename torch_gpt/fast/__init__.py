@@ -1,1 +1,1 @@
-"""What only PyTorch has: compiled, fused and sharded code, and its benchmark."""
+"""Use PyTorch features that NumPy lacks: compiled, fused and sharded code; and benchmark them."""

@@ -24,7 +24,7 @@ USED = (
 
 
 def run(args, parser, make_trainer):
-    """Print the time of a step, of the model and the batches that the options describe; return the exit status"""
+    """Print the time of a training step for the model and batches that the options describe; return the exit status"""
     fast.tune()
     try:
         s, config = benchmark_options(args)

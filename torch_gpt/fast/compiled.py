@@ -28,7 +28,7 @@ from ..noise import keys
 from ..ops import attention, embedding, layernorm, unembedding
 
 FREE_STEPS = WeakTensorKeyDictionary()  # a model's wte -> its last steps that no call uses; freed with the model
-MAX_SHAPES = 256  # for which one function is compiled; beyond PyTorch's default of 8 it raises
+MAX_SHAPES = 256  # for which one function may be compiled; PyTorch's default is 8
 
 
 class Decoder:

@@ -88,7 +88,7 @@ def new_kv(
 
 
 class Groups(NamedTuple):
-    """Combine one layer's KVs of several groups, whose new positions stand side by side in one row"""
+    """Combine one layer's KVs of several groups, whose new positions are side by side in one row"""
 
     kvs: list[KV]
     rows: list[slice]  # the positions of each group in the row

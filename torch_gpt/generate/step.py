@@ -14,8 +14,8 @@ from .kv import Groups
 def gpt2_next(groups, p, config, kv):
     """Return the logits (ΣB,V) after the last token of each sequence; append the new tokens to the groups' kvs
 
-    groups: of each group the new tokens, (B,T) ints; kv: of each group its kv. All new tokens stand side by side in one
-    row of R = Σ B T and share the matmuls with the weights.
+    groups: the new tokens (B,T) of each group; kv: the kv of each group. All new tokens are side by side in one row of
+    R = Σ B T and share the matmuls with the weights.
     """
     check_kv(kv, groups, p)
     tokens, positions, rows, last = one_row(groups, [past[0].length for past in kv])

@@ -1,4 +1,4 @@
-"""python -m torch_gpt.train: numpy_gpt.train on PyTorch, in one process or in as many as torchrun starts"""
+"""python -m torch_gpt.train: train a model on text, in one process or in several that torchrun starts"""
 
 import argparse
 import os
@@ -73,7 +73,7 @@ def rank() -> int:
 
 
 def main() -> int:
-    """Train on PyTorch, or run the benchmark, as the command line asks; return the exit status"""
+    """Train on PyTorch, or run the benchmark, with the options of the command line; return the exit status"""
     parser = add_arguments(options.parser("torch_gpt.train"))
     args = parse(parser, sys.argv[1:])
     trainer = partial(make_trainer, args)
