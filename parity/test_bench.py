@@ -95,7 +95,7 @@ def test_fit_of_a_parabola_returns_its_coefficients():
 
 
 def test_time_of_attention_is_separated_from_the_total(monkeypatch):
-    """A clock that advances by 1 with each reading: 2 forwards and 2 backwards of attention take 1 each"""
+    """Use a clock that advances by 1 with each reading: 2 forwards and 2 backwards of attention take 1 each"""
     m = numpy_gpt.init(SMALL)
     original = numpy_gpt.model.attention
     monkeypatch.setattr(scaling, "perf_counter", partial(next, count()))

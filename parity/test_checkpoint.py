@@ -148,7 +148,7 @@ def test_transformers_loads_a_training_run(package, tmp_path):
 
 @pytest.mark.parametrize("variant", ["as released", "untied"])
 @pytest.mark.parametrize("shards", ["one file", "several"])
-def test_load_of_what_transformers_saves(variant, shards, tmp_path):
+def test_load_of_a_checkpoint_saved_by_transformers(variant, shards, tmp_path):
     ours = bpe.tokenizer(bpe.train([WORDS], 270))
     m = random_model(replace(VARIANTS[variant], n_vocab=270))._replace(tokenizer=ours)
     numpy_gpt.save(m, tmp_path / "ours")

@@ -87,14 +87,14 @@ def test_an_invalid_option_fails_with_a_message(flags, status, message):
 @pytest.mark.parametrize("command", ["generate", "train"])
 def test_an_invalid_key_of_the_config_file_is_named(command, toml, message, tmp_path):
     (tmp_path / "run.toml").write_text(toml)
-    words = [sys.executable, "-m", f"torch_gpt.{command}", "--config", "run.toml"]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    command_line = [sys.executable, "-m", f"torch_gpt.{command}", "--config", "run.toml"]
+    done = subprocess.run(command_line, capture_output=True, text=True, cwd=tmp_path, timeout=300)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[-1].endswith(f"error: {message}")
 
 
 def test_torch_train_reads_its_config_file_from_a_pipe(tmp_path):
-    words = f"{sys.executable} -m torch_gpt.train --config <(echo 'steps = 0') --data x --out run --device cpu"
-    done = subprocess.run(["bash", "-c", words], capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    command_line = f"{sys.executable} -m torch_gpt.train --config <(echo 'steps = 0') --data x --out run --device cpu"
+    done = subprocess.run(["bash", "-c", command_line], capture_output=True, text=True, cwd=tmp_path, timeout=300)
     assert done.returncode == 2
     assert "--steps is 0: it must be a whole number" in done.stderr

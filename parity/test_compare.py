@@ -84,7 +84,7 @@ def test_narrow_models_dropout_and_short_sequences_take_more_draws():
 
 
 def test_narrow_model_with_dropout_agrees_for_eight_seeds():
-    """With squares summed over 16 draws, a third of these seeds fails"""
+    # With squares summed over 16 draws, a third of these seeds fails
     config = Config(61, 11, 8, 1, 2, dropout=0.5)
     for seed in range(8):
         assert disagreements(compare_steps(config, B=2, T=7, seed=seed)) == [], seed

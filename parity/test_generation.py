@@ -21,7 +21,7 @@ DRAWN = {"temperature": 0.7, "top_k": 20, "top_p": 0.9}
 
 @pytest.mark.parametrize("options", [{"temperature": 0}, {}, {"top_k": 7}, {"top_p": 0.5}, DRAWN])
 def test_both_packages_draw_the_same_tokens_in_float64(options, device):
-    """The prompts include a repetition and one that is longer than the context"""
+    # The prompts include a repetition and one that is longer than the context
     m = random_model(TINY, dtype=np.float64)
     ours = numpy_gpt.complete_batch(m, PROMPTS, 30, **options, seed=2**40)
     theirs = torch_gpt.complete_batch(torch_gpt.from_numpy(m, device), PROMPTS, 30, **options, seed=2**40)
@@ -64,7 +64,7 @@ CUTS += [(0.7, 0, 0.999), (1e-3, 0, 0.999), (1e-300, 0, 1), (10, 0, 0.9)]  # the
 @pytest.mark.parametrize("cuts", CUTS)
 @pytest.mark.parametrize("V", [3, 70, 1500])
 def test_sample_of_both_packages_agrees_for_every_kind_of_cut(V, cuts, device):
-    """Rounded logits: several are equal"""
+    """Round the logits, so that several are equal"""
     rng = np.random.default_rng(V)
     z = np.round(3 * rng.standard_normal((12, V)), 1).astype(np.float32)
     numbers = [int(number) for number in rng.integers(0, 2**32, 12)]

@@ -21,7 +21,7 @@ def test_margin_of_the_drawn_token_is_0_and_of_the_second_half_the_gap():
 
 
 def test_margin_of_a_token_beyond_top_k_reaches_the_cut():
-    """With this seed, token 0 is drawn from all three; from the best two it can't be"""
+    # With this seed, token 0 is drawn from all three; from the best two it can't be
     z = np.array([0.0, 1.0, 0.4])
     seed = next(seed for seed in range(100) if choice(z, (1, 0, 1), seed, 0, 0) == 0)
     assert margin(z, 0, (1, 2, 1), seed, 0, 0) == pytest.approx(0.2)

@@ -53,7 +53,7 @@ def steps(draw):
 @settings(max_examples=100)
 @given(step=steps())
 def test_every_tensor_of_a_step_of_any_shape_agrees_in_float64(device, step):
-    """In float32, a narrow model can amplify a single rounding by any factor, on either side"""
+    # In float32, a narrow model can amplify a single rounding by any factor, on either side
     config, B, T, seed = step
     m, batch = random_model(config, seed, np.float64), random_batch(config, B, T, seed)
     ours, theirs = numpy_trace(m, *batch), torch_trace(torch_gpt.from_numpy(m, device), *batch)
@@ -116,7 +116,7 @@ def test_logits_of_forward_agree_in_float64(device):
 @pytest.mark.parametrize("tile", [3, 64])
 @pytest.mark.parametrize("pieces", [[11], [1] * 11, [4, 1, 1, 3, 2]])
 def test_logits_with_a_kv_equal_those_of_the_whole_text(pieces, tile, device):
-    """Three groups run at a time, each cut at different places; the text is longer than a head is wide"""
+    """Run three groups at a time, each cut at different places; the text is longer than a head is wide"""
     m = random_model(replace(TINY, n_head=12), dtype=np.float64)
     twin = torch_gpt.from_numpy(m, device)
     texts = [random_batch(m.config, B, T=11, seed=B)[0] for B in (3, 1, 2)]
@@ -235,7 +235,7 @@ def distance(a, b):
 @pytest.mark.parametrize("side", [numpy_gpt, torch_gpt])
 @pytest.mark.parametrize("T", [1, 7])
 def test_layernorm_variance_overflow_is_an_error(side, T, device):
-    """1 / sqrt(inf) is 0, so the output of LayerNorm is its bias, and everything after it is finite"""
+    # 1 / sqrt(inf) is 0, so the output of LayerNorm is its bias, and everything after it is finite
     m = scaled("wte", 1e20, np.float32)
     here = m if side is numpy_gpt else torch_gpt.from_numpy(m, device)
     tokens, targets = random_batch(TINY, B=1, T=T)
@@ -250,7 +250,7 @@ def test_layernorm_variance_overflow_is_an_error(side, T, device):
 
 @pytest.mark.parametrize("side", [numpy_gpt, torch_gpt])
 def test_scores_that_all_overflow_to_minus_infinity_are_an_error(side, device):
-    """PyTorch's attention returns 0 for a query whose scores are all -inf"""
+    # PyTorch's attention returns 0 for a query whose scores are all -inf
     m = random_model(Config(61, 11, 12, 1, 1))
     w, b = m.params.h[0].attn.c_attn
     w[:, :24], b[:12], b[12:24] = 0, 1e20, -1e20
@@ -277,7 +277,7 @@ def test_a_loss_that_overflows_is_an_error(side, device):
 
 @pytest.mark.parametrize("side", [numpy_gpt, torch_gpt])
 def test_a_backward_that_overflows_is_an_error(side, device):
-    """For a residual stream near 0, LayerNorm's backward multiplies by 1 / sqrt(eps) = 316"""
+    # For a residual stream near 0, LayerNorm's backward multiplies by 1 / sqrt(eps) = 316
     m = scaled("head.w", 1e38, np.float32)
     m.params.wte[...] *= 1e-6
     m.params.wpe[...] = 0
@@ -291,7 +291,7 @@ def test_a_backward_that_overflows_is_an_error(side, device):
 
 
 def test_a_matmul_that_overflows_in_the_backward_is_an_error():
-    """With queries of 0 and huge keys the scores are 0, and the first overflow is a sum in the gradient of w"""
+    # With queries of 0 and huge keys the scores are 0, and the first overflow is a sum in the gradient of w
     m = random_model(TINY)
     p = m.params.h[0]
     p.attn.c_attn.w[:, :48], p.attn.c_attn.b[:48] = 0, 0

@@ -76,7 +76,7 @@ def test_op_agrees_in_any_shape(label, device, shape):
 @settings(max_examples=10)
 @given(shape=shapes(smallest=2))
 def test_op_agrees_in_small_shapes_in_float64(label, device, shape):
-    """In float32 the error of so few numbers depends on chance"""
+    # In float32 the error of so few numbers depends on chance
     args = op_arguments(**shape)[label]
     ours, theirs = numpy_op(label, args), torch_op(label, args, device)
     assert [name for name in ours if error(name, theirs, ours) > FLOAT64] == []

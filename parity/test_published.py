@@ -86,7 +86,7 @@ def losses(entry, tokenizer, data):
 
 
 def test_ten_training_steps_have_the_losses_of_llmc(package, device, published):
-    """llm.c applies weight decay to biases too, which changes one by a factor of 1e-6 in a step"""
+    # llm.c applies weight decay to biases too, which changes one by a factor of 1e-6 in a step
     m = load(package, "124M", device)
     (batch,) = [entry for entry in entries(published, "loss", "124M") if "targets" in entry]
     (entry,) = entries(published, "training", "124M")

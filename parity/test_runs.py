@@ -142,7 +142,7 @@ def test_torch_run_whose_reader_closes_the_pipe_is_complete(launcher):
 
 @pytest.mark.parametrize("more", [[], ["--dropout", "0.2", "--accumulate", "2"]])
 def test_two_processes_compute_the_run_of_one(more):
-    """Both share the batch, and their gradients are averaged"""
+    # The two processes share each batch, and their gradients are averaged
     train("torch_gpt", "--data", "text.txt", "--out", "one", *SHORT, *more)
     out = train("torch_gpt", "--data", "text.txt", "--out", "two", *SHORT, *more, launcher=TWO)
     np.testing.assert_allclose(losses("two"), losses("one"), rtol=3e-5)
@@ -177,7 +177,7 @@ def test_killed_worker_ends_the_other_process_with_a_message():
 
 @pytest.mark.parametrize("more", [[], ["--shard"]])
 def test_sigterm_ends_all_processes_with_one_checkpoint(more):
-    """torchrun forwards the signal; after a step with a checkpoint, no process saves another one"""
+    # torchrun forwards the signal; after a step with a checkpoint, no process saves another one
     flags = [*SHORT, "--steps", "100000", "--eval-every", "100000", "--save-every", "1", *more]
     args = [sys.executable, *TWO, "torch_gpt.train", "--data", "text.txt", "--out", "run", *flags]
     with subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as p:
@@ -213,7 +213,7 @@ def test_batch_that_cannot_be_split_evenly_is_refused():
 
 
 def test_pipe_is_refused_by_several_processes():
-    """Each process would read another part of it"""
+    # Each process would read another part of the pipe
     os.mkfifo("pipe")
     args = [sys.executable, *TWO, "torch_gpt.train", "--data", "text.txt", "--val-data", "pipe", "--out", "run", *SHORT]
     done = subprocess.run(args, capture_output=True, timeout=120)
@@ -274,7 +274,7 @@ def test_bfloat16_changes_the_loss_less_than_another_seed(device):
 
 
 def test_run_in_bfloat16_that_overflows_keeps_its_last_finite_checkpoint():
-    """The loss of a step is read one step later, when it can be finite though the weights no longer are"""
+    # The loss of a step is read one step later, when it can be finite though the weights no longer are
     args = ["--data", "text.txt", "--out", "run", *SHORT, "--save-every", "1", "--dtype", "bfloat16"]
     args += ["--lr", "1e18", "--warmup", "4", "--clip", "0", "--steps", "50"]
     done = subprocess.run([sys.executable, "-m", "torch_gpt.train", *args], capture_output=True, timeout=120)

@@ -55,7 +55,7 @@ def their_logits(twin):
 
 @pytest.mark.parametrize("options", [{"temperature": 0}, {}, {"temperature": 0.8, "top_p": 0.95}, {"top_k": 40}])
 def test_stories_in_float32_differ_only_within_the_margin(options, device):
-    """100 continuations: NumPy generates each one separately, PyTorch all in one batch"""
+    """Generate 100 continuations: each one separately with NumPy, all in one batch with PyTorch"""
     prompts = [STORY.tokenizer.encode(text) for text in BEGINNINGS for _ in range(1 + 99 // len(BEGINNINGS))][:100]
     twin = torch_gpt.from_numpy(STORY, device)
     repeated = [prompts[:i].count(prompt) for i, prompt in enumerate(prompts)]
@@ -77,7 +77,7 @@ def without_a_kv(logits, prompt, n, cuts, seed, number):
 
 @pytest.mark.parametrize("package", [numpy_gpt, torch_gpt], ids=["numpy", "torch"])
 def test_stories_with_a_kv_differ_from_those_without_only_within_the_margin(package, device):
-    """70 continuations in float32, in one batch whose prompts are prefilled 3 tokens at a time"""
+    """Generate 70 continuations in float32, in one batch whose prompts are prefilled 3 tokens at a time"""
     prompts = [STORY.tokenizer.encode(text) for text in BEGINNINGS] * 10
     m = STORY if package is numpy_gpt else torch_gpt.from_numpy(STORY, device)
     logits = our_logits if package is numpy_gpt else their_logits(m)
@@ -92,7 +92,7 @@ def test_stories_with_a_kv_differ_from_those_without_only_within_the_margin(pack
 
 @pytest.mark.parametrize("options", [{"temperature": 0}, {}, {"temperature": 0.8, "top_p": 0.95}, {"top_k": 40}])
 def test_stories_in_bfloat16_diverge_within_the_margin(options, device):
-    """bfloat16 rounding makes many continuations diverge"""
+    # bfloat16 rounding makes many continuations diverge
     prompts = [STORY.tokenizer.encode(text) for text in BEGINNINGS] * 6
     twin = torch_gpt.from_numpy(STORY, device, torch.bfloat16)
     ours = numpy_gpt.complete_batch(STORY, prompts, 40, **options, seed=7)

@@ -6,7 +6,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def data():
-    """The directory of real texts and checkpoints; tests that need it are skipped if GPT_TEST_DATA isn't set"""
+    """Return the directory of real texts and checkpoints; tests that need it are skipped if GPT_TEST_DATA isn't set"""
     if "GPT_TEST_DATA" not in os.environ:
         pytest.skip("GPT_TEST_DATA isn't set: set it to the directory of the test data")
     return Path(os.environ["GPT_TEST_DATA"])
@@ -25,7 +25,7 @@ def st():
 
 @pytest.fixture
 def text(tmp_path, monkeypatch):
-    """The path of a small text file, in a working directory and with a cache directory of the test's own"""
+    """Return the path of a small text file, in a working directory and with a cache directory of the test's own"""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "text.txt"

@@ -84,7 +84,7 @@ def test_cosine_rises_linearly_and_falls_as_half_a_cosine():
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 30, 2000])
 @pytest.mark.parametrize("warmup", [0, 1, 2, 29])
 def test_cosine_of_the_last_step_is_min_lr(steps, warmup):
-    """If a run isn't longer than its warm-up, its last step is still in the linear rise"""
+    # If a run isn't longer than its warm-up, its last step is still in the linear rise
     last = adamw.cosine(steps - 1, steps, 0.7, min_lr=0.1, warmup=warmup)
     assert last == (0.1 if steps > warmup else 0.7 * steps / warmup)
     assert adamw.cosine(max(steps, warmup), steps, 0.7, min_lr=0.1, warmup=warmup) == 0.1
@@ -162,7 +162,7 @@ def test_step_with_an_invalid_setting_raises_and_updates_nothing(setting, messag
 
 
 def test_settings_as_numpy_scalars_give_the_same_bits_as_python_numbers():
-    """A float64 scalar must not turn float32 arithmetic into float64"""
+    # A float64 scalar must not turn float32 arithmetic into float64
     runs = []
     for scalar in (float, np.float64):
         m, grads = random_model(TINY), random_model(TINY, seed=1).params

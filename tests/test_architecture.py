@@ -111,7 +111,7 @@ SHARED = [path for path in SHARED if (PACKAGES["torch_gpt"] / path).is_file()]
 
 @pytest.mark.parametrize("path", SHARED, ids=str)
 def test_files_at_the_same_path_have_functions_of_the_same_signature(path):
-    """The twin's functions may have more parameters, such as device, if they have defaults"""
+    # The twin's functions may have more parameters, such as device, if they have defaults
     ours, theirs = (functions(PACKAGES[package] / path) for package in PACKAGES)
     for name in ours.keys() & theirs.keys():
         if (str(path), name) not in DIFFERENT:

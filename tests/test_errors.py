@@ -110,7 +110,7 @@ def test_overflow_in_a_worker_thread_raises():
 
 
 def test_no_overflow_ignores_matmuls():
-    """BLAS can report an overflow that didn't happen, and can fail to report a real one"""
+    # BLAS can report an overflow that didn't happen, and can fail to report a real one
     x = np.full((3, 3), 1e30, np.float32)
     with no_overflow("the output", init(TINY).params):
         assert np.isinf(x @ x).all()

@@ -1,4 +1,4 @@
-"""Are the pictures of README.md those that their commands make from the code and the figures of today?"""
+"""Are the pictures of README.md those that their commands draw from the current code and figures?"""
 
 import json
 import subprocess

@@ -125,7 +125,7 @@ def test_calls_in_other_threads_are_not_recorded():
 
 
 def test_threads_record_their_own_runs_at_the_same_time():
-    """All threads enter before the first run and leave after the last one"""
+    # All threads enter before the first run and leave after the last one
     m, n = random_model(TINY, dtype=np.float64), 4
     batches = [random_batch(TINY, B=2, T=7, seed=seed) for seed in range(n)]
     barrier, found = Barrier(n), {}

@@ -1,4 +1,4 @@
-"""Start small training runs, and compare what they leave on disk"""
+"""Start small training runs, and compare their files"""
 
 import json
 import signal

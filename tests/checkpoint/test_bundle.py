@@ -10,7 +10,7 @@ from numpy_gpt import RELEASED, CheckpointError
 from numpy_gpt.checkpoint import bundle, openai, table
 from numpy_gpt.checkpoint.crc32c import crc32c, mask
 
-HEADER = bytes.fromhex("08011a020801")  # as it stands in the released file
+HEADER = bytes.fromhex("08011a020801")  # that of the released file
 ENTRY = bundle.Entry("float32", (2, 3), "data-00000-of-00001", 0, 24, 1)
 
 

@@ -62,7 +62,7 @@ def test_load_of_the_124m_takes_less_than_200_ms(format, tmp_path):
 
 @pytest.mark.parametrize("format", PLACES)
 def test_loaded_model_trains_like_the_saved_one(format, tmp_path):
-    """Transposed views, such as llm.c's matrices, are updated too"""
+    # Transposed views, such as llm.c's matrices, are updated too
     losses = []
     m = random_model(TINY)
     store(m, tmp_path, format)

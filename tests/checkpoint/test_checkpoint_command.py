@@ -51,7 +51,7 @@ def test_info_lists_every_tensor_and_the_counts_in_use(tmp_path):
 
 
 def test_info_explains_the_names_of_the_124m(tmp_path):
-    """A sparse file has the shapes of the 124M"""
+    """Use a sparse file with the shapes of the 124M"""
     (tmp_path / "hparams.json").write_text(json.dumps(openai.hparams(RELEASED["124M"])))
     (tmp_path / "model.ckpt.index").write_bytes(bundle.write_index(openai.entries(RELEASED["124M"])))
     with open(tmp_path / DATA, "wb") as f:
@@ -128,7 +128,7 @@ def test_first_different_of_released_tensors_is_none(data):
 
 
 def test_first_different_of_other_weights_is_wte(tmp_path):
-    """wte is the first in the order of the tree"""
+    # wte is the first in the order of the tree
     zeros = {
         name: np.broadcast_to(np.float32(0), shape)
         for name, (_, shape) in expand(openai.TABLE, RELEASED["124M"]).items()
@@ -200,7 +200,7 @@ def test_convert_to_a_file_beside_another_vocabulary_is_refused(tmp_path):
 
 
 def test_convert_to_a_file_beside_another_vocabulary_of_its_layout_is_refused(tmp_path):
-    """Beside a .safetensors file load looks for Hugging Face's names first"""
+    # Beside a .safetensors file, load looks for Hugging Face's names first
     for name, content in zip(("encoder.json", "vocab.bpe"), load("storyteller").tokenizer.files, strict=True):
         (tmp_path / name).write_bytes(content)
     other = bpe.tokenizer(bpe.train(["the cat and the hat"], 262))

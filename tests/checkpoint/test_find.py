@@ -17,7 +17,7 @@ from parity.inputs import TINY, random_model
 
 @pytest.mark.parametrize("place", ["124M", "gpt2"])
 def test_find_looks_in_both_roots_for_both_names(tmp_path, monkeypatch, place):
-    """A model counts once all its weights are there"""
+    # A model is found only if all its weights are there
     monkeypatch.setitem(RELEASED, "124M", TINY)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("GPT2_MODELS", raising=False)

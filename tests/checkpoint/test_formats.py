@@ -62,7 +62,7 @@ def test_saved_hparams_and_pointer_equal_the_released_files(data, tmp_path):
 
 @pytest.mark.parametrize("size", RELEASED)
 def test_load_of_every_released_shape(size, tmp_path):
-    """A sparse data file is enough to check the place of every tensor"""
+    """Use a sparse data file, which is enough to check the place of every tensor"""
     from numpy_gpt.checkpoint import bundle, openai
 
     save(init(TINY), tmp_path, "openai")
@@ -82,7 +82,7 @@ def test_load_of_every_released_shape(size, tmp_path):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 def test_load_of_tensorflows_checkpoint(dtype, tf, tmp_path):
-    """Half precision becomes float32; double precision stays"""
+    # Half precision becomes float32; double precision stays
     m = random_model(TINY)
     save(m, tmp_path, "openai")
     reader = tf.train.load_checkpoint(str(tmp_path))
@@ -186,7 +186,7 @@ def test_model_without_qkv_bias_is_written_with_zeros(st, variant, place, tmp_pa
 
 
 def test_load_keeps_qkv_biases_that_are_no_longer_zero(st, tmp_path):
-    """Other programs can train them"""
+    # Other programs can train the biases
     m = random_model(replace(TINY, qkv_bias=False))
     save(m, tmp_path)
     found = st.load_file(tmp_path / "model.safetensors")
@@ -199,7 +199,7 @@ def test_load_keeps_qkv_biases_that_are_no_longer_zero(st, tmp_path):
 
 
 def test_load_of_a_model_without_qkv_biases_in_the_file(st, tmp_path):
-    """0.1.0 wrote no zeros"""
+    # Version 0.1.0 wrote no zeros
     m = random_model(replace(TINY, qkv_bias=False))
     st.save_file(safetensors(m), tmp_path / "model.safetensors")
     write_config(tmp_path, m.config, qkv_bias=False)

@@ -15,7 +15,7 @@ FORMATS = {"openai": tokenizer.OPENAI, "huggingface": tokenizer.HUGGING_FACE}
 
 @pytest.fixture
 def words(tmp_path):
-    """A tokenizer of 262 tokens"""
+    """Return a tokenizer of 262 tokens"""
     bpe.write(tmp_path / "words", bpe.train(["the cat and the hat"], 262))
     return tokenizer.load(tmp_path / "words")
 

@@ -81,7 +81,7 @@ def test_save_keeps_the_layout_of_a_directory_and_refuses_the_other(there, other
 
 
 def test_load_of_a_directory_with_both_layouts_returns_openais(tmp_path):
-    """Other programs can write both"""
+    # Other programs can write both layouts
     small, large = random_model(TINY), random_model(Config(61, 11, 48, 6, 2))
     save(small, tmp_path, "openai")
     save(large, tmp_path / "other")
@@ -119,7 +119,7 @@ def test_load_reads_a_complete_stage_instead_of_the_directory(format, tmp_path):
 
 @pytest.mark.parametrize("moved", range(4))
 def test_load_of_a_directory_whose_save_by_the_old_version_was_killed(moved, tmp_path):
-    """0.1.0 pointed `checkpoint` to .saving while it moved files from there"""
+    # Version 0.1.0 pointed `checkpoint` to .saving while it moved files from there
     old, new = random_model(TINY), random_model(Config(61, 11, 48, 6, 2))
     save(old, tmp_path, "openai")
     save(new, tmp_path / ".saving", "openai")
@@ -274,7 +274,7 @@ except GPTError as e:
 
 @pytest.mark.parametrize(("place", "format"), PLACES)
 def test_save_to_a_full_disk_raises_and_keeps_the_checkpoint(place, format, tmp_path):
-    """A limit on the size of files makes a write fail halfway, as a full disk does"""
+    # A limit on the size of files makes a write fail halfway, as a full disk does
     place, m = tmp_path / place, random_model(TINY)
     save(m, place, format)
     run = subprocess.run([sys.executable, "-c", FULL, place], capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""A local server with two sources of a tiny checkpoint, which fail on request, and the command that downloads it."""
+"""Serve a tiny checkpoint from two local sources that fail on request, and start the command that downloads it."""
 
 import os
 import re

@@ -13,7 +13,7 @@ from numpy_gpt.download.fetch import download
 
 
 def test_expected_sizes_and_checksums_are_those_that_were_published(data):
-    """gpt2_golden.json contains them, with their sources"""
+    # gpt2_golden.json contains the published values, with their sources
     published = json.loads((data / "gpt2_golden.json").read_text())["checkpoint_files"]
     compared = 0
     for size in ("124M", "355M"):

@@ -60,7 +60,7 @@ def test_truncated_file_is_completed(server, files, tmp_path, file):
 
 @pytest.mark.parametrize("more", [b"", b"more"])
 def test_complete_part_needs_no_request(server, files, tmp_path, more):
-    """A download that was killed before the rename leaves one"""
+    # A download that was killed before the rename leaves a complete part
     (tmp_path / "124M").mkdir()
     (tmp_path / "124M" / f"{DATA}.part").write_bytes(files[DATA] + more)
     assert contents(download("124M", tmp_path)) == files

@@ -22,7 +22,7 @@ def use_threads(n, monkeypatch):
 
 @pytest.fixture
 def one_thread(monkeypatch):
-    """With more threads, the peak depends on their timing"""
+    """Use one thread, since with more threads the peak depends on their timing"""
     use_threads(1, monkeypatch)
 
 
@@ -48,7 +48,8 @@ GRADIENTS = 12 * C**2 + 13 * C  # numbers in the gradients of a block
 
 @pytest.mark.parametrize(("B", "T"), [(2, 32), (3, 64), (1, 160)])
 def test_block_saves_20_C_numbers_per_token_and_its_probabilities(B, T, one_thread):
-    """
+    """Compare the peak with a prediction
+
     A block saves n of each LayerNorm (2 C), the input of each of the four matmuls (C, C, C, 4 C), q, k and v (3 C), x
     and t of gelu (8 C), and for each head and query the probabilities of all keys up to the last query of its tile.
     After the block's backward its gradients take the place of these values.

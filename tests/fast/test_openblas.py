@@ -49,7 +49,7 @@ def test_overlapping_contexts_restore_the_number_of_threads_when_the_last_ends()
 
 
 class SlowBLAS:
-    """An OpenBLAS of two threads whose functions take time"""
+    """Imitate an OpenBLAS of two threads whose functions take time"""
 
     def __init__(self):
         self.n, self.reads = 2, 0

@@ -33,7 +33,7 @@ def test_map_runs_items_in_parallel():
 
 
 def test_thread_takes_next_item_when_done():
-    """One thread waits in its first item until the other has done all the rest"""
+    """Let one thread wait in its first item until the other has done all the rest"""
     rest = threading.Semaphore(0)
     done = with_threads(2).map(
         lambda k: [rest.acquire(timeout=10) for _ in range(9)] if k == 0 else rest.release(), range(10)
@@ -52,10 +52,10 @@ def test_error_in_any_thread_is_raised_by_map(wrong):
 
 
 def test_after_an_error_no_item_is_started_and_running_items_finish():
-    meet, begun, ended = threading.Barrier(3), [], []
+    meet, started, ended = threading.Barrier(3), [], []
 
     def f(k):
-        begun.append(k)
+        started.append(k)
         meet.wait(timeout=10)
         if k == 2:
             raise GPTError("no")
@@ -64,7 +64,7 @@ def test_after_an_error_no_item_is_started_and_running_items_finish():
 
     with pytest.raises(GPTError, match="no"):
         with_threads(3).map(f, range(100))
-    assert sorted(begun) == [0, 1, 2]
+    assert sorted(started) == [0, 1, 2]
     assert sorted(ended) == [0, 1]
 
 
@@ -274,7 +274,7 @@ def test_adamw_step_is_bit_identical_on_any_number_of_threads(n, monkeypatch):
 
 
 def test_cancelled_jobs_keep_no_results(monkeypatch):
-    """In nested maps every thread is busy, so jobs stay in the queue: only running items may hold memory"""
+    # In nested maps every thread is busy, so jobs stay in the queue: only running items may hold memory
 
     def work(_):
         for _ in range(4):

@@ -22,7 +22,7 @@ def output(code, **variables):
 
 @pytest.mark.parametrize("package", ["numpy_gpt", "torch_gpt"])
 def test_import_changes_no_variable_and_registers_no_hook_and_starts_no_thread(package):
-    """Third-party modules are imported first: only what the package itself does is seen"""
+    """Import third-party modules first, so that only the effects of the package itself are measured"""
     pytest.importorskip("torch" if package == "torch_gpt" else "numpy")
     code = f"""
 import atexit, concurrent.futures.thread, ctypes, os, signal, sys, threading
@@ -46,7 +46,7 @@ def test_tune_is_available_after_importing_the_package():
 
 @GLIBC
 def test_tune_keeps_freed_memory():
-    """Allocating a freed block again causes no page faults"""
+    # Allocating a freed block again causes no page faults
     code = """
 import resource
 import numpy as np
@@ -89,7 +89,7 @@ def skip_unless_the_timeout_can_be_set():
 
 
 def test_tune_lets_idle_openblas_threads_sleep():
-    """Without it a thread spins for the whole tenth of a second after a matmul"""
+    # Without tune, a thread spins for the whole tenth of a second after a matmul
     skip_unless_the_timeout_can_be_set()
     before, after, in_environment = output(IDLE, OPENBLAS_NUM_THREADS="2")
     assert float(after) < float(before) / 3

@@ -31,7 +31,7 @@ def reads(monkeypatch):
 
 
 def uncached(m, ids, n, seed=0, temperature=1.0, top_k=0, top_p=1.0, number=0):
-    """Generate without a kv: read the whole window for every token; drop the older half of a full one"""
+    """Generate without a kv: read the whole window for every token; drop the older half of a full window"""
     N = m.config.n_ctx
     window, new = list(ids[-N:]), []
     for step in range(n):
@@ -61,7 +61,7 @@ def test_tokens_with_a_kv_are_those_without_it_in_a_context_of_one_token():
 
 @pytest.mark.parametrize("chunk", [1, 3, 256])
 def test_complete_batch_gives_each_prompt_the_tokens_that_it_gets_alone(chunk, monkeypatch):
-    """Repetitions of a prompt take the next sample numbers"""
+    # Repetitions of a prompt take the next sample numbers
     monkeypatch.setattr(scheduler, "CHUNK", chunk)
     prompts = [A, B, A, LONG, B[:3], A, [9], [9]]
     numbers = [7, 7, 8, 7, 7, 9, 7, 8]
@@ -138,7 +138,7 @@ def test_a_stop_string_across_tokens_ends_the_sequence_with_its_last_token():
 
 
 def test_ids_beyond_the_vocabulary_of_the_tokenizer_are_never_drawn():
-    """A padded vocabulary has more ids than the tokenizer; even the most probable of them has no text"""
+    # A padded vocabulary has more ids than the tokenizer; even the most probable of them has no text
     known = STORY.config.n_vocab
     config = replace(STORY.config, n_vocab=known + 64)
     wte = np.concatenate([STORY.params.wte, 3 * STORY.params.wte[:64]])
@@ -236,7 +236,7 @@ def test_a_nan_in_a_parameter_raises_an_error_that_names_it():
 
 
 def test_memory_stays_constant_while_decoding():
-    """Values that a block saves for its backward are freed before the next block runs"""
+    # Values that a block saves for its backward are freed before the next block runs
     m = random_model(Config(n_vocab=61, n_ctx=512, n_embd=48, n_head=3, n_layer=6))
     tokens = stream(m, A, 400, seed=1)
     next(tokens)

@@ -126,9 +126,9 @@ def test_prompt_from_a_file_or_stdin_loses_one_line_break_at_its_end(tmp_path):
 
 
 def test_without_a_prompt_the_text_begins_after_endoftext():
-    begun = M.tokenizer.decode(complete(M, [M.tokenizer.eot], 9, temperature=0))
+    expected = M.tokenizer.decode(complete(M, [M.tokenizer.eot], 9, temperature=0))
     for args in ([], [""]):
-        assert text(*args, "-n", "9", "--temperature", "0") == begun + "\n"
+        assert text(*args, "-n", "9", "--temperature", "0") == expected + "\n"
 
 
 @pytest.mark.parametrize("prompt", ["🙂🎉", "\x00", "a" * 200, " " * 200, "<|endoftext|>", "日本語"])

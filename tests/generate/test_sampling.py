@@ -55,7 +55,7 @@ def test_survivors_of_a_large_vocabulary_are_those_of_a_full_sort():
 
 @pytest.mark.parametrize("top_k", [0, 50, 1000])
 def test_survivors_are_those_of_a_full_sort_at_the_edge_of_rounding(top_k):
-    """Each top_p is within rounding of the probability that some number of the best tokens hold"""
+    # Each top_p is within rounding of the probability that some number of the best tokens hold
     z = np.random.default_rng(1).standard_normal(1500) * 3
     z -= z.max()
     order = np.argsort(-z, kind="stable")[: top_k or None]

@@ -89,7 +89,7 @@ def test_sequences_of_a_batch_are_matched_apart():
     stop=st.lists(st.sampled_from(["a", "ab", "b a", "aa", "abab", "baab", "aabb", "é", "bé", "🙂a"]), max_size=3),
 )
 def test_overlapping_stop_strings_end_the_text_at_the_first(pieces, stop):
-    """Text before the first stop string is shown as soon as no stop string can begin in it"""
+    # Text before the first stop string is shown as soon as no stop string can begin in it
     text, whole = Text(stop), b""
     for i in (i for piece in pieces for i in TOKENIZER.encode(piece)):
         whole += TOKENIZER.token(i)
@@ -97,8 +97,8 @@ def test_overlapping_stop_strings_end_the_text_at_the_first(pieces, stop):
         assert (text.end == "text") == any(s.encode() in whole for s in stop)
         if text.end:
             break
-        begun = [n for s in stop for n in range(len(s.encode())) if whole.endswith(s.encode()[:n])]
-        complete = whole[: len(whole) - max(begun, default=0)].decode(errors="ignore")
+        matches = [n for s in stop for n in range(len(s.encode())) if whole.endswith(s.encode()[:n])]
+        complete = whole[: len(whole) - max(matches, default=0)].decode(errors="ignore")
         assert text.shown == complete
     starts = [whole.index(s.encode()) for s in stop if s.encode() in whole]
     assert text.flush() == whole[: min(starts, default=None)].decode()

@@ -38,7 +38,7 @@ def test_weights_match_their_checksums():
 
 
 def test_tokenizer_trained_on_the_texts_of_make_equals_that_of_the_model(data, tmp_path):
-    """A change in how stories are extracted would result in another model"""
+    # A change of the extraction of stories would result in another model
     texts, books = make.find_texts(data), tmp_path / "books.txt"
     extracted = list(stories.from_files(texts.books))
     make.write_stories(books, extracted)
@@ -61,7 +61,7 @@ def test_perplexity_of_held_out_text_equals_the_table(text, data, tmp_path, monk
 
 
 def test_samples_equal_the_output_of_their_command():
-    """Another machine rounds otherwise, which may change two of them"""
+    # Another machine rounds differently, which may change two of them
     command = [sys.executable, "-m", "numpy_gpt.generate", "--seed", "1", "--num-samples", "20"]
     run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
     printed = run.stdout.split("\n---\n")
@@ -72,7 +72,7 @@ def test_samples_equal_the_output_of_their_command():
 
 
 def test_longest_recited_run_has_the_length_of_the_page(data, tmp_path, monkeypatch, capsys):
-    """In 1,000 stories"""
+    """Draw 1,000 stories"""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     books = tmp_path / "books.txt"
     texts = make.find_texts(data)
@@ -81,11 +81,11 @@ def test_longest_recited_run_has_the_length_of_the_page(data, tmp_path, monkeypa
     assert recite.main() == 0
     length = r"the longest run has (\d+) tokens"
     found, stated = (int(re.search(length, text)[1]) for text in (capsys.readouterr().out, PAGE))
-    assert abs(found - stated) <= 5  # another machine rounds otherwise, which may change a story
+    assert abs(found - stated) <= 5  # another machine rounds differently, which may change a story
 
 
 def test_generate_imports_no_module_of_another_command():
-    """The time to the first token is mostly that of imports"""
+    # The time to the first token is mostly that of imports
     code = """
 import runpy, sys
 sys.argv = ["generate", "Once", "-n", "1"]

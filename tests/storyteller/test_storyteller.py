@@ -81,7 +81,7 @@ def test_from_files_keeps_a_repeated_story_once(tmp_path):
 
 
 def test_real_books_yield_no_titles_notes_or_held_out_story(data):
-    """278 tales and 25 books"""
+    """Read 278 tales and 25 books"""
     text = "\n".join(stories.from_files(make.find_texts(data).books))
     assert not re.search(r"(?m)^\d+\.? +[A-Z][a-z]|\[FN#|\[\*\]|^Grimm\.$|III\. THE ROSE|a-dä'sen|^End of The", text)
     assert not re.search(
@@ -105,7 +105,7 @@ def test_longest_common_run_equals_that_of_brute_force(draw):
 
 @pytest.fixture
 def texts(text, tmp_path, monkeypatch):
-    """A directory with small texts and small settings, which make uses instead of the storyteller's"""
+    """Return a directory with small texts and settings, which make uses instead of the storyteller's"""
     written = {f"tinystories/{name}.txt": f"Tim saw {name}.\n<|endoftext|>\nTim was happy. " * 20 for name in TINY}
     written["stories/" + stories.SEPARATED] = "Once there was a king. " * 20
     written["stories/red.txt"] = BOOK.format(long=LONG)
@@ -125,7 +125,7 @@ def texts(text, tmp_path, monkeypatch):
 
 
 def test_make_trains_on_tinystories_six_times_and_books_once_and_saves_float16(texts, capsys):
-    """A second call does nothing"""
+    """Check also that a second call does nothing"""
     assert make.main() == 0
     written = (texts / "out/text/books.txt").read_text().split("\n<|endoftext|>\n")
     assert written == [("Once there was a king. " * 20).strip(), next(stories.from_book(BOOK.format(long=LONG)))]
@@ -147,11 +147,11 @@ def test_make_trains_on_tinystories_six_times_and_books_once_and_saves_float16(t
 
 
 def test_make_resumes_an_interrupted_run(texts, monkeypatch):
-    begun = ["--config", str(make.SETTINGS), "--steps", "2", "--out", "out/run"]
+    options = ["--config", str(make.SETTINGS), "--steps", "2", "--out", "out/run"]
     data = [*6 * [f"tinystories/{name}.txt" for name in TINY[:2]], "out/text/books.txt"]
     (texts / "out/text").mkdir(parents=True)
     make.write_stories(texts / "out/text/books.txt", stories.from_files(make.find_texts(texts).books))
-    assert train.main([*begun, "--data", *data, "--val-data", f"tinystories/{TINY[2]}.txt"]) == 0
+    assert train.main([*options, "--data", *data, "--val-data", f"tinystories/{TINY[2]}.txt"]) == 0
     first = resume.load(texts / "out/run")
     assert make.main() == 0
     assert (first.step, resume.load(texts / "out/run").step) == (2, 4)
@@ -175,7 +175,7 @@ def test_make_refuses_missing_or_different_texts_and_trains_nothing(damage, mess
 
 
 def test_recite_refuses_a_text_shorter_than_the_limit(tmp_path, monkeypatch):
-    """Any model would pass with it"""
+    # Any model would pass with a shorter text
     (tmp_path / "short.txt").write_text("Once upon a time. " * 3)
     monkeypatch.setattr(sys, "argv", ["recite", str(tmp_path / "short.txt")])
     with pytest.raises(

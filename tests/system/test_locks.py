@@ -58,7 +58,7 @@ def test_lock_of_a_killed_process_is_free(tmp_path):
 
 
 def test_lock_file_removed_while_another_waits_is_created_anew(tmp_path):
-    """Otherwise the waiting thread would hold the lock of a removed file, and a third could lock a new one"""
+    # Otherwise the waiting thread would hold the lock of a removed file, and a third could lock a new one
     waiting, found = threading.Event(), []
 
     def hold():

@@ -41,7 +41,7 @@ def cache():
 
 
 def test_run_from_pipes_is_identical_to_a_run_from_files(text, pipes):
-    """The new vocabulary takes a second pass over the text"""
+    # The new vocabulary takes a second pass over the text
     args = [*SHORT, "--tokenizer", "bpe:270"]
     written = Path(text).read_text()
     Path("val.txt").write_text(written[:999])

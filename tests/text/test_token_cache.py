@@ -60,7 +60,7 @@ def test_text_in_pieces_has_the_tokens_of_the_whole(tmp_path_factory, texts, siz
 
 
 def test_books_in_pieces_have_the_tokens_of_the_whole(data, monkeypatch, tmp_path):
-    """28 books, and one of 278 tales with <|endoftext|> between them"""
+    """Read 28 books, and one of 278 tales with <|endoftext|> between them"""
     tales = data / "stories" / "fairytaleqa_278.txt"
     books = [*(book for book in sorted((data / "stories").glob("*.txt")) if book != tales), tales]
     monkeypatch.setattr("numpy_gpt.text.token_cache.PIECE", 9999)

@@ -115,7 +115,7 @@ def test_encode_of_hard_cases_matches_transformers(ours, data):
 
 
 def test_encode_of_a_million_spaces_before_a_word(ours):
-    """tiktoken alone overflows its stack"""
+    # tiktoken alone overflows its stack
     for space in (" ", "\n", " \n", "\u00a0", "\u3000\x85"):
         text = "begin" + space * 1_000_000 + "end"
         ids = ours.encode(text)

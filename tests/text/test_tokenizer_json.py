@@ -52,7 +52,7 @@ def test_load_of_gpt2s_tokenizer_json(change, tmp_path):
 
 
 def test_load_of_the_tokenizers_librarys_file(data, tmp_path):
-    """With the vocabulary that OpenAI released"""
+    """Use the vocabulary that OpenAI released"""
     tokenizers = pytest.importorskip("tokenizers", reason="tokenizers isn't installed: pip install -e '.[test]'")
     files = [str(data / "tokenizer" / name) for name in ("vocab.bpe", "encoder.json")]
     theirs = tokenizers.Tokenizer(tokenizers.models.BPE.from_file(files[1], files[0]))
@@ -76,7 +76,7 @@ def test_load_prefers_the_two_files_to_tokenizer_json(names, tmp_path):
 
 
 def test_save_replaces_tokenizer_json_by_the_two_files(tmp_path):
-    """Other programs would prefer tokenizer.json, which may be another vocabulary's"""
+    # Other programs would read tokenizer.json instead, which may be another vocabulary's
     save(MODEL, tmp_path)
     write(tmp_path, gpt2())
     m = load(tmp_path)

@@ -53,7 +53,7 @@ def test_shares_cover_a_batch_once():
 
 
 def test_trainer_uses_one_thread_for_a_model_that_is_large_for_its_batch(monkeypatch):
-    """Adding a second tree of gradients would cost more than threading saves"""
+    # Adding a second tree of gradients would cost more than threading saves
     m, n = random_model(TINY), min(8, numpys_openblas().get_num_threads())
     monkeypatch.setattr("numpy_gpt.train.step.PARAMETERS_PER_TOKEN", m.config.num_parameters() / 7.5)
     for batch_size, expected in ((7, 1), (8, n)):

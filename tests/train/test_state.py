@@ -62,7 +62,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("format", LAYOUTS)
 def test_save_killed_at_any_moment_leaves_the_old_or_the_new_state(format, tmp_path, monkeypatch):
-    """Every call that changes the directory is the last one once"""
+    # Kill the process at each call that changes the directory
     old, new = random_state(0, 7), random_state(3, 8)
     calls, seen = 0, set()
     for last in range(100):
@@ -144,7 +144,7 @@ def test_save_to_a_run_whose_first_save_was_killed_is_refused(stage, tmp_path):
 
 
 def test_load_of_a_run_whose_save_by_the_old_version_was_killed(tmp_path):
-    """0.1.0 pointed `checkpoint` to .saving while it moved files from there"""
+    # Version 0.1.0 pointed `checkpoint` to .saving while it moved files from there
     old, new = random_state(0, 7), random_state(3, 8)
     resume.save(tmp_path, old, "openai")
     resume.save(tmp_path / ".saving", new, "openai")

@@ -141,7 +141,7 @@ def test_run_with_a_closed_or_full_stream_is_complete(text, redirection, status,
 
 
 def test_run_that_ignores_sighup_is_complete_after_its_terminal_closes(text):
-    """Writing to a closed terminal fails, so the exit status is 1"""
+    # Writing to a closed terminal fails, so the exit status is 1
     parent, child = pty.openpty()
     ignore = lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)  # noqa: E731
     args = [*COMMAND, "--data", text, "--out", "run", *LONG, "--steps", "100"]
@@ -190,7 +190,7 @@ def test_restart_before_the_first_checkpoint_discards_the_log(text):
 
 
 def test_weights_that_overflowed_are_not_saved(text):
-    """The loss is finite: it is computed before the update"""
+    # The loss is finite: it is computed before the update
     args = [*SHORT, "--save-every", "1", "--lr", "1e29", "--warmup", "0", "--weight-decay", "1e20"]
     status, _, err = train("--data", text, "--out", "run", *args)
     assert status == 1
@@ -222,7 +222,7 @@ def limit(nbytes):
 
 
 def test_run_continues_if_a_checkpoint_cannot_be_written(text):
-    """A limit on the size of files acts like a full disk"""
+    # A limit on the size of files acts like a full disk
     trained("--data", text, "--out", "whole", *SHORT)
     status, out, err = train("--data", text, "--out", "run", *SHORT, preexec_fn=limit(30_000))
     assert status == 1

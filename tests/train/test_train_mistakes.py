@@ -135,8 +135,8 @@ MISTAKES = {
         "--tokenizer 'bpe:x' has no number",
     ),
     "too many tokens": (["--data", "text.txt", "--out", "run", "--tokenizer", "bpe:9999"], 1, "no pairs left after"),
-    "no such tokenizer": (["--data", "text.txt", "--out", "run", "--tokenizer", "words"], 3, "words is no file"),
-    "no such model": (["--data", "text.txt", "--out", "run", "--init-from", "words"], 3, "words is no file"),
+    "no such tokenizer": (["--data", "text.txt", "--out", "run", "--tokenizer", "words"], 3, "words is neither a path"),
+    "no such model": (["--data", "text.txt", "--out", "run", "--init-from", "words"], 3, "words is neither a path"),
     "a model without tokenizer": (["--data", "text.txt", "--out", "run", "--init-from", "model"], 1, "no tokenizer"),
     "a shape that is given": (
         ["--data", "text.txt", "--out", "run", "--init-from", "model", "--n-layer", "3"],
