@@ -1,4 +1,4 @@
-"""block.svg: the parts of a transformer block, and the tensors that each of them saves for the backward"""
+"""Draw block.svg: the parts of a transformer block, and the tensors that each of them saves for the backward"""
 
 from argparse import ArgumentParser
 from collections.abc import Iterator
@@ -73,9 +73,9 @@ def flow(boxes: int, top: float, joined: float) -> Iterator[str]:
 def op(x: float, top: float, tensors: list[Tensor]) -> Iterator[str]:
     """Yield a box with the name of an op and its function, and below it the tensors that it saves"""
     name, function = tensors[0].place[-1], tensors[0].function
-    words = [svg.text(x + BOX / 2, top + 22, name, "code name", "middle")]
-    words += [svg.text(x + BOX / 2, top + 41, function, "code", "middle")]
-    yield svg.link(OPS, svg.rectangle(x, top, BOX, TALL, "op", 6), *words)
+    labels = [svg.text(x + BOX / 2, top + 22, name, "code name", "middle")]
+    labels += [svg.text(x + BOX / 2, top + 41, function, "code", "middle")]
+    yield svg.link(OPS, svg.rectangle(x, top, BOX, TALL, "op", 6), *labels)
     for i, tensor in enumerate(tensors):
         y = top + TALL + 10 + i * CHIP
         yield svg.rectangle(x, y, BOX, CHIP - 5, "weight" if tensor.is_weight else "saved", 10)

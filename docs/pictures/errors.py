@@ -1,4 +1,4 @@
-"""errors.svg: the errors that `python -m parity report` prints, those of NumPy and PyTorch for every tensor"""
+"""Draw errors.svg: the errors that `python -m parity report` prints, those of NumPy and PyTorch for every tensor"""
 
 import math
 from argparse import ArgumentParser
@@ -23,7 +23,7 @@ DARK = """
 
 
 class Column(NamedTuple):
-    """One of the columns of points"""
+    """Describe one of the columns of points"""
 
     title: str
     prefix: str  # of its tensors' names

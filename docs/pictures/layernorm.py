@@ -1,4 +1,4 @@
-"""layernorm.svg: layernorm and layernorm_backward from numpy_gpt/ops.py as highlighted source"""
+"""Draw layernorm.svg: layernorm and layernorm_backward from numpy_gpt/ops.py as highlighted source"""
 
 import inspect
 import io
@@ -62,10 +62,10 @@ def token(x: float, css: str, content: str) -> str:
     return f'<tspan x="{x:.1f}"{css}>{escape(content)}</tspan>'
 
 
-def place(source: str, top: float, words: str) -> tuple[float, float, float]:
-    """Return x, y and the width of the words in a panel"""
-    i, line = next((i, line) for i, line in enumerate(source.splitlines()) if words in line)
-    return LEFT + INDENT + line.index(words) * COLUMN, top + 8 + i * LINE + 14, len(words) * COLUMN
+def place(source: str, top: float, part: str) -> tuple[float, float, float]:
+    """Return x, y and the width of a part of the source in a panel"""
+    i, line = next((i, line) for i, line in enumerate(source.splitlines()) if part in line)
+    return LEFT + INDENT + line.index(part) * COLUMN, top + 8 + i * LINE + 14, len(part) * COLUMN
 
 
 def arrow(start: tuple[float, float, float], end: tuple[float, float, float]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Find what a transformer block saves for its backward: run one of a tiny model and read the names in the source"""
+"""Find the tensors that a transformer block saves: run a tiny block and read their names in the backward's source"""
 
 import ast
 import inspect

@@ -1,4 +1,4 @@
-"""Does make extract stories alone and train the model from them, and does recite find what a model repeats?"""
+"""Does make extract stories alone and train the model from them, and does recite find the text that a model repeats?"""
 
 import hashlib
 import re
