@@ -12,7 +12,7 @@ from .params import GPT2, Model, grow, named
 def check_tokens(tokens, config, what="tokens"):
     """Return tokens as an array (B,T) of ids below n_vocab with T at most n_ctx
 
-    what is the argument's name for error messages.
+    `what` is the name of the argument in error messages.
     """
     try:
         tokens = np.asarray(tokens)
@@ -143,7 +143,7 @@ def check_kv(kv, groups, params):
 
 
 def check_finite(what, x, params, isfinite=np.isfinite):
-    """Raise GPTError if x has an inf or a NaN; what is the name of x for the message"""
+    """Raise GPTError if x has an inf or a NaN; `what` is the name of x in the message"""
     if not isfinite(x).all():
         raise not_finite(what, params, isfinite)
 

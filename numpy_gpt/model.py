@@ -106,7 +106,7 @@ def recomputed_block(x, p, config, kv=None, noise=None):
 
 
 def recomputed_block_backward(dy, saved):
-    """Recompute what block saves, then run its backward"""
+    """Recompute the values that block saves, then run its backward"""
     x, p, config, noise = saved
     return block_backward(dy, block(x, p, config, None, noise)[1])
 

@@ -1,4 +1,4 @@
-"""Test that python -m torch_gpt.generate prints what numpy_gpt's command prints, and its own options."""
+"""Test that python -m torch_gpt.generate prints the same as numpy_gpt's command, and that its own options work."""
 
 import json
 import subprocess

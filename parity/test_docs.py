@@ -1,4 +1,4 @@
-"""Do the pages in docs/ show what the commands print?
+"""Do the pages in docs/ show the output of the commands?
 
 Times and memory depend on the machine, and rounding on the CPU's matmul kernels. So errors may differ by a factor of
 1.5, and of docs/speed.md only the names of rows and columns are compared.
@@ -49,7 +49,7 @@ def test_report_prints_the_documented_lines(command, documented):
 
 
 def missing(documented, printed):
-    """Return the documented lines that weren't printed in this order; a line "..." stands for any number of lines"""
+    """Return the documented lines that weren't printed in this order; a line "..." matches any number of lines"""
     rest, elided, lines = list(printed), False, []
     for line in documented:
         if line == "...":

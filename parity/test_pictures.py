@@ -1,4 +1,4 @@
-"""Do the pictures that compare both packages show what the packages compute?"""
+"""Do the pictures that compare both packages show the results of the packages?"""
 
 import json
 import re

@@ -87,7 +87,7 @@ def untie(m):
 
 
 def parameter_gradients(grads, untied):
-    """Name the gradients; c_attn.b is split into q, k and v, because scale in compare.py treats k by itself"""
+    """Name the gradients; c_attn.b is split into q, k and v, because scale in compare.py treats k separately"""
     by_name: dict[str, np.ndarray] = {}
     for name, g in named(grads):
         if name.endswith("c_attn.b"):

@@ -123,7 +123,7 @@ def counts(contents: Contents) -> list[tuple[str, str]]:
 
 
 def prove(path: Path, contents: Contents) -> int:
-    """Check every byte of a checkpoint, and print what was checked"""
+    """Check every byte of a checkpoint, and print the results"""
     started = time.perf_counter()
     checks = verify.check(contents.tensors)
     seconds = time.perf_counter() - started

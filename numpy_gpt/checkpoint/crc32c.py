@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-P = 0x82F63B78  # Castagnoli's polynomial without its x^32; the lowest bit stands for x^31, since a byte starts with it
+P = 0x82F63B78  # Castagnoli's polynomial without its x^32; the lowest bit is that of x^31, since a byte starts with it
 NEAR, MIDDLE, FAR = 5685 - 1362, 5685 - 426, 5685  # words
 SEGMENT = 4 * NEAR  # words: t of a segment stays in the cache
 

@@ -106,7 +106,7 @@ def tokenizer_to_write(directory: Path, format: str, config: Config, tokenizer: 
 
 
 def check_other_files(directory: Path, format: str) -> None:
-    """Raise GPTError if a file that belongs to no checkpoint would be replaced"""
+    """Raise GPTError if saving would replace a file that belongs to no checkpoint"""
     for name in ("config.json", "tokenizer_config.json") if format == "huggingface" else ():
         if layout(directory) is None and os.path.exists(directory / name):
             raise GPTError(f"{directory} has {name}, and no checkpoint that it belongs to: choose another directory.")

@@ -85,7 +85,7 @@ def main(backend: Backend = NUMPY) -> None:
     try:
         for draw in backend.draws(args, m, [ids] * args.num_samples, options, stop, args.logprobs > 0):
             printer.add(draw)
-    except BaseException:  # Ctrl-C too: print what has been drawn
+    except BaseException:  # Ctrl-C too: print the text so far
         printer.end(None)
         raise
     printer.end("length")  # every sample has ended already, unless -n is 0

@@ -26,8 +26,8 @@ from .sources import File, opened, progress_bar, size, spooled, token_directory
 from .tokenizer import EOT, Tokenizer
 
 PIECE = 1 << 20  # bytes that are read and tokenized at a time
-# A text may be cut after a word and before a space: there every match of the tokenizer's pattern ends, wherever reading
-# began. Spaces after <|endoftext|> belong to the mark.
+# A text may be cut after a word and before a space: a match of the tokenizer's pattern always ends there. Spaces
+# after <|endoftext|> belong to the mark.
 LAST_CUT = regex.compile(rf"(?r)(?<=\S)(?<!{regex.escape(EOT)})(?=\s)")
 MARK = regex.compile(rf"\s*{regex.escape(EOT)}\s*")
 FORMAT = b"1"  # to be increased when the same text and vocabulary give another file

@@ -195,7 +195,7 @@ def parse_ids(path: Path, text: bytes) -> dict[str, int]:
 
 
 def to_bytes(path: Path, token: str) -> bytes:
-    """Return the bytes that the characters of a token stand for"""
+    """Return the bytes that the characters of a token represent"""
     try:
         return bytes(BYTE_OF[sign] for sign in token)
     except KeyError as e:

@@ -129,7 +129,7 @@ def test_save_to_a_training_runs_directory_is_refused(place, format, run, tmp_pa
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-STAGES = [".saving", *(its.stage for its in LAYOUTS.values())]  # the first is that of 0.1.0
+STAGES = [".saving", *(layout.stage for layout in LAYOUTS.values())]  # the first is that of 0.1.0
 
 
 @pytest.mark.parametrize("stage", STAGES)
