@@ -1,4 +1,4 @@
-"""python -m numpy_gpt, and the script numpy-gpt: list the commands, or run one of them"""
+"""python -m numpy_gpt, and the script numpy-gpt: list the commands, or run one of them."""
 
 import runpy
 import sys

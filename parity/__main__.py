@@ -1,4 +1,4 @@
-"""Run python -m parity report, mutants or bench"""
+"""Run python -m parity report, mutants or bench."""
 
 import argparse
 import importlib

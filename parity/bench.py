@@ -1,4 +1,4 @@
-"""python -m parity bench: measure the speed of NumPy and PyTorch, and a lower bound of the time
+"""python -m parity bench: measure the speed of NumPy and PyTorch, and a lower bound of the time.
 
 Each workload runs in turn in numpy_gpt, in torch_gpt (eager, with torch.optim.AdamW), and as a lower bound: the matmuls
 with the weights alone, or for AdamW copies of as many bytes. The model has random weights in float32 and the sizes of

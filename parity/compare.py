@@ -1,4 +1,4 @@
-"""Decide whether a tensor of numpy_gpt agrees with one of torch_gpt
+"""Decide whether a tensor of numpy_gpt agrees with one of torch_gpt.
 
 numpy_gpt's result in float64 is the truth. The error of a tensor x is ||x - truth|| / ||truth||.
 

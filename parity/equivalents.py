@@ -1,4 +1,4 @@
-"""List the mutants that compute the same as the original: (function, changed statement): reason"""
+"""List the mutants that compute the same as the original: (function, changed statement): reason."""
 
 LENGTH = "NumPy infers the length for any negative number"
 AXES = "both axes have the same length"

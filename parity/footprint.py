@@ -1,4 +1,4 @@
-"""python -m parity bench --memory: measure the memory that a model of each size needs
+"""python -m parity bench --memory: measure the memory that a model of each size needs.
 
 Each figure is the peak memory of one process, with Python and all libraries. One process loads the model and generates
 a token after a prompt of 512 tokens. Others train two steps in float32 on one window of 1,024 tokens. "-" means that a

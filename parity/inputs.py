@@ -1,4 +1,4 @@
-"""Make random inputs for both sides, with no gain at 1 and no bias at 0, because those hide mistakes"""
+"""Make random inputs for both sides, with no gain at 1 and no bias at 0, because those hide mistakes."""
 
 import math
 from dataclasses import replace

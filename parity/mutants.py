@@ -1,4 +1,4 @@
-"""python -m parity mutants: check that a test fails for every small change of the maths
+"""python -m parity mutants: check that a test fails for every small change of the maths.
 
 Each function of numpy_gpt's maths is changed in every way that mutate.py implements. For each mutant, one at a time and
 in this process, tests run until one fails. No test can catch a mutant that computes the same as the original: these are

@@ -1,4 +1,4 @@
-"""Break a function by one small change: of a sign, a term, a factor, an operand, a transpose or a constant"""
+"""Break a function by one small change: of a sign, a term, a factor, an operand, a transpose or a constant."""
 
 import ast
 import inspect

@@ -1,4 +1,4 @@
-"""python -m parity report: print the error of each side against float64 for every tensor, forward and backward"""
+"""python -m parity report: print the error of each side against float64 for every tensor, forward and backward."""
 
 import argparse
 

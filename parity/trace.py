@@ -1,4 +1,4 @@
-"""Run one training step of each side and name every tensor: values, their gradients, gradients of parameters"""
+"""Run one training step of each side and name every tensor: values, their gradients, gradients of parameters."""
 
 import math
 from contextlib import nullcontext

@@ -1,4 +1,4 @@
-"""Define the workloads of python -m parity bench: each side prepares its part and returns the function to be timed"""
+"""Define the workloads of python -m parity bench: each side prepares its part and returns the function to be timed."""
 
 import platform
 import subprocess

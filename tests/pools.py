@@ -1,4 +1,4 @@
-"""Create thread pools of a given size, and find the OpenBLAS that NumPy uses"""
+"""Create thread pools of a given size, and find the OpenBLAS that NumPy uses."""
 
 import pytest
 

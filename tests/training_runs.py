@@ -1,4 +1,4 @@
-"""Start small training runs, and compare their files"""
+"""Start small training runs, and compare their files."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""Draw block.svg: the parts of a transformer block, and the tensors that each of them saves for the backward"""
+"""Draw block.svg: the parts of a transformer block, and the tensors that each of them saves for the backward."""
 
 from argparse import ArgumentParser
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Draw errors.svg: the errors that `python -m parity report` prints, those of NumPy and PyTorch for every tensor"""
+"""Draw errors.svg: the errors that `python -m parity report` prints, those of NumPy and PyTorch for every tensor."""
 
 import math
 from argparse import ArgumentParser

@@ -1,4 +1,4 @@
-"""Draw layernorm.svg: layernorm and layernorm_backward from numpy_gpt/ops.py as highlighted source"""
+"""Draw layernorm.svg: layernorm and layernorm_backward from numpy_gpt/ops.py as highlighted source."""
 
 import inspect
 import io

@@ -1,4 +1,4 @@
-"""Draw losses.svg: the losses of both packages in the same training run, NumPy's as lines and PyTorch's as rings
+"""Draw losses.svg: the losses of both packages in the same training run, NumPy's as lines and PyTorch's as rings.
 
 python docs/pictures/make.py losses --data FILE [options of the train commands]
 python docs/pictures/make.py losses --logs numpy/log.jsonl pytorch/log.jsonl

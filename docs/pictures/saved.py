@@ -1,4 +1,4 @@
-"""Find the tensors that a transformer block saves: run a tiny block and read their names in the backward's source"""
+"""Find the tensors that a transformer block saves: run a tiny block and read their names in the backward's source."""
 
 import ast
 import inspect

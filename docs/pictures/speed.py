@@ -1,4 +1,4 @@
-"""Draw speed.svg: the speed of several implementations of GPT-2, from the figures of docs/measure_peers.py"""
+"""Draw speed.svg: the speed of several implementations of GPT-2, from the figures of docs/measure_peers.py."""
 
 import json
 from argparse import ArgumentParser

@@ -1,4 +1,4 @@
-"""Write the parts that the pictures share: an SVG document, its colours in light and dark mode, text and links"""
+"""Write the parts that the pictures share: an SVG document, its colours in light and dark mode, text and links."""
 
 from collections.abc import Iterable
 from xml.sax.saxutils import escape, quoteattr

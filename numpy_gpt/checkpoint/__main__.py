@@ -1,4 +1,4 @@
-"""python -m numpy_gpt.checkpoint info | verify | convert"""
+"""python -m numpy_gpt.checkpoint info | verify | convert: inspect, verify or convert a checkpoint."""
 
 import argparse
 import os

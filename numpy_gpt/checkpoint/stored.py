@@ -110,7 +110,9 @@ def fit(path: Path, table: str, config: Config, found: Mapping[str, Stored]) -> 
             )
     extra = found.keys() - {theirs for theirs, _ in rows.values()}
     if extra:
-        raise CheckpointError(f"{path} has a tensor {found[min(extra)].name} that no GPT-2 of {config} has.")
+        raise CheckpointError(
+            f"{path} has a tensor {found[min(extra)].name} that no GPT-2 of {config} has: correct the config."
+        )
     return {ours: found[theirs] for ours, (theirs, _) in rows.items()}
 
 

@@ -23,7 +23,7 @@ RESTART = 16  # entries from one restart point to the next
 def items(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield the keys and values of a table in the order of the keys"""
     if len(data) < FOOTER or data[-len(MAGIC) :] != MAGIC:
-        raise ValueError("its end isn't a table's")
+        raise ValueError("its last bytes aren't a table's footer")
     *_, at = handle(data, len(data) - FOOTER)
     offset, size, _ = handle(data, at)
     last, room, unread = None, LARGEST_NAMES, len(data)

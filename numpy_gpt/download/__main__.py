@@ -1,4 +1,4 @@
-"""python -m numpy_gpt.download 124M: download a released model"""
+"""python -m numpy_gpt.download 124M: download a released model."""
 
 import argparse
 import sys

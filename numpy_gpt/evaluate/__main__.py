@@ -1,4 +1,4 @@
-"""python -m numpy_gpt.evaluate: measure a model on text"""
+"""python -m numpy_gpt.evaluate: measure a model on text."""
 
 import argparse
 import json

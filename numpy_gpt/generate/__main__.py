@@ -1,4 +1,4 @@
-"""python -m numpy_gpt.generate: continue a prompt"""
+"""python -m numpy_gpt.generate: continue a prompt."""
 
 import argparse
 import secrets

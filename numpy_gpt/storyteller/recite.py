@@ -37,7 +37,9 @@ def main() -> int:
     m = load(args.model)
     check_tokenizer(m.tokenizer, m.config, args.model)
     if m.tokenizer.eot is None:
-        raise GPTError(f"the tokenizer of {args.model} has no <|endoftext|>, which each sample starts with.")
+        raise GPTError(
+            f"the tokenizer of {args.model} has no <|endoftext|>, which each sample starts with: choose another model."
+        )
     text = token_cache.tokenize(args.files, m.tokenizer)
     if len(text) <= LONGEST:
         raise GPTError(

@@ -1,4 +1,4 @@
-"""python -m numpy_gpt.train: train a model on text"""
+"""python -m numpy_gpt.train: train a model on text."""
 
 import argparse
 import os

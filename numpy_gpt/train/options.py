@@ -169,7 +169,9 @@ def stored_options(stored: Mapping[str, Any]) -> TrainOptions:
     names = {field.name for field in fields(TrainOptions)}
     if stored.keys() != names:
         name = min(stored.keys() ^ names)
-        raise CheckpointError(f"the run to resume has {'no' if name in names else 'an unknown'} option {name}.")
+        raise CheckpointError(
+            f"the run to resume has {'no' if name in names else 'an unknown'} option {name}: start a new run."
+        )
     try:
         return TrainOptions(**validated(stored))
     except (GPTError, TypeError) as e:

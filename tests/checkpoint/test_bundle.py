@@ -162,9 +162,9 @@ def again(name, n):
 
 SHAPE, SIX = field(2, field(2, field(1, 6))), field(5, 24)
 HOSTILE = {
-    "an empty file": (b"", "its end isn't a table's"),
-    "no table": (b"hello " * 100, "its end isn't a table's"),
-    "the first half": (GOOD[: len(GOOD) // 2], "its end isn't a table's"),
+    "an empty file": (b"", "its last bytes aren't a table's footer"),
+    "no table": (b"hello " * 100, "its last bytes aren't a table's footer"),
+    "the first half": (GOOD[: len(GOOD) // 2], "its last bytes aren't a table's footer"),
     "a flipped bit": (GOOD[:9] + bytes([GOOD[9] ^ 4]) + GOOD[10:], "checksum of the block at byte 0 doesn't match"),
     "a compressed block": (compressed(GOOD), "the block at byte 0 is compressed"),
     "an index block beyond the end": (footed(GOOD, 0, 8, len(GOOD), 20), "bytes at byte"),

@@ -1,4 +1,4 @@
-"""python -m torch_gpt.train --benchmark: time training steps on random tokens"""
+"""python -m torch_gpt.train --benchmark: time training steps on random tokens."""
 
 import statistics
 import time

@@ -1,4 +1,4 @@
-"""python -m torch_gpt.generate: continue a prompt on PyTorch"""
+"""python -m torch_gpt.generate: continue a prompt on PyTorch."""
 
 import argparse
 import sys

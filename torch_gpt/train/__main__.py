@@ -1,4 +1,4 @@
-"""python -m torch_gpt.train: train a model on text, in one process or in several that torchrun starts"""
+"""python -m torch_gpt.train: train a model on text, in one process or in several that torchrun starts."""
 
 import argparse
 import os
