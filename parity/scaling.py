@@ -1,4 +1,4 @@
-"""Measure the cost of a longer window: attention should grow with the square of its length, everything else linearly"""
+"""Measure the cost of a longer window: attention should grow with the square of its length, the rest linearly."""
 
 from functools import partial
 from time import perf_counter, sleep

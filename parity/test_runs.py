@@ -339,16 +339,16 @@ def test_benchmark_applies_dropout(device):
 
 
 @pytest.mark.parametrize("benchmark", [[], ["--benchmark"]], ids=["training", "benchmark"])
-@pytest.mark.parametrize("nowhere", ["nonsense", "meta", "cuda:99"])
+@pytest.mark.parametrize("name", ["nonsense", "meta", "cuda:99"])
 @pytest.mark.parametrize("launcher", [("-m",), TWO], ids=["one process", "two"])
-def test_unusable_device_is_named_by_one_process(launcher, nowhere, benchmark):
-    if nowhere == "cuda:99" and launcher == TWO and torch.cuda.is_available():
-        nowhere = "meta"  # two processes use cuda:0 and cuda:1 for any name
+def test_unusable_device_is_named_by_one_process(launcher, name, benchmark):
+    if name == "cuda:99" and launcher == TWO and torch.cuda.is_available():
+        name = "meta"  # two processes use cuda:0 and cuda:1 for any name
     flags = [*TINY_STEP, *(benchmark or ["--data", "text.txt", "--out", "run"])]
-    args = [sys.executable, *launcher, "torch_gpt.train", *flags, "--device", nowhere]
+    args = [sys.executable, *launcher, "torch_gpt.train", *flags, "--device", name]
     done = subprocess.run(args, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (1, "")
-    pattern = rf"^train: the device (?:{nowhere}|cuda:0) can't be used: .*\.$"
+    pattern = rf"^train: the device (?:{name}|cuda:0) can't be used: .*\.$"
     assert len(re.findall(pattern, done.stderr, re.MULTILINE)) == 1, done.stderr
     assert "torch_gpt/" not in done.stderr  # no traceback of ours, beside torchrun's own
     assert not Path("run").exists()

@@ -75,15 +75,15 @@ def test_model_of_tensors_is_refused_by_numpy_gpt(m):
 
 
 def test_parameters_on_several_devices_or_on_meta_are_refused(m):
-    apart = m._replace(params=m.params._replace(wpe=m.params.wpe.to("meta")))
-    nowhere = m._replace(params=tree_map(lambda a: a.to("meta"), m.params))
+    on_two_devices = m._replace(params=m.params._replace(wpe=m.params.wpe.to("meta")))
+    on_meta = m._replace(params=tree_map(lambda a: a.to("meta"), m.params))
     for call in (torch_gpt.forward, torch_gpt.complete_batch):
         with pytest.raises(GPTError, match=r"parameter wpe is on meta and wte on .*: put all on one device"):
-            call(apart, GOOD)
+            call(on_two_devices, GOOD)
         with pytest.raises(GPTError, match="the parameters are on the device meta"):
-            call(nowhere, GOOD)
+            call(on_meta, GOOD)
     with pytest.raises(GPTError, match="wte is on meta, where there are no numbers"):
-        torch_gpt.to_numpy(nowhere.params)
+        torch_gpt.to_numpy(on_meta.params)
 
 
 @pytest.mark.parametrize("wrong", [torch.zeros(2, 7, device="meta"), torch.zeros(2, 7, dtype=torch.bfloat16)])
@@ -250,9 +250,9 @@ def test_step_with_invalid_arguments_updates_nothing(setting, m):
         torch_gpt.adamw.step(m.params, m.params, state, **({"t": 1, "lr": 0.1} | setting))
     with pytest.raises(GPTError, match="grads doesn't fit params at wpe"):
         torch_gpt.adamw.step(m.params, m.params._replace(wpe=m.params.wpe[1:]), state, t=1, lr=0.1)
-    elsewhere = tree_map(lambda a: a.to("meta"), m.params)
+    on_meta = tree_map(lambda a: a.to("meta"), m.params)
     with pytest.raises(GPTError, match=r"grads doesn't fit params at h.0.attn.c_attn.b: both need one shape"):
-        torch_gpt.adamw.step(m.params, elsewhere, state, t=1, lr=0.1)
+        torch_gpt.adamw.step(m.params, on_meta, state, t=1, lr=0.1)
     for max_norm in (0, None):
         with pytest.raises(GPTError, match=f"max_norm is {max_norm}"):
             torch_gpt.adamw.clip(m.params, max_norm)

@@ -47,7 +47,7 @@ def start_run(out: Path, args: argparse.Namespace, parser: argparse.ArgumentPars
     check_new_directory(out, args.format or options.FORMATS[0])
     with locked(out, backend):
         check_no_checkpoint(out)  # another process may have saved one since the first check
-        return make_run(out, args, s, None, backend).go()
+        return make_run(out, args, s, None, backend).train()
 
 
 def resume_run(out: Path, args: argparse.Namespace, parser: argparse.ArgumentParser, backend: Backend) -> int:
@@ -59,7 +59,7 @@ def resume_run(out: Path, args: argparse.Namespace, parser: argparse.ArgumentPar
         if previous.step >= s.steps:
             print_stderr(f"train: {out} has done all of its {previous.step} steps: give a larger --steps to resume it.")
             return 0
-        return make_run(out, args, s, previous, backend).go()
+        return make_run(out, args, s, previous, backend).train()
 
 
 def resolve_options(
@@ -91,9 +91,9 @@ def make_run(out: Path, args: argparse.Namespace, s: TrainOptions, previous: Sta
         text = read_split(readable, tokenizer, keys)
     about = {"settings": asdict(s), "text": keys}
     trainer = backend.make_trainer(state.m, state.moments, s)
-    made = Run(out, state.step, trainer, text, s, about, args.format or options.FORMATS[0])
-    made.print(describe(state.m, text))
-    return made
+    prepared = Run(out, state.step, trainer, text, s, about, args.format or options.FORMATS[0])
+    prepared.print(describe(state.m, text))
+    return prepared
 
 
 @contextmanager

@@ -49,7 +49,7 @@ class Run:
         self.losses: list[SupportsFloat] = []  # since the last evaluation; a GPU may still compute one
         self.seconds = 0.0  # that these steps took
 
-    def go(self) -> int:
+    def train(self) -> int:
         """Train, and return the command's exit status"""
         try:
             with self.stop, self.progress() as bar:

@@ -79,7 +79,7 @@ them from there if the text can't be read any more."""
 
 def parser(name: str) -> argparse.ArgumentParser:
     """Return the parser; its namespace has no attribute for most options that aren't given"""
-    made = argparse.ArgumentParser(
+    result = argparse.ArgumentParser(
         prog=f"python -m {name}",
         description="Train GPT-2 on text, from random weights or from another model.",
         epilog=EPILOG.format(name),
@@ -89,7 +89,7 @@ def parser(name: str) -> argparse.ArgumentParser:
 
     def add(flag, kind, metavar, text, **more):
         default = getattr(TrainOptions, flag[2:].replace("-", "_"))
-        made.add_argument(
+        result.add_argument(
             flag,
             type=kind,
             metavar=metavar,
@@ -105,10 +105,10 @@ def parser(name: str) -> argparse.ArgumentParser:
         nargs="+",
     )
     add("--val-data", str, "FILE", "text for validation (default: the last tenth of --data)", nargs="+")
-    made.add_argument("--out", metavar="DIR", default=None, help="directory of the run")
+    result.add_argument("--out", metavar="DIR", default=None, help="directory of the run")
     text = "layout of a new checkpoint: huggingface, which transformers loads (default), or openai"
-    made.add_argument("--format", choices=FORMATS, default=None, help=text)
-    made.add_argument("--resume", action="store_true", default=False, help="resume the run in DIR with its options")
+    result.add_argument("--format", choices=FORMATS, default=None, help=text)
+    result.add_argument("--resume", action="store_true", default=False, help="resume the run in DIR with its options")
     add("--init-from", str, "M", "start from this model, a name or a path, and use its tokenizer")
     add("--tokenizer", str, "M|bpe:N|bytes", "a model's, a new one of N tokens, or one token per byte (default: bytes)")
     add("--n-layer", int, "L", "layers")
@@ -138,8 +138,8 @@ def parser(name: str) -> argparse.ArgumentParser:
     add("--sample-every", int, "N", "steps between samples of text; 0 prints none")
     add("--seed", int, "S", "seed of weights, windows and dropout, from 0 to 2**64 - 1")
     text = "save each block's input only, and recompute the block in the backward"
-    made.add_argument("--checkpointing", action=argparse.BooleanOptionalAction, help=text)
-    return made
+    result.add_argument("--checkpointing", action=argparse.BooleanOptionalAction, help=text)
+    return result
 
 
 def resolve(given: Mapping[str, Any], stored: Mapping[str, Any] | None = None) -> TrainOptions:
