@@ -26,7 +26,7 @@ A checkpoint is a directory in Hugging Face's or OpenAI's layout, a .safetensors
 a released model."""
 COMMANDS = {
     "info": "print the table of tensors and the number of parameters",
-    "verify": "read every byte; exit 0 if all is well, 3 if a tensor or the vocabulary is broken or a training run "
+    "verify": "read every byte; exit 0 if all is intact, 3 if a tensor or the vocabulary is corrupt or a training run "
     "lacks its moments, 1 if the model has the 124M's shapes and isn't OpenAI's",
     "convert": "write the model and its vocabulary in another format; replace an earlier checkpoint of that format",
 }

@@ -16,7 +16,9 @@ def main() -> int:
         epilog="example:\n  python -m numpy_gpt.download 124M",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", choices=NAMES, help="its size or alias", metavar="{" + ",".join(NAMES) + "}")
+    parser.add_argument(
+        "model", choices=NAMES, help="the size or the alias of the model", metavar="{" + ",".join(NAMES) + "}"
+    )
     parser.add_argument(
         "--dir", type=Path, metavar="D", help="write to D/124M (default: $GPT2_MODELS, or else the user's cache)"
     )

@@ -85,7 +85,9 @@ class Stdout:
 
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line, with the values of --config FILE.toml as defaults"""
-    help = "options by name, as in seed = 1; the command line overrides them, and adds to --stop"
+    help = "read options by name from this file; the command line overrides them"
+    if "--stop" in parser._option_string_actions:
+        help += ", and adds to --stop"
     parser.add_argument("--config", metavar="FILE.toml", default=None, help=help)
     refuse_unknown(parser, arguments)
     given = parser.parse_args(arguments)

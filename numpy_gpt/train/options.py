@@ -67,7 +67,7 @@ EPILOG = """examples:
 
 DIR becomes a checkpoint, with two more files: log.jsonl has an object for each evaluation, and loss.svg plots them.
 
-If a run is interrupted, even by kill -9, --resume resumes it from its last checkpoint. The result is the same as
+An interrupted run can be resumed from its last checkpoint with --resume, even after kill -9. The result is the same as
 without the interruption. Ctrl-C and SIGTERM save a checkpoint first. A run that was started with nohup continues when
 its terminal closes. If the reader of stdout closes the pipe, the run continues and prints nothing more.
 
