@@ -75,7 +75,7 @@ def assert_same(a, b):
 
 
 def assert_close(m, expected):
-    """Compare what training has changed; threads add the gradients of a batch in another order"""
+    """Compare the changes by training; threads add the gradients of a batch in another order"""
     start = dict(named(init(BYTES, 0).params))
     for (name, a), (_, b) in zip(named(m.params), named(expected.params), strict=True):
         moved = np.linalg.norm(b - start[name])

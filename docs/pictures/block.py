@@ -37,7 +37,9 @@ def draw(argv: list[str]) -> str:
         for i, box in enumerate(row):
             parts += op(FIRST + i * STEP, top, box)
     parts += legend(f"saved for the backward: {numbers_per_token(tensors)} numbers a token")
-    return svg.document("A transformer block and what it saves for its backward", WIDTH, HEIGHT, parts, STYLE, DARK)
+    return svg.document(
+        "A transformer block and the tensors that it saves for its backward", WIDTH, HEIGHT, parts, STYLE, DARK
+    )
 
 
 def stream() -> Iterator[str]:

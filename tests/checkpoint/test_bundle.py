@@ -214,9 +214,9 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("what", HOSTILE)
-def test_read_index_refuses_an_invalid_index(what, tmp_path):
-    content, message = HOSTILE[what]
+@pytest.mark.parametrize("case", HOSTILE)
+def test_read_index_refuses_an_invalid_index(case, tmp_path):
+    content, message = HOSTILE[case]
     path = tmp_path / "m.index"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=message) as error:

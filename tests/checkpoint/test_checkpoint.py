@@ -42,7 +42,7 @@ def test_load_touches_no_page_of_the_weights(format, tmp_path):
     m = load(tmp_path / PLACES[format])
     before = resident(tmp_path)
     assert m.params.wte.sum() != 0
-    assert before <= 256 < 5000 <= resident(tmp_path)  # kB: the header, and what the kernel maps around it
+    assert before <= 256 < 5000 <= resident(tmp_path)  # kB: the header, and the pages that the kernel maps around it
 
 
 def resident(directory):

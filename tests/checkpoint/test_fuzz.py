@@ -55,20 +55,20 @@ changes = st.lists(
 
 def changed(data, change):
     data = bytearray(data)
-    for kind, place, what in change:
+    for kind, place, value in change:
         at = int(place * len(data))
         if kind == "flip" and data:
-            data[at] ^= 1 << what
+            data[at] ^= 1 << value
         elif kind == "cut":
             del data[at:]
         elif kind == "insert":
-            data[at:at] = what
+            data[at:at] = value
         elif kind == "delete":
-            del data[at : at + what]
+            del data[at : at + value]
         elif kind == "number":
-            data[at : at + 8] = what.to_bytes(8, "little")
+            data[at : at + 8] = value.to_bytes(8, "little")
         elif kind == "repeat":
-            data[at:at] = data[at : at + what]
+            data[at:at] = data[at : at + value]
     return bytes(data)
 
 
@@ -208,9 +208,9 @@ def refusal(path):
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("what", BOMBS)
-def test_load_refuses_an_invalid_safetensors_file_in_little_memory(what, tmp_path):
-    header, pattern = BOMBS[what]
+@pytest.mark.parametrize("case", BOMBS)
+def test_load_refuses_an_invalid_safetensors_file_in_little_memory(case, tmp_path):
+    header, pattern = BOMBS[case]
     path = tmp_path / "m.safetensors"
     path.write_bytes(safetensors(header))
     message, peak = refusal(path)
@@ -232,9 +232,9 @@ HEADERS = {
 }
 
 
-@pytest.mark.parametrize("what", HEADERS)
-def test_load_refuses_an_invalid_llmc_header_in_little_memory(what, tmp_path):
-    numbers, pattern = HEADERS[what]
+@pytest.mark.parametrize("case", HEADERS)
+def test_load_refuses_an_invalid_llmc_header_in_little_memory(case, tmp_path):
+    numbers, pattern = HEADERS[case]
     path = tmp_path / "m.bin"
     path.write_bytes(np.array(numbers + [0] * (256 - len(numbers)), "<i4").tobytes() + bytes(4 * 60_000))
     message, peak = refusal(path)

@@ -1,4 +1,4 @@
-"""Does importing a package change nothing in the process, and does fast.tune() change what it documents?"""
+"""Does importing a package change nothing in the process, and does fast.tune() change only the documented settings?"""
 
 import os
 import platform

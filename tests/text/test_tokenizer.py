@@ -75,7 +75,7 @@ HARD = {
     "combining marks": "e\u0301\u0302\u0323 Z̷a̶l̸g̵o̴",
     "digits of all kinds": "3.14159 ١٢٣ ½ ² 1234567890 ⅷ",
     "signs": "!!!??? -- ... <html> {}[]() \\ /// #@$%^&*",
-    "what looks special": "<|endoftext|> <|endoftext|>",
+    "marks that look special": "<|endoftext|> <|endoftext|>",
     "half a surrogate pair": "a\ud83db",
     "control characters": "\x00\x01\x1c\x1f\x7f\x85",
     "one letter, often": "a" * 50_000,
@@ -84,11 +84,11 @@ HARD = {
 }
 
 
-@pytest.mark.parametrize("what", HARD)
-def test_encode_of_hard_cases_matches_tiktoken(what, ours, theirs):
-    ids = ours.encode(HARD[what])
-    assert ids == theirs.encode_ordinary(HARD[what])
-    assert ours.decode(ids) == HARD[what].encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+@pytest.mark.parametrize("case", HARD)
+def test_encode_of_hard_cases_matches_tiktoken(case, ours, theirs):
+    ids = ours.encode(HARD[case])
+    assert ids == theirs.encode_ordinary(HARD[case])
+    assert ours.decode(ids) == HARD[case].encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 alphabet = "a'sdtlvrem SDT 1½é\u0301\u00a0\n\t\r\u2003\x1c\x85我👍.,!?<|>"
@@ -110,8 +110,8 @@ def test_encode_of_hard_cases_matches_transformers(ours, data):
     transformers = pytest.importorskip("transformers", reason="transformers isn't installed: pip install -e '.[test]'")
     files = (data / "tokenizer" / name for name in ("encoder.json", "vocab.bpe"))
     other = transformers.GPT2Tokenizer(*(str(file) for file in files))
-    for what in set(HARD) - {"half a surrogate pair", "what looks special"}:
-        assert ours.encode(HARD[what]) == other.encode(HARD[what]), what
+    for case in set(HARD) - {"half a surrogate pair", "marks that look special"}:
+        assert ours.encode(HARD[case]) == other.encode(HARD[case]), case
 
 
 def test_encode_of_a_million_spaces_before_a_word(ours):
@@ -281,9 +281,9 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("what", WRONG)
-def test_encode_refuses_an_invalid_vocabulary(what, tiny):
-    change, pattern = WRONG[what]
+@pytest.mark.parametrize("case", WRONG)
+def test_encode_refuses_an_invalid_vocabulary(case, tiny):
+    change, pattern = WRONG[case]
     encoder = json.loads((tiny / "encoder.json").read_text())
     encoder, merges = change(encoder, (tiny / "vocab.bpe").read_text().splitlines())
     (tiny / "encoder.json").write_text(json.dumps(encoder))

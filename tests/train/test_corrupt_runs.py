@@ -60,13 +60,13 @@ def test_resume_of_a_run_without_checksums_of_its_moments(text):
 BROKEN = {"no JSON": "{", "other names": '{"m.wte": "00000000"}', "no hexadecimal digits": None}
 
 
-@pytest.mark.parametrize("what", BROKEN)
-def test_resume_with_invalid_checksums_is_refused(what, text):
+@pytest.mark.parametrize("case", BROKEN)
+def test_resume_with_invalid_checksums_is_refused(case, text):
     trained("--data", text, "--out", "run", *SHORT)
     moments = Path("run", "moments.safetensors")
     metadata, tensors = safetensors.read(moments)
     arrays = {name: stored.array.copy() for name, stored in tensors.items()}
-    checksums = BROKEN[what] or json.dumps(dict.fromkeys(arrays, "x"))
+    checksums = BROKEN[case] or json.dumps(dict.fromkeys(arrays, "x"))
     with open(moments, "wb") as f:
         safetensors.write(f, arrays, "float32", metadata | {safetensors.CHECKSUMS: checksums})
     status, out, err = train("--resume", "--out", "run", *MORE)
