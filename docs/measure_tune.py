@@ -1,6 +1,8 @@
-"""Measure what numpy_gpt.fast.tune is worth: the 124M with random weights, in processes with and without it, by turns.
+"""Measure the effect of numpy_gpt.fast.tune on the time of the 124M with random weights.
 
-python docs/measure_tune.py
+    python docs/measure_tune.py
+
+Processes with and without tune take turns.
 """
 
 import statistics
@@ -16,13 +18,13 @@ if sys.argv[1] == "tuned":
 m = numpy_gpt.init(numpy_gpt.Config())
 tokens = np.random.default_rng(0).integers(0, m.config.n_vocab, (4, 65))
 prompt = np.arange(512)[None]
-works = (lambda: numpy_gpt.forward(m, prompt), lambda: numpy_gpt.loss_and_grads(m, tokens[:, :-1], tokens[:, 1:]))
-for work in works:
-    work()
+runs = (lambda: numpy_gpt.forward(m, prompt), lambda: numpy_gpt.loss_and_grads(m, tokens[:, :-1], tokens[:, 1:]))
+for run in runs:
+    run()
     seconds = []
     for _ in range(5):
         started = time.perf_counter()
-        work()
+        run()
         seconds.append(time.perf_counter() - started)
     print(sorted(seconds)[2])
 """
