@@ -41,7 +41,7 @@ def read_format(path: Path, n_head: int | None) -> Contents:
         if path.suffix == ".bin":
             return llmc.read(path)
         raise CheckpointError(
-            f"{path} is no .safetensors or .bin file: if it belongs to OpenAI's layout, give its directory."
+            f"{path} isn't a .safetensors or .bin file: if it belongs to OpenAI's layout, give its directory."
         )
     found = layout(path)
     if found:
@@ -93,7 +93,7 @@ def save(m: Model, path: str | os.PathLike[str], format: str | None = None, dtyp
         raise GPTError(f"format is {format!r}: it must be one of {', '.join(WRITERS)}.")
     if (path.suffix == ".bin") != format.startswith("llmc") or (path.suffix, format) == (".safetensors", "openai"):
         raise GPTError(
-            f"{path} is no name for {format}: llm.c's files end in .bin, and no directory ends in .safetensors."
+            f"{path} isn't a name for {format}: llm.c's files end in .bin, and no directory ends in .safetensors."
         )
     if isinstance(m.tokenizer, Tokenizer):
         m.tokenizer.validate()

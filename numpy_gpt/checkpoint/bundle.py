@@ -59,7 +59,7 @@ def read_index(path: Path) -> dict[str, Entry]:
         check_overlaps(entries)
     except ValueError as e:
         raise CheckpointError(
-            f"{path} is no intact index of a TensorFlow checkpoint: {e}; get the file again."
+            f"{path} isn't an intact index of a TensorFlow checkpoint: {e}; get the file again."
         ) from None
     return entries
 
@@ -68,7 +68,7 @@ def printable(key: bytes) -> str:
     """Return a key as text; raise ValueError if it has control characters"""
     name = key.decode()
     if not name.isprintable():
-        raise ValueError(f"{name[:40]!r} is no printable name of a tensor")
+        raise ValueError(f"{name[:40]!r} isn't a printable name of a tensor")
     return name
 
 

@@ -132,5 +132,5 @@ def has_other_tokenizer_json(directory: Path, tokenizer: Tokenizer) -> bool:
     there = load_tokenizer(directory, [TOKENIZER_JSON])
     try:
         return there is not None and there.files != tokenizer.files
-    except CheckpointError:  # it is no byte-level BPE
+    except CheckpointError:  # it isn't byte-level BPE
         return True

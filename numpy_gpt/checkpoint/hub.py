@@ -44,7 +44,7 @@ def find(name: str) -> Path | None:
 def size_named(name: str) -> str:
     """Return the size, such as 124M, of a released model's name"""
     if name not in NAMES:
-        raise GPTError(f"{name} is no released model: choose one of {', '.join(NAMES)}.")
+        raise GPTError(f"{name} isn't a released model: choose one of {', '.join(NAMES)}.")
     return NAMES[name]
 
 

@@ -143,14 +143,14 @@ def read_config(path: Path) -> Config:
 
 
 def infer_config(path: Path, tensors: Mapping[str, Stored], n_head: int | None) -> Config:
-    """Return the config that follows from the shapes of tensors and the number of heads, which no shape shows"""
+    """Return the config that follows from the shapes of tensors and the number of heads, which the shapes don't contain"""
     if n_head is None:
         raise CheckpointError(
             f"{path} doesn't contain the number of heads: put its config.json beside it, or give n_head (--n-head)."
         )
     shapes = [tensors[name].shape if name in tensors else () for name in ("wte.weight", "wpe.weight")]
     if [len(shape) for shape in shapes] != [2, 2]:
-        raise CheckpointError(f"{path} lacks the matrix wte.weight or wpe.weight: it is incomplete, or no GPT-2.")
+        raise CheckpointError(f"{path} lacks the matrix wte.weight or wpe.weight: it is incomplete, or not a GPT-2.")
     (n_vocab, n_embd), (n_ctx, _) = shapes
     layers = {found[1] for found in map(re.compile(r"h\.(\d+)\.").match, tensors) if found}
     values = {"n_vocab": n_vocab, "n_ctx": n_ctx, "n_embd": n_embd, "n_head": n_head, "n_layer": len(layers)}

@@ -46,7 +46,7 @@ def read(path: Path) -> Contents:
         raise CheckpointError(f"{path} has {len(data)} bytes, too few for the header of llm.c's format: get it again.")
     magic, version, N, V, L, H, C, padded = (int(n) for n in data[: 4 * HEADER].view("<i4")[:8])
     if magic != MAGIC:
-        raise CheckpointError(f"{path} is no model of llm.c: it starts with {magic}, not {MAGIC}.")
+        raise CheckpointError(f"{path} isn't a model of llm.c: it starts with {magic}, not {MAGIC}.")
     if version not in DTYPES:
         raise CheckpointError(f"{path} has version {version} of llm.c's format: 1, 3 and 5 are supported.")
     try:

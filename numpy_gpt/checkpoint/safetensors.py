@@ -41,7 +41,7 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, Stored]]:
     data = map_file(path)
     length = int.from_bytes(data[:8].tobytes(), "little")
     if len(data) < 8 or length > min(LARGEST_HEADER, len(data) - 8):
-        raise CheckpointError(f"{path} is no safetensors file, or was cut off in its header: get it again.")
+        raise CheckpointError(f"{path} isn't a safetensors file, or was cut off in its header: get it again.")
     header = parse_json(path, data[8 : 8 + length].tobytes())
     data = data[8 + length :]
     try:
@@ -52,7 +52,7 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, Stored]]:
     except CheckpointError:
         raise
     except ValueError as e:
-        raise CheckpointError(f"{path} is no intact safetensors file: {e}; get it again.") from None
+        raise CheckpointError(f"{path} isn't an intact safetensors file: {e}; get it again.") from None
     stored = {
         name: Stored(name, dtype, shape, view(data, start, dtype, shape), crcs.get(name))
         for name, (dtype, shape, start, _) in entries.items()
@@ -83,7 +83,7 @@ def read_checksums(path: Path, metadata: Mapping[str, str], names: Collection[st
 def read_entry(name: str, entry: Any) -> Entry:
     """Return a tensor's entry; raise ValueError if it is invalid"""
     if not name.isprintable():
-        raise ValueError(f"{name[:40]!r} is no printable name of a tensor")
+        raise ValueError(f"{name[:40]!r} isn't a printable name of a tensor")
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"the tensor {name} isn't described by dtype, shape and data_offsets")
     code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]

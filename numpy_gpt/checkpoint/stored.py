@@ -100,7 +100,7 @@ def fit(path: Path, table: str, config: Config, found: Mapping[str, Stored]) -> 
     rows = expand(table, config)
     for theirs, shape in rows.values():
         if theirs not in found:
-            raise CheckpointError(f"{path} lacks the tensor {theirs}: it is incomplete, or no GPT-2 of {config}.")
+            raise CheckpointError(f"{path} lacks the tensor {theirs}: it is incomplete, or not a GPT-2 of {config}.")
         stored = found[theirs]
         if stored.dtype not in FLOATS:
             raise CheckpointError(f"{path}: the tensor {stored.name} has dtype {stored.dtype}, and weights are floats.")

@@ -72,7 +72,7 @@ def from_book(book: str) -> Iterator[str]:
 
 
 def is_title(line: str, contents: str) -> bool:
-    """Return whether the line is the title of a story, or of a part that is no story"""
+    """Return whether the line is the title of a story, or of a part that isn't a story"""
     if len(line) > LONGEST_TITLE or line.startswith(("'", '"')) or (line[-1] in ".!?:,;'\"" and not line.isupper()):
         return bool(NO_STORY.fullmatch(line.strip("_.")))
     return bool(NO_STORY.match(line) or NUMBERED.match(line)) or (len(letters(line)) > 3 and letters(line) in contents)

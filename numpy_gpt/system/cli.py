@@ -16,8 +16,8 @@ from . import config_file
 def run(name: str, main: Callable[[], int | None], failed: int = 1) -> int:
     """Return main's exit code, or `failed` after an error, 3 if weights are missing or corrupt, 130 after Ctrl-C
 
-    A closed pipe on stdout is no error. No stream keeps text that Python would fail to write at exit. An OSError that
-    isn't stdout's is a bug and propagates: code that expects one raises GPTError.
+    A closed pipe on stdout isn't an error. No stream keeps text that Python would fail to write at exit. An OSError of
+    another file is a bug and propagates: code that expects one raises GPTError.
     """
     stdout: Any = Stdout(sys.stdout) if sys.stdout else None  # None if the process was started with stdout closed
     status = 0

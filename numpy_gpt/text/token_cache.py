@@ -154,4 +154,4 @@ def decode(file: File, utf8: codecs.IncrementalDecoder, block: bytes, start: int
         return utf8.decode(block, final=not block)
     except UnicodeDecodeError as e:
         at = start + len(block) - len(e.object) + e.start  # e.object begins with a character cut by the block before
-        raise GPTError(f"{file} is no UTF-8 text: byte {at} is {e.object[e.start]:#04x}.") from None
+        raise GPTError(f"{file} isn't UTF-8 text: byte {at} is {e.object[e.start]:#04x}.") from None

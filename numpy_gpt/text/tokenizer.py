@@ -42,7 +42,7 @@ def load(
     if not isinstance(directory, str | os.PathLike):
         raise GPTError(f"directory is {directory!r}: it must be a path.")
     if not os.path.isdir(directory):
-        raise CheckpointError(f"{directory} is no directory: give the one that has {' and '.join(OPENAI)}.")
+        raise CheckpointError(f"{directory} isn't a directory: give the one that has {' and '.join(OPENAI)}.")
     for names in layouts:
         paths = [Path(directory, name) for name in names]
         there = [os.path.exists(path) for path in paths]
@@ -75,7 +75,7 @@ class Tokenizer:
         return ids + self.encoding.encode_ordinary(text[start:])
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of token ids; bytes that are no UTF-8 become U+FFFD"""
+        """Return the text of token ids; bytes that aren't UTF-8 become U+FFFD"""
         return self.decode_bytes(ids).decode(errors="replace")
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
@@ -199,7 +199,7 @@ def to_bytes(path: Path, token: str) -> bytes:
     try:
         return bytes(BYTE_OF[sign] for sign in token)
     except KeyError as e:
-        raise CheckpointError(f"{path}: the token {token[:40]!r} has the character {e}, which is no byte.") from None
+        raise CheckpointError(f"{path}: the token {token[:40]!r} has the character {e}, which isn't a byte.") from None
 
 
 def check_merges(path: Path, text: bytes, ids: Mapping[str, int]) -> None:
@@ -227,5 +227,5 @@ def merge_lines(path: Path, text: bytes) -> list[str]:
     try:
         lines = text.decode().split("\n")
     except UnicodeDecodeError as e:
-        raise CheckpointError(f"{path} is no text ({e}): get the file again.") from None
+        raise CheckpointError(f"{path} isn't text ({e}): get the file again.") from None
     return [line for i, line in enumerate(lines) if line and not (i == 0 and line.startswith("#version"))]

@@ -62,7 +62,7 @@ def load(directory: Path) -> State:
     """Return a copy of a run's state in memory, after comparing all of it with its checksums"""
     place = home(directory)
     if not os.path.isfile(place / PROGRESS):
-        raise CheckpointError(f"{directory} is no training run, since it has no {PROGRESS}: leave --resume out.")
+        raise CheckpointError(f"{directory} isn't a training run, since it has no {PROGRESS}: leave --resume out.")
     contents = read_checkpoint(directory)
     about = read_json(place / PROGRESS)
     step = about.pop("step", None)

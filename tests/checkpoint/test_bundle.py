@@ -180,7 +180,7 @@ HOSTILE = {
     "a name that isn't text": (index((b"\xff", bundle.write_entry(ENTRY))), "can't decode"),
     "a name of control characters": (
         index((b"\x1b[2J", bundle.write_entry(ENTRY))),
-        "is no printable name of a tensor",
+        "isn't a printable name of a tensor",
     ),
     "one block again and again": (again(b"", 200_000), "its blocks have more bytes than the file"),
     "a number that never ends": (index((b"t", b"\x08" + b"\x80" * 50)), "a number at byte 1 has no end"),

@@ -94,7 +94,7 @@ def test_load_refuses_paths_without_a_checkpoint(tmp_path):
         with pytest.raises(CheckpointError, match="is neither a path nor a model's name"):
             load(impossible)
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(CheckpointError, match=r"notes.txt is no .safetensors or .bin file"):
+    with pytest.raises(CheckpointError, match=r"notes.txt isn't a .safetensors or .bin file"):
         load(tmp_path / "notes.txt")
     with pytest.raises(
         CheckpointError, match=r"has no checkpoint: neither model.ckpt.index nor model.safetensors is there"
@@ -130,7 +130,7 @@ def test_load_and_save_refuse_invalid_dtypes_formats_and_models(tmp_path):
     ("place", "format"), [("m.bin", "openai"), ("m.safetensors", "openai"), ("m", "llmc-v3"), ("m.bin", "huggingface")]
 )
 def test_save_refuses_a_suffix_of_another_format(place, format, tmp_path):
-    with pytest.raises(GPTError, match=f"{place} is no name for {format}"):
+    with pytest.raises(GPTError, match=f"{place} isn't a name for {format}"):
         save(init(TINY), tmp_path / place, format)
     assert not (tmp_path / place).exists()
 

@@ -46,7 +46,7 @@ def test_find_returns_a_model_in_hugging_faces_layout(tmp_path, monkeypatch):
 
 def test_download_of_an_unknown_name_lists_the_known_ones(tmp_path):
     with pytest.raises(
-        GPTError, match="gpt3 is no released model: choose one of 124M, 355M, 774M, 1558M, gpt2, gpt2-medium"
+        GPTError, match="gpt3 isn't a released model: choose one of 124M, 355M, 774M, 1558M, gpt2, gpt2-medium"
     ):
         download("gpt3", tmp_path)
     line = [sys.executable, "-m", "numpy_gpt.download", "GPT2"]

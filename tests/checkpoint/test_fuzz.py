@@ -147,9 +147,9 @@ def test_read_index_of_the_changed_released_index(data, tmp_path):
 
 
 BOMBS = {
-    "a header of 2^63 bytes": ((1 << 63).to_bytes(8, "little") + b"{}", "no safetensors file"),
-    "a header longer than the file": ((100).to_bytes(8, "little") + b"{}", "no safetensors file"),
-    "three bytes": (b"abc", "no safetensors file"),
+    "a header of 2^63 bytes": ((1 << 63).to_bytes(8, "little") + b"{}", "isn't a safetensors file"),
+    "a header longer than the file": ((100).to_bytes(8, "little") + b"{}", "isn't a safetensors file"),
+    "three bytes": (b"abc", "isn't a safetensors file"),
     "brackets in brackets": ("[" * 1_000_000, "isn't valid JSON"),
     "a list": ("[1]", "contains a JSON list"),
     "a number": ({"wte.weight": 7}, "the tensor wte.weight isn't described"),
@@ -180,7 +180,7 @@ BOMBS = {
         {"__metadata__": {"numpy_gpt.hparams": "\ud800"}, "t": ["F32", [3], [0, 12]]},
         "isn't valid JSON",
     ),
-    "a name of control characters": ({"\x1b[2J": ["F32", [3], [0, 12]]}, "is no printable name of a tensor"),
+    "a name of control characters": ({"\x1b[2J": ["F32", [3], [0, 12]]}, "isn't a printable name of a tensor"),
     "no tensors": ({"t": ["F32", [3], [0, 12]]}, "doesn't contain the number of heads"),
 }
 

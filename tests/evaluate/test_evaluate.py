@@ -91,7 +91,7 @@ def test_perplexity_loads_a_model_by_its_path(text):
         (None, "nosuch.txt can't be read: No such file or directory."),
         (b"", "there.txt has 0 tokens, and a loss needs at least two: give more text."),
         (b"a", "there.txt has 1 tokens, and a loss needs at least two: give more text."),
-        (b"Once \xff", "there.txt is no UTF-8 text: byte 5 is 0xff."),
+        (b"Once \xff", "there.txt isn't UTF-8 text: byte 5 is 0xff."),
     ],
 )
 def test_perplexity_of_an_unusable_file_fails_with_a_message(contents, message, text):

@@ -88,7 +88,7 @@ def test_evaluate_gives_the_same_result_from_a_stream(text, kind):
 @pytest.mark.parametrize(
     ("contents", "message"),
     [
-        (b"caf\xe9", "/dev/stdin is no UTF-8 text: byte 3 is 0xe9."),
+        (b"caf\xe9", "/dev/stdin isn't UTF-8 text: byte 3 is 0xe9."),
         (b"", "/dev/stdin has 0 tokens, and a loss needs at least two"),
     ],
 )

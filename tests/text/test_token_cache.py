@@ -145,7 +145,7 @@ def test_failed_tokenizing_leaves_no_file(tmp_path, monkeypatch):
     monkeypatch.setattr("numpy_gpt.text.token_cache.PIECE", 8)
     good, bad = files(tmp_path, "a text of several pieces", b"and another one \xff")
     for paths in ([bad], [good, bad]):
-        with pytest.raises(GPTError, match=r"1.txt is no UTF-8 text: byte 16 is 0xff\.$"):
+        with pytest.raises(GPTError, match=r"1.txt isn't UTF-8 text: byte 16 is 0xff\.$"):
             tokenize(paths, TOKENIZER)
     assert [path.name for path in (tmp_path / "cache" / "numpy_gpt" / "tokens").iterdir()] == []
 
@@ -156,7 +156,7 @@ def test_failed_tokenizing_leaves_no_file(tmp_path, monkeypatch):
 )
 def test_invalid_utf8_is_reported_with_its_offset(tmp_path, monkeypatch, text, byte, size):
     monkeypatch.setattr("numpy_gpt.text.token_cache.PIECE", size)
-    with pytest.raises(GPTError, match=f"is no UTF-8 text: byte {byte} is {text[byte]:#04x}"):
+    with pytest.raises(GPTError, match=f"isn't UTF-8 text: byte {byte} is {text[byte]:#04x}"):
         list(pieces(files(tmp_path, text)))
 
 

@@ -146,7 +146,7 @@ OTHERS = {
     "no merges": (changed("model", "merges", value=None), "has None among its merges, not two tokens"),
     "a merge of three": (changed("model", "merges", 0, value=["a", "b", "c"]), "among its merges, not two tokens"),
     "a merge of numbers": (changed("model", "merges", 0, value=[1, 2]), "among its merges, not two tokens"),
-    "half a character": (changed("model", "merges", 0, value="\ud800 a"), "is no text"),
+    "half a character": (changed("model", "merges", 0, value="\ud800 a"), "isn't text"),
     "no model": (changed("model", value=7), "model.type None"),
 }
 

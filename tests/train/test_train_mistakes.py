@@ -31,7 +31,7 @@ DAMAGED = {
         3,
         "training.json is corrupt",
     ),
-    "moments": ("moments.safetensors", "", 3, "moments.safetensors is no safetensors file"),
+    "moments": ("moments.safetensors", "", 3, "moments.safetensors isn't a safetensors file"),
 }
 
 
@@ -80,7 +80,7 @@ MISTAKES = {
     "missing parents": (["--data", "empty", "--out", "new/parent/run"], 1, "there are 0 tokens to train on"),
     "an existing directory": (["--data", "empty", "--out", "folder"], 1, "there are 0 tokens to train on"),
     "a long name": (["--data", "text.txt", "--out", f"new/{'x' * 300}"], 1, "File name too long"),
-    "no UTF-8": (["--data", "latin", "--out", "run"], 1, "latin is no UTF-8 text: byte 3 is 0xe9."),
+    "no UTF-8": (["--data", "latin", "--out", "run"], 1, "latin isn't UTF-8 text: byte 3 is 0xe9."),
     "a file as a parent": (["--data", "text.txt", "--out", "text.txt/run"], 1, "can't be made a directory"),
     "a read-only directory": (
         ["--data", "text.txt", "--out", "/proc"],
@@ -103,7 +103,7 @@ MISTAKES = {
     "a checkpoint without a run": (
         ["--resume", "--out", "model"],
         3,
-        "model is no training run, since it has no training.json",
+        "model isn't a training run, since it has no training.json",
     ),
     "heads": (["--data", "text.txt", "--out", "run", "--n-head", "3"], 2, "n_embd 128 is not divisible by n_head 3"),
     "no steps": (["--data", "text.txt", "--out", "run", "--steps", "0"], 2, "--steps is 0: it must be a whole number"),

@@ -44,7 +44,7 @@ def test_train_refuses_a_directory_with_a_checkpoint(layout, text):
     assert err.startswith("train: model has a checkpoint: start from it with --init-from model")
     status, out, err = train("--resume", "--out", "model", *SHORT)
     assert (status, out) == (3, "")
-    assert "model is no training run, since it has no training.json" in err
+    assert "model isn't a training run, since it has no training.json" in err
     assert contents("model").keys() - before.keys() <= {Path("model", ".lock")}
     assert {path: content for path, content in contents("model").items() if path.name != ".lock"} == before
 
