@@ -143,7 +143,7 @@ def read_config(path: Path) -> Config:
 
 
 def infer_config(path: Path, tensors: Mapping[str, Stored], n_head: int | None) -> Config:
-    """Return the config that follows from the shapes of tensors and the number of heads, which the shapes don't contain"""
+    """Return the config that follows from the shapes of tensors, and from the number of heads, which isn't in them"""
     if n_head is None:
         raise CheckpointError(
             f"{path} doesn't contain the number of heads: put its config.json beside it, or give n_head (--n-head)."
