@@ -144,3 +144,15 @@ def test_speed_section_of_readme_has_only_figures_of_the_speed_page():
     figures = set(NUMBER.findall(section))
     assert figures
     assert figures - set(NUMBER.findall((ROOT / "docs" / "speed.md").read_text())) == set()
+
+
+@pytest.mark.parametrize("package", ["numpy_gpt", "torch_gpt"])
+def test_readme_example_trains_a_model_in_both_packages(package, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    code = code.replace("import numpy_gpt\n", f"import {package} as numpy_gpt\n").replace(
+        "from numpy_gpt", f"from {package}"
+    )
+    exec(code, {})
+    first, last = map(float, re.findall(r"^loss (?:tensor\()?([\d.]+)", capsys.readouterr().out, re.M))
+    assert first > 5 > 3.5 > last

@@ -2,7 +2,7 @@
 
 from numpy_gpt import RELEASED, CheckpointError, Config, GPTError, Model, named
 
-from . import adamw
+from . import adamw, fast
 from .generate import complete, complete_batch, kv, stream
 from .language_model import forward, loss_and_grads
 from .noise import Noise
@@ -18,6 +18,7 @@ __all__ = [
     "adamw",
     "complete",
     "complete_batch",
+    "fast",
     "forward",
     "from_numpy",
     "init",
