@@ -13,7 +13,7 @@ from typing import Any
 from .. import fast
 from ..errors import CheckpointError, GPTError
 from ..params import Model
-from ..system.cli import parse, print_stderr, run
+from ..system.cli import Stop, parse, print_stderr, run, uninterrupted
 from ..system.locks import run_directory
 from ..text import token_cache, windows
 from . import options
@@ -35,6 +35,8 @@ def main(argv: Sequence[str] | None = None, name: str = "numpy_gpt.train") -> in
 def train(args: argparse.Namespace, parser: argparse.ArgumentParser, backend: Backend) -> int:
     """Start a run or resume it; return the exit status"""
     fast.tune()
+    with uninterrupted():  # Cython discards an exception that a signal's handler raises in this import
+        import numpy.random  # noqa: F401
     if not args.out:
         parser.error("--out is missing: give the directory of the run.")
     if backend.processes > 1:
@@ -98,21 +100,26 @@ def make_run(out: Path, args: argparse.Namespace, s: TrainOptions, previous: Sta
 
 @contextmanager
 def exit_on_signals() -> Iterator[None]:
-    """Raise SystemExit on SIGTERM and SIGHUP, so that a directory without a checkpoint is removed again
+    """Raise SystemExit on Ctrl-C, SIGTERM and SIGHUP, so that a directory without a checkpoint is removed again
 
-    An ignored signal stays ignored: nohup starts a process that ignores SIGHUP.
+    It is raised again at the end of the block, since the import of an extension module can discard it. An ignored
+    signal stays ignored: nohup starts a process that ignores SIGHUP.
     """
+    received: list[int] = []
 
     def leave(number: int, _: Any) -> None:
+        received.append(number)
         raise SystemExit(128 + number)
 
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    initial = {number: signal.signal(number, leave) for number in numbers if signal.getsignal(number) == signal.SIG_DFL}
+    defaults = (signal.SIG_DFL, signal.default_int_handler)
+    initial = {number: signal.signal(number, leave) for number in Stop.SIGNALS if signal.getsignal(number) in defaults}
     try:
         yield
     finally:
         for number, handler in initial.items():
             signal.signal(number, handler)
+        if received:
+            raise SystemExit(128 + received[0])
 
 
 def describe(m: Model, text: windows.Split) -> str:

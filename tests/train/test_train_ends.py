@@ -7,6 +7,7 @@ import resource
 import shlex
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,43 @@ def test_signal_while_a_new_run_reads_its_text_removes_its_directory(text, numbe
         _, err = p.communicate(timeout=60)
     assert (p.returncode, err) == (status, b"")
     assert not Path("new").exists()
+
+
+DISCARD_EXIT = """
+import os, sys
+from numpy_gpt.system.cli import run
+from numpy_gpt.train import __main__ as command
+
+def discard_exit(*args):
+    try:
+        os.kill(os.getpid(), int(sys.argv[1]))
+    except BaseException:  # as Cython does while an extension module is imported
+        pass
+    {then}
+
+new_state, command.new_state = command.new_state, discard_exit
+sys.exit(run("train", lambda: command.main(sys.argv[2:])))
+"""
+
+
+@pytest.mark.parametrize("then", ["return new_state(*args)", "raise ImportError"])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+def test_signal_whose_exception_is_discarded_still_ends_a_new_run(text, number, status, then):
+    args = [sys.executable, "-c", DISCARD_EXIT.format(then=then), str(int(number))]
+    args += ["--data", text, "--out", "new/run", *SHORT]
+    done = subprocess.run(args, capture_output=True, preexec_fn=not_ignored(number), timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (status, b"", b"")
+    assert not Path("new").exists()
+
+
+def test_train_imports_numpy_random_before_its_signal_handlers(text):
+    script = (
+        "import sys; from numpy_gpt.train import __main__ as command\n"
+        "command.exit_on_signals = lambda: sys.exit('numpy.random' not in sys.modules)\n"
+        "command.main(sys.argv[1:])"
+    )
+    done = subprocess.run([sys.executable, "-c", script, "--data", text, "--out", "run", *SHORT], timeout=60)
+    assert done.returncode == 0
 
 
 def test_run_under_nohup_continues_after_sighup(text):
