@@ -53,6 +53,17 @@ def exit_code(name: str, main: Callable[[], int | None], failed: int) -> int:
     except MemoryError:
         print_stderr(f"{name}: there is not enough memory for this.")
         return failed
+    except Exception as e:
+        if not interrupted(e):
+            raise
+        return 130
+
+
+def interrupted(e: BaseException | None) -> bool:
+    """Return whether Ctrl-C led to this exception: an import replaces KeyboardInterrupt by an error of its own"""
+    while e and not isinstance(e, KeyboardInterrupt):
+        e = e.__context__
+    return e is not None
 
 
 class Stdout:

@@ -48,6 +48,26 @@ def test_closed_stdout_is_no_error():
     assert run(">&-", "checkpoint info storyteller") == (0, "")
 
 
+INTERRUPTED = """
+import os, signal, sys
+from numpy_gpt.system.cli import run
+
+def main():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt as e:
+        raise {error}
+
+sys.exit(run("name", main))
+"""
+
+
+@pytest.mark.parametrize("error", ["RuntimeError('__set_name__') from e", "ImportError", "OSError from None"])
+def test_error_that_replaces_an_interrupt_exits_with_130(error):
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED.format(error=error)], capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
 BUG = """
 import sys
 from numpy_gpt.system.cli import run
