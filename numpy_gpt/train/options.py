@@ -226,7 +226,15 @@ def validated(values: Mapping[str, Any]) -> dict[str, Any]:
         if name in LIMIT and (not is_real(value) or not 0 <= value < LIMIT[name]):
             limit = "" if LIMIT[name] == math.inf else f" and less than {LIMIT[name]:g}"
             raise GPTError(f"{flag(name)} is {value!r}: it must be a finite number of at least 0{limit}.")
-    return {name: tuple(map(os.path.abspath, value)) if name in FILES else value for name, value in values.items()}
+    return {name: tuple(map(absolute, value)) if name in FILES else value for name, value in values.items()}
+
+
+def absolute(path: str) -> str:
+    """Return the absolute path; raise GPTError if the working directory was deleted"""
+    try:
+        return os.path.abspath(path)
+    except FileNotFoundError:
+        raise GPTError("the working directory was deleted: change to another one.") from None
 
 
 def flag(name: str) -> str:

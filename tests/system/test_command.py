@@ -52,6 +52,8 @@ INTERRUPTED = """
 import os, signal, sys
 from numpy_gpt.system.cli import run
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & ignores it
+
 def main():
     try:
         os.kill(os.getpid(), signal.SIGINT)

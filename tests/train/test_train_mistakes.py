@@ -1,5 +1,6 @@
 """Does invalid input fail with a message, and leave every file unchanged?"""
 
+import os
 import re
 from pathlib import Path
 
@@ -183,6 +184,15 @@ def test_train_with_invalid_input_fails_with_a_message_and_changes_no_file(text,
     assert out == ""
     after = {path: path.is_file() and path.read_bytes() for path in Path().rglob("*") if path.parts[0] != "cache"}
     assert after == before
+
+
+def test_train_in_a_deleted_directory_fails_with_a_message(text):
+    Path("deleted").mkdir()
+    os.chdir("deleted")
+    Path().absolute().rmdir()
+    status, out, err = train("--data", "text.txt", "--out", "run")
+    assert (status, out) == (2, "")
+    assert err.endswith("error: the working directory was deleted: change to another one.\n")
 
 
 @pytest.mark.parametrize("option", [["--lr", "0.01"], ["--n-layer", "2"], ["--seed", "1"], ["--tokenizer", "bpe:300"]])
