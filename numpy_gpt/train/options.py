@@ -11,6 +11,8 @@ from ..adamw import smallest_eps
 from ..config import Config
 from ..errors import CheckpointError, GPTError
 from ..number import is_index, is_real
+from ..text.bpe import FIRST
+from ..text.tokenizer import EOT
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,7 @@ def new_options(given: Mapping[str, Any], dtype: str) -> TrainOptions:
     """Return the options of a new run, with the defaults that depend on other options"""
     s = TrainOptions(**given)
     check_consistent(s, given)
+    bpe_size(s.tokenizer or "")
     check_shape(s)
     check_eps(s, dtype)
     lr = (5e-5 if s.init_from else 1e-3) if s.lr is None else s.lr
@@ -201,6 +204,18 @@ def check_consistent(s: TrainOptions, given: Mapping[str, Any]) -> None:
             )
     if not s.data:
         raise GPTError("--data is missing: give the text to train on.")
+
+
+def bpe_size(tokenizer: str) -> int | None:
+    """Return N of --tokenizer bpe:N, or None for another tokenizer; raise GPTError if N isn't a possible size"""
+    if not tokenizer.startswith("bpe:"):
+        return None
+    size = tokenizer.removeprefix("bpe:")
+    if not size.isdecimal() or len(size) > 9:
+        raise GPTError(f"--tokenizer {tokenizer[:40]!r} has no number of tokens: write it as in bpe:1024.")
+    if int(size) <= FIRST:
+        raise GPTError(f"--tokenizer {tokenizer} is too small: choose at least {FIRST + 1}, for the bytes and {EOT}.")
+    return int(size)
 
 
 def check_shape(s: TrainOptions) -> None:

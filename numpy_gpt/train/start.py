@@ -21,7 +21,7 @@ from ..text import bpe, token_cache, tokenizer
 from ..text.tokenizer import Tokenizer
 from . import resume
 from .log import CURVE, LOG, is_log
-from .options import TrainOptions
+from .options import TrainOptions, bpe_size
 from .resume import State
 
 
@@ -87,13 +87,10 @@ def make_tokenizer(source: str, files: Sequence[str]) -> Tokenizer:
     """Return the tokenizer that --tokenizer names: bytes, a new one learned from the files, or a model's"""
     if source == "bytes":
         return bpe.tokenizer([])
-    if source.startswith("bpe:"):
-        size = source.removeprefix("bpe:")
-        if not size.isdecimal() or len(size) > 9:
-            raise GPTError(f"--tokenizer {source[:40]!r} has no number of tokens: write it as in bpe:1024.")
+    if size := bpe_size(source):
         with token_cache.progress(files, "vocabulary") as bar:
             texts = (text for text in token_cache.pieces(files, bar.update) if text is not None)
-            return bpe.tokenizer(bpe.train(texts, int(size)))
+            return bpe.tokenizer(bpe.train(texts, size))
     path = find_checkpoint(source)
     found = (tokenizer.load(path) if os.path.isdir(path) else None) or checkpoint.read_checkpoint(path).tokenizer
     return check_has_tokenizer(found, source, "choose another model, or bytes, or bpe:1024")

@@ -132,8 +132,13 @@ MISTAKES = {
     ),
     "a tokenizer": (
         ["--data", "text.txt", "--out", "run", "--tokenizer", "bpe:x"],
-        1,
+        2,
         "--tokenizer 'bpe:x' has no number",
+    ),
+    "a tokenizer of few tokens": (
+        ["--data", "text.txt", "--out", "run", "--tokenizer", "bpe:256"],
+        2,
+        "--tokenizer bpe:256 is too small: choose at least 257, for the bytes and <|endoftext|>.",
     ),
     "too many tokens": (["--data", "text.txt", "--out", "run", "--tokenizer", "bpe:9999"], 1, "no pairs left after"),
     "no such tokenizer": (["--data", "text.txt", "--out", "run", "--tokenizer", "words"], 3, "words is neither a path"),
