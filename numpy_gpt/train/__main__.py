@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from .backend import Backend
 from .loop import Run
 from .options import TrainOptions
 from .resume import State
-from .start import check_context, check_new_directory, check_no_checkpoint, load_run, new_state
+from .start import check_new_directory, check_no_checkpoint, load_run, new_state, resolve_context
 from .step import Trainer
 from .texts import read_split, readable_texts, refuse_pipes
 
@@ -85,7 +85,8 @@ def make_run(out: Path, args: argparse.Namespace, s: TrainOptions, previous: Sta
     """Read the texts, and return a run that starts from the previous state, or from a new one"""
     with exit_on_signals(), readable_texts(s, args, previous) as (readable, cached):
         state = previous or new_state(readable)
-        check_context(readable, state.m)
+        context = resolve_context(s, state.m, is_default=not previous and "context" not in args)
+        s, readable = replace(s, context=context), replace(readable, context=context)
         tokenizer = state.m.tokenizer
         keys = [cached.get(name) or token_cache.key(getattr(readable, name), tokenizer) for name in options.FILES]
         if previous and keys != previous.about["text"]:

@@ -116,7 +116,7 @@ def parser(name: str) -> argparse.ArgumentParser:
     add("--n-layer", int, "L", "layers")
     add("--n-head", int, "H", "attention heads in a layer")
     add("--n-embd", int, "C", "width")
-    add("--context", int, "T", "tokens in a window, and context length of a new model")
+    add("--context", int, "T", "tokens in a window, and context of a new model; by default at most --init-from's")
     add("--batch-size", int, "B", "windows in a batch")
     add("--accumulate", int, "A", "batches whose gradients a step averages: A times the batch in the same memory")
     add("--steps", int, "N", "steps in total; --resume with more steps stretches the schedule")

@@ -96,8 +96,9 @@ def make_tokenizer(source: str, files: Sequence[str]) -> Tokenizer:
     return check_has_tokenizer(found, source, "choose another model, or bytes, or bpe:1024")
 
 
-def check_context(s: TrainOptions, m: Model) -> None:
-    """Raise GPTError if --context is longer than the model's own"""
-    if s.context > m.config.n_ctx:
+def resolve_context(s: TrainOptions, m: Model, is_default: bool) -> int:
+    """Return --context, or the model's own if the default is longer; raise GPTError if a given one is longer"""
+    if s.context > m.config.n_ctx and not is_default:
         model = s.init_from or "the run's model"
         raise GPTError(f"--context {s.context} is longer than {model} allows: choose at most {m.config.n_ctx}.")
+    return min(s.context, m.config.n_ctx)

@@ -19,6 +19,7 @@ from numpy_gpt.checkpoint.layouts import LAYOUTS, TRAINING
 from numpy_gpt.ops import cross_entropy
 from numpy_gpt.text.token_cache import tokenize
 from numpy_gpt.text.windows import batches, split
+from numpy_gpt.train import resume
 
 
 def test_train_equals_a_loop_of_library_calls(text):
@@ -99,6 +100,13 @@ def test_dropout_is_applied(text):
     m = load("run")
     assert m.config == replace(BYTES, dropout=0.3)
     assert_close(m, by_hand(init(m.config, 0), split(tokenize([text], m.tokenizer)).train, 6))
+
+
+def test_default_context_is_at_most_that_of_init_from(text):
+    trained("--data", text, "--out", "small", *SMALL, "--steps", "1")  # its context is 8
+    trained("--init-from", "small", "--data", text, "--out", "run", "--steps", "1", "--eval-batches", "1")
+    assert resume.load(Path("run")).about["settings"]["context"] == 8
+    trained("--resume", "--out", "run", "--steps", "2", "--context", "8")
 
 
 def test_init_from_trains_a_models_weights_with_its_tokenizer(text):
