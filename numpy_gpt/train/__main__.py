@@ -54,6 +54,8 @@ def start_run(out: Path, args: argparse.Namespace, parser: argparse.ArgumentPars
 
 def resume_run(out: Path, args: argparse.Namespace, parser: argparse.ArgumentParser, backend: Backend) -> int:
     if not os.path.isdir(out):
+        if os.path.lexists(out):
+            raise GPTError(f"{out} is a file or a broken link: give the directory of a run.")
         raise GPTError(f"{out} doesn't exist: leave --resume out to start a run.")
     with locked(out, backend):
         previous = load_run(out, args.format)

@@ -94,6 +94,9 @@ MISTAKES = {
         "model has a checkpoint: start from it with --init-from model in another directory, or choose another --out",
     ),
     "nothing to resume": (["--resume", "--out", "nowhere"], 1, "nowhere doesn't exist: leave --resume out"),
+    "a broken link to resume": (["--resume", "--out", "broken"], 1, "broken is a file or a broken link: give the dir"),
+    "a loop of links to resume": (["--resume", "--out", "loop"], 1, "loop is a file or a broken link: give the dir"),
+    "a file to resume": (["--resume", "--out", "empty"], 1, "empty is a file or a broken link: give the directory"),
     "a run without a checkpoint": (["--resume", "--out", "empty run"], 1, "has no checkpoint yet: leave --resume out"),
     "a NUL in a name": (["--config", "nul.toml"], 1, "can't be made a directory"),
     "a large batch": (
@@ -176,6 +179,8 @@ def test_train_with_invalid_input_fails_with_a_message_and_changes_no_file(text,
         Path(name).write_bytes(content)
     Path("empty run").mkdir()
     Path("folder").mkdir()
+    Path("broken").symlink_to("nowhere")
+    Path("loop").symlink_to("loop")
     Path("folder/notes.txt").write_text("notes")
     Path("nul.toml").write_text('data = ["text.txt"]\nout = "a\\u0000b"')
     Path("bad.toml").write_text("n_layers = 3")
