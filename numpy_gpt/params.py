@@ -92,7 +92,10 @@ class Model(NamedTuple):
         """Return a summary without arrays"""
         c, tokens = self.config, "no tokenizer"
         if self.tokenizer is not None:
-            tokens = f"a tokenizer of {self.tokenizer.n_vocab:,} tokens"
+            try:
+                tokens = f"a tokenizer of {self.tokenizer.n_vocab:,} tokens"
+            except GPTError:  # its files aren't a vocabulary
+                tokens = "a tokenizer that can't be read"
         return f"<Model of {c.num_parameters():,} parameters in {self.params.wte.dtype}, {tokens}: {c}>"
 
 

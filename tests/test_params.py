@@ -8,6 +8,7 @@ import pytest
 
 from numpy_gpt import RELEASED, CheckpointError, Config, GPTError, init, load, named
 from numpy_gpt.params import tree_map
+from numpy_gpt.text import tokenizer
 from parity.inputs import TINY
 
 
@@ -128,3 +129,9 @@ def test_errors_are_value_errors(tmp_path):
     with pytest.raises(ValueError, match="has no checkpoint") as raised:
         load(tmp_path)
     assert isinstance(raised.value, CheckpointError)
+
+
+def test_model_with_an_invalid_vocabulary_can_be_printed(tmp_path):
+    (tmp_path / "tokenizer.json").write_text("null")
+    m = init(TINY)._replace(tokenizer=tokenizer.load(tmp_path))
+    assert "float32, a tokenizer that can't be read: Config(" in repr(m)
