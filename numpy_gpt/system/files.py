@@ -11,6 +11,10 @@ import numpy as np
 
 from ..errors import CheckpointError
 
+JSON_TYPES = {list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
+JSON_TYPES[type(None)] = "null"
+GET_AGAIN = "get the file again"
+
 
 def map_file(path: Path) -> np.ndarray:
     """Return a file's bytes, mapped copy-on-write: none is read yet, and the file doesn't change with the array"""
@@ -33,19 +37,19 @@ def read_bytes(path: Path, limit: int) -> bytes:
         return f.read(limit)
 
 
-def read_json(path: Path, limit: int = 1 << 20) -> dict[str, Any]:
+def read_json(path: Path, limit: int = 1 << 20, advice: str = GET_AGAIN) -> dict[str, Any]:
     """Return the JSON object in a file; raise CheckpointError if there is none, or if it has more than limit bytes"""
-    return parse_json(path, read_bytes(path, limit))
+    return parse_json(path, read_bytes(path, limit), advice)
 
 
-def parse_json(path: Path, text: bytes) -> dict[str, Any]:
+def parse_json(path: Path, text: bytes, advice: str = GET_AGAIN) -> dict[str, Any]:
     """Return the JSON object in text; raise CheckpointError, which names path, if there is none"""
     try:
         value = json.loads(text.decode("utf-8"), object_pairs_hook=without_duplicates)
     except (ValueError, RecursionError) as e:  # ValueError also if it isn't UTF-8
-        raise CheckpointError(f"{path} isn't valid JSON ({e}): get the file again.") from None
+        raise CheckpointError(f"{path} isn't valid JSON ({e}): {advice}.") from None
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path} contains a JSON {type(value).__name__} and no object: get the file again.")
+        raise CheckpointError(f"{path} contains {JSON_TYPES[type(value)]} instead of an object: {advice}.")
     return value
 
 

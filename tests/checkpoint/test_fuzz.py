@@ -151,7 +151,7 @@ BOMBS = {
     "a header longer than the file": ((100).to_bytes(8, "little") + b"{}", "isn't a safetensors file"),
     "three bytes": (b"abc", "isn't a safetensors file"),
     "brackets in brackets": ("[" * 1_000_000, "isn't valid JSON"),
-    "a list": ("[1]", "contains a JSON list"),
+    "a list": ("[1]", "contains a list instead of an object"),
     "a number": ({"wte.weight": 7}, "the tensor wte.weight isn't described"),
     "a name twice": ('{"a":{},"a":{}}', "isn't valid JSON .a name occurs twice"),
     "a dtype that isn't one": ({"t": ["F31", [1], [0, 4]]}, "the tensor t has the dtype 'F31'"),

@@ -65,6 +65,19 @@ INVALID_JSON = {
 }
 
 
+def test_read_json_names_the_type_in_place_of_an_object(tmp_path):
+    for text, kind in (
+        ("null", "null"),
+        ("[]", "a list"),
+        ('"x"', "a string"),
+        ("true", "a boolean"),
+        ("1", "a number"),
+    ):
+        (tmp_path / "x.json").write_text(text)
+        with pytest.raises(CheckpointError, match=rf"x\.json contains {kind} instead of an object: get the file again"):
+            read_json(tmp_path / "x.json")
+
+
 @pytest.mark.parametrize("kind", INVALID_JSON)
 def test_read_json_refuses_invalid_json(kind, tmp_path):
     (tmp_path / "x.json").write_bytes(INVALID_JSON[kind])
