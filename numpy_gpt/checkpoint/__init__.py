@@ -12,7 +12,14 @@ from ..errors import CheckpointError, GPTError
 from ..params import Model, grow, named
 from ..text.tokenizer import Tokenizer
 from . import huggingface, llmc, openai
-from .destination import SUFFIXES, check_directory_name, outside_training_runs, tokenizer_to_write
+from .destination import (
+    SUFFIXES,
+    check_can_be_directory,
+    check_directory_name,
+    check_suffix,
+    outside_training_runs,
+    tokenizer_to_write,
+)
 from .layouts import layout
 from .stored import Contents, floats
 
@@ -86,20 +93,20 @@ def save(m: Model, path: str | os.PathLike[str], format: str | None = None, dtyp
     if not isinstance(m, Model) or not isinstance(path, str | os.PathLike) or not os.fspath(path):
         raise GPTError(f"save takes a Model and a path, not {type(m).__name__} and {path!r}.")
     check_model(m)
+    if "\0" in os.fspath(path):
+        raise GPTError(f"path is {os.fspath(path)!r:.60}: no name of a file can contain a NUL.")
     path = Path(path)
     format = format or SUFFIXES.get(path.suffix) or layout(path) or "huggingface"
     dtype = allowed_dtype(("float16", "float32", "float64"), m.params.wte.dtype if dtype is None else dtype)
-    if format not in WRITERS:
+    if not isinstance(format, str) or format not in WRITERS:
         raise GPTError(f"format is {format!r}: it must be one of {', '.join(WRITERS)}.")
-    if (path.suffix == ".bin") != format.startswith("llmc") or (path.suffix, format) == (".safetensors", "openai"):
-        raise GPTError(
-            f"{path} isn't a name for {format}: llm.c's files end in .bin, and no directory ends in .safetensors."
-        )
+    check_suffix(path, format)
     if isinstance(m.tokenizer, Tokenizer):
         m.tokenizer.validate()
     single = path.suffix in SUFFIXES
     if not single:
         check_directory_name(path)
+    check_can_be_directory(path.parent if single else path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with outside_training_runs(path.parent if single else path):

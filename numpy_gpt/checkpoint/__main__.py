@@ -11,7 +11,13 @@ from ..errors import CheckpointError, GPTError
 from ..system.cli import print_stderr, run
 from ..text.tokenizer import Tokenizer
 from . import SUFFIXES, WRITERS, read_checkpoint, safetensors, save, to_model, verify
-from .destination import check_vocabulary_beside, has_vocabulary_beside, weights_beside, write_vocabulary_beside
+from .destination import (
+    check_suffix,
+    check_vocabulary_beside,
+    has_vocabulary_beside,
+    weights_beside,
+    write_vocabulary_beside,
+)
 from .layouts import TRAINING, home
 from .source import find
 from .stored import Contents
@@ -60,7 +66,20 @@ def parse() -> argparse.Namespace:
     convert.add_argument("--to", choices=WRITERS, help=formats)
     dtypes = ("float16", "float32", "float64")
     convert.add_argument("--dtype", choices=dtypes, help="default: that of the source, or float32 for half precision")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.command == "convert":
+        check_destination(convert, args)
+    return args
+
+
+def check_destination(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Exit with a message if the destination's name is empty or doesn't fit --to"""
+    try:
+        if not args.destination:
+            raise GPTError("destination is '': give a directory, or a .safetensors or .bin file.")
+        check_suffix(Path(args.destination), args.to)
+    except GPTError as e:
+        parser.error(str(e))
 
 
 def convert(path: Path, contents: Contents, args: argparse.Namespace) -> int:

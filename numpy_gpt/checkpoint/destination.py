@@ -20,6 +20,27 @@ FOREIGN_SUFFIXES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz", "
 FOREIGN_SUFFIXES |= {".onnx", ".tflite", ".gguf", ".ggml", ".index", ".json", ".toml", ".txt", ".zip", ".tar", ".gz"}
 
 
+def check_suffix(path: Path, format: str | None) -> None:
+    """Raise GPTError if a checkpoint of this format can't have the suffix of path; None fits every suffix"""
+    if format is None:
+        return
+    if format.startswith("llmc") and path.suffix != ".bin":
+        raise GPTError(f"{path} can't be a file of {format}, since llm.c's files end in .bin: give such a name.")
+    if not format.startswith("llmc") and path.suffix == ".bin":
+        raise GPTError(f"{path} can't be in {format}'s format, since .bin files are llm.c's: choose another name.")
+    if (path.suffix, format) == (".safetensors", "openai"):
+        raise GPTError(f"{path} can't be in OpenAI's layout, which is a directory: leave .safetensors out.")
+
+
+def check_can_be_directory(path: Path) -> None:
+    """Raise GPTError if path or one of its parents exists and isn't a directory"""
+    for place in (path, *path.parents):
+        if os.path.lexists(place) and not os.path.isdir(place):
+            broken = os.path.islink(place) and not os.path.exists(place)
+            kind = "a broken symbolic link" if broken else "a file" if os.path.isfile(place) else "not a directory"
+            raise GPTError(f"{path} can't be written, since {place} is {kind}: choose another directory.")
+
+
 def check_directory_name(path: Path) -> None:
     """Raise GPTError if path looks like the name of a file"""
     suffix = path.suffix.lower()

@@ -110,8 +110,8 @@ def replacing_checkpoint(directory: Path, format: str) -> Iterator[Path]:
         found = layout(directory)
         if found not in (None, format):
             raise GPTError(
-                f"{directory} has a checkpoint in {LAYOUTS[found].title} layout: save with format={found!r} to replace "
-                "it, or choose another directory."
+                f"{directory} has a checkpoint in {LAYOUTS[found].title} layout: write it in that layout "
+                f"(format={found!r}, --to {found}) to replace it, or choose another directory."
             )
         new = LAYOUTS[format]
         with replacing_files(directory, directory / new.stage, [directory / new.obsolete]) as part:

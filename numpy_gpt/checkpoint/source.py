@@ -42,6 +42,8 @@ def find(source: str | os.PathLike[str]) -> Path:
     if not isinstance(source, str | os.PathLike):
         raise GPTError(f"source is {source!r}: it must be a path, or the name of a released model.")
     source = os.fspath(source)
+    if not source:
+        raise CheckpointError("source is '': give a path or a model's name.")
     is_name = source == STORYTELLER.name or source in hub.NAMES
     if layout(Path(source)) or (os.path.exists(source) and not is_name):  # False for impossible names
         return Path(source)

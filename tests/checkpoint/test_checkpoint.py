@@ -90,7 +90,7 @@ def test_load_refuses_paths_without_a_checkpoint(tmp_path):
         CheckpointError, match=r"nosuch is neither a path nor a model's name: choose one of storyteller, 124M.*gpt2-xl"
     ):
         load("nosuch")
-    for impossible in ("x" * 300, "a\0b", ""):
+    for impossible in ("x" * 300, "a\0b"):
         with pytest.raises(CheckpointError, match="is neither a path nor a model's name"):
             load(impossible)
     (tmp_path / "notes.txt").write_text("hello")
@@ -109,6 +109,8 @@ def test_load_and_save_refuse_arguments_of_other_types(tmp_path):
     for m, path in ((init(TINY), ""), (init(TINY), None), ("x", "y"), (init(TINY).params, "y")):
         with pytest.raises(GPTError, match="save takes a Model and a path, not "):
             save(m, path)
+    with pytest.raises(GPTError, match=r"path is 'a\\x00b': no name of a file can contain a NUL"):
+        save(init(TINY), "a\0b")
 
 
 def test_load_and_save_refuse_invalid_dtypes_formats_and_models(tmp_path):
@@ -121,16 +123,25 @@ def test_load_and_save_refuse_invalid_dtypes_formats_and_models(tmp_path):
         save(m, tmp_path, dtype="int8")
     with pytest.raises(GPTError, match="format is 'pickle': it must be one of huggingface, openai, llmc-v3, llmc-v1"):
         save(m, tmp_path, "pickle")
+    with pytest.raises(GPTError, match=r"format is \['openai'\]: it must be one of"):
+        save(m, tmp_path, ["openai"])
     with pytest.raises(GPTError, match="the parameters are not those of"):
         save(m._replace(config=Config(61, 11, 48, 3, 1)), tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize(
-    ("place", "format"), [("m.bin", "openai"), ("m.safetensors", "openai"), ("m", "llmc-v3"), ("m.bin", "huggingface")]
-)
+SUFFIXES = {
+    ("m.bin", "openai"): r"m.bin can't be in openai's format, since \.bin files are llm\.c's: choose another name\.",
+    ("m.bin", "huggingface"): r"m.bin can't be in huggingface's format, since \.bin files are llm\.c's",
+    ("m.safetensors", "openai"): r"can't be in OpenAI's layout, which is a directory: leave \.safetensors out\.",
+    ("m.safetensors", "llmc-v1"): r"can't be a file of llmc-v1, since llm\.c's files end in \.bin: give such a name\.",
+    ("m", "llmc-v3"): r"m can't be a file of llmc-v3, since llm\.c's files end in \.bin: give such a name\.",
+}
+
+
+@pytest.mark.parametrize(("place", "format"), SUFFIXES)
 def test_save_refuses_a_suffix_of_another_format(place, format, tmp_path):
-    with pytest.raises(GPTError, match=f"{place} isn't a name for {format}"):
+    with pytest.raises(GPTError, match=SUFFIXES[place, format]):
         save(init(TINY), tmp_path / place, format)
     assert not (tmp_path / place).exists()
 
@@ -138,9 +149,25 @@ def test_save_refuses_a_suffix_of_another_format(place, format, tmp_path):
 @pytest.mark.parametrize("place", ["file/directory", "file/m.bin", "file/m.safetensors", "file"])
 def test_save_to_an_unwritable_path_raises(place, tmp_path):
     (tmp_path / "file").write_text("hello")
-    with pytest.raises(GPTError, match="can't be written"):
+    message = rf"can't be written, since {tmp_path}/file is a file: choose another directory\."
+    with pytest.raises(GPTError, match=message):
         save(init(TINY), tmp_path / place)
     assert (tmp_path / "file").read_text() == "hello"
+
+
+@pytest.mark.parametrize("target", ["nosuch", "link"])
+@pytest.mark.parametrize("place", ["link", "link/m.bin"])
+def test_save_to_a_broken_symbolic_link_says_so(place, target, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / target)
+    with pytest.raises(GPTError, match=rf"can't be written, since {tmp_path}/link is a broken symbolic link"):
+        save(init(TINY), tmp_path / place)
+
+
+def test_load_of_an_empty_name_ignores_the_checkpoint_in_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save(init(TINY), ".")
+    with pytest.raises(CheckpointError, match="source is '': give a path or a model's name"):
+        load("")
 
 
 WRONG = {

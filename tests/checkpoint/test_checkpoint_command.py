@@ -290,6 +290,21 @@ def test_invalid_arguments_exit_with_a_message(tmp_path):
     assert f"{DATA} has 0 bytes" in command("verify", tmp_path / "a", status=3)
 
 
+def test_convert_to_an_empty_destination_leaves_the_working_directory_unchanged(tmp_path, monkeypatch):
+    save(random_model(TINY), tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.chdir(tmp_path)
+    assert "destination is '': give a directory" in command("convert", "storyteller", "", status=2)
+    assert "source is '': give a path or a model's name" in command("convert", "", "x", status=3)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_convert_to_a_suffix_of_another_format_is_wrong_usage(tmp_path):
+    for name, format in (("m.bin", "openai"), ("m.safetensors", "openai"), ("m", "llmc-v1")):
+        expected = f"error: {tmp_path / name} can't be"
+        assert expected in command("convert", "storyteller", tmp_path / name, "--to", format, status=2)
+
+
 def test_info_into_a_closed_pipe_exits_with_0(tmp_path):
     save(random_model(TINY), tmp_path)
     line = f"{sys.executable} -m numpy_gpt.checkpoint info {tmp_path} | head -1; exit ${{PIPESTATUS[0]}}"

@@ -72,7 +72,9 @@ def test_save_keeps_the_layout_of_a_directory_and_refuses_the_other(there, other
     small, large = random_model(TINY), random_model(Config(61, 11, 48, 6, 2))
     save(small, tmp_path, there)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    with pytest.raises(GPTError, match=rf"has a checkpoint in .* layout: save with format='{there}' to replace it, or"):
+    with pytest.raises(
+        GPTError, match=rf"has a checkpoint in .* layout: write .*\(format='{there}', --to {there}\) to replace"
+    ):
         save(large, tmp_path, other)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
     save(large, tmp_path)
