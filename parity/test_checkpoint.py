@@ -20,6 +20,7 @@ from .inputs import TINY, VARIANTS, random_batch, random_model
 
 PLACES = {"openai": "openai", "huggingface": "huggingface", "safetensors": "model.safetensors", "llmc-v3": "m.bin"}
 WORDS = "the cat and the hat and the bat"
+PAIRS = 2 * "".join(f" {a}{b}" for a in "abcdefghijklm" for b in "nopqrstuvwxyz")
 
 
 def store(package, m, directory, format):
@@ -161,6 +162,28 @@ def test_load_of_a_checkpoint_saved_by_transformers(variant, shards, tmp_path):
     for (name, a), (_, b) in zip(named(loaded.params), named(m.params), strict=True):
         np.testing.assert_array_equal(a, b, err_msg=name)
     assert loaded.tokenizer.vocabulary == ours.vocabulary
+
+
+@pytest.mark.parametrize("shards", ["one file", "several"])
+def test_transformers_loads_a_model_saved_over_one_of_its_own(shards, tmp_path):
+    """Replace a checkpoint of 400 tokens that transformers wrote, with all the files that it obeys"""
+    large, small = bpe.tokenizer(bpe.train([PAIRS], 400)), bpe.tokenizer([])
+    for name, ours in (("large", large), ("small", small)):
+        m = random_model(replace(TINY, n_vocab=ours.n_vocab))._replace(tokenizer=ours)
+        numpy_gpt.save(m, tmp_path / name)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "large")
+    model.save_pretrained(tmp_path / "theirs", max_shard_size="100GB" if shards == "one file" else "50KB")
+    AutoTokenizer.from_pretrained(tmp_path / "large").save_pretrained(tmp_path / "theirs")
+    (tmp_path / "theirs" / "special_tokens_map.json").write_text('{"eos_token": "a"}')
+    (tmp_path / "theirs" / "added_tokens.json").write_text('{"<|pad|>": 400}')
+    (tmp_path / "theirs" / "notes.txt").write_text("mine")
+    assert model.generation_config.eos_token_id == large.eot
+    numpy_gpt.save(m, tmp_path / "theirs")
+    names = {"config.json", "model.safetensors", "tokenizer_config.json", "vocab.json", "merges.txt", "notes.txt"}
+    assert {path.name for path in (tmp_path / "theirs").iterdir()} == names
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "theirs").generation_config.eos_token_id == small.eot
+    assert_same_tokenizer(small, tmp_path / "theirs")
+    assert_same_logits(m, tmp_path / "theirs")
 
 
 def test_a_model_without_qkv_bias_keeps_the_biases_that_transformers_trains(tmp_path):

@@ -13,7 +13,7 @@ from ..system.locks import RUN_LOCK, locked_run
 from ..text.tokenizer import HUGGING_FACE, OPENAI, TOKENIZER_JSON, Tokenizer
 from ..text.tokenizer import load as load_tokenizer
 from .huggingface import VOCABULARIES
-from .layouts import LAYOUTS, OLD_STAGE, TRAINING, home, layout
+from .layouts import LAYOUTS, OBEYED, OLD_STAGE, TRAINING, home, layout
 
 SUFFIXES = {".safetensors": "huggingface", ".bin": "llmc-v3"}  # of files, and their formats
 FOREIGN_SUFFIXES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz", ".h5", ".hdf5", ".msgpack", ".pb"}
@@ -128,7 +128,8 @@ def tokenizer_to_write(directory: Path, format: str, config: Config, tokenizer: 
 
 def check_other_files(directory: Path, format: str) -> None:
     """Raise GPTError if saving would replace a file that belongs to no checkpoint"""
-    for name in ("config.json", "tokenizer_config.json") if format == "huggingface" else ():
+    names = ("config.json", "tokenizer_config.json", *OBEYED) if format == "huggingface" else ()
+    for name in sorted({*names} - {*TOKENIZER_JSON}):  # check_lone_vocabulary is for that one
         if layout(directory) is None and os.path.exists(directory / name):
             raise GPTError(f"{directory} has {name}, and no checkpoint that it belongs to: choose another directory.")
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ..errors import CheckpointError, GPTError
 from ..system.atomic import replacing_files
-from ..system.files import read_bytes
+from ..system.files import read_bytes, read_json
 from ..system.locks import locked
 from ..text.tokenizer import HUGGING_FACE, OPENAI, TOKENIZER_JSON
 
@@ -18,6 +18,9 @@ PREFIX = "model.ckpt"  # of INDEX and DATA; POINTER contains it
 WEIGHTS, SHARDS = "model.safetensors", "model.safetensors.index.json"
 TRAINING = ("training.json", "moments.safetensors")  # of a run; train/resume.py writes and reads them
 OLD_STAGE = ".saving"  # where 0.1.0 wrote a checkpoint in OpenAI's layout; POINTER named it while it was moved
+
+# transformers writes these files, and would read them instead of the ones that save writes
+OBEYED = (*TOKENIZER_JSON, "special_tokens_map.json", "added_tokens.json", "generation_config.json")
 
 
 class Layout(NamedTuple):
@@ -28,7 +31,7 @@ class Layout(NamedTuple):
     files: tuple[str, ...]  # files that save writes
     vocabulary: tuple[str, str]  # two of them
     stage: str  # contains the latest checkpoint while its files are being moved to the directory
-    obsolete: str  # save removes it
+    obsolete: tuple[str, ...]  # files and directories of other programs or versions, which save removes
 
 
 LAYOUTS = {
@@ -38,7 +41,7 @@ LAYOUTS = {
         (POINTER, "hparams.json", *OPENAI, INDEX, DATA),
         OPENAI,
         ".saving.openai",
-        OLD_STAGE,
+        (OLD_STAGE,),
     ),
     "huggingface": Layout(
         "Hugging Face's",
@@ -46,7 +49,7 @@ LAYOUTS = {
         ("config.json", *HUGGING_FACE, "tokenizer_config.json", WEIGHTS),
         HUGGING_FACE,
         ".saving.huggingface",
-        *TOKENIZER_JSON,  # the two files that save writes contain the same; other programs would read this one instead
+        (*OBEYED, SHARDS, OLD_STAGE),
     ),
 }
 
@@ -114,5 +117,17 @@ def replacing_checkpoint(directory: Path, format: str) -> Iterator[Path]:
                 f"(format={found!r}, --to {found}) to replace it, or choose another directory."
             )
         new = LAYOUTS[format]
-        with replacing_files(directory, directory / new.stage, [directory / new.obsolete]) as part:
+        names = (*shard_names(directory), *new.obsolete) if SHARDS in new.obsolete else new.obsolete
+        obsolete = [directory / name for name in names]
+        with replacing_files(directory, directory / new.stage, obsolete) as part:
             yield part
+
+
+def shard_names(directory: Path) -> list[str]:
+    """Return the names of the files that a directory's index of shards lists, as transformers names them"""
+    try:
+        places = read_json(directory / SHARDS, limit=1 << 24).get("weight_map")
+    except CheckpointError:  # there is none, or it is invalid
+        return []
+    names = {name for name in places.values() if isinstance(name, str)} if isinstance(places, dict) else set()
+    return [name for name in names if re.fullmatch(r"model-\d+-of-\d+\.safetensors", name)]

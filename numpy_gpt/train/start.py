@@ -37,7 +37,7 @@ def check_new_directory(out: Path, format: str) -> None:
         advice = "resume it with --resume" if is_run else f"start from it with --init-from {out} in another directory"
         raise GPTError(f"{out} has a checkpoint: {advice}, or choose another --out.")
     restarted = os.path.exists(out / RUN_LOCK) and is_log(out / LOG)  # a run that ended before its first checkpoint
-    names = (*LAYOUTS[format].files, LAYOUTS[format].obsolete, *TRAINING)
+    names = (*LAYOUTS[format].files, *LAYOUTS[format].obsolete, *TRAINING)
     for name in (*names, *(() if restarted else (LOG, CURVE))):
         if os.path.isfile(out / name):
             raise GPTError(f"{out} has {name}, which a new run would replace: choose another --out.")

@@ -1,5 +1,6 @@
 """Does save leave the old checkpoint or the new one, and does load return one of the two, whatever happens?"""
 
+import json
 import os
 import shutil
 import subprocess
@@ -135,11 +136,31 @@ def test_load_of_a_directory_whose_save_by_the_old_version_was_killed(moved, tmp
     np.testing.assert_array_equal(load(tmp_path).params.wte, new.params.wte)
 
 
-def test_save_refuses_a_config_that_belongs_to_no_checkpoint(tmp_path):
-    (tmp_path / "config.json").write_text("mine")
-    with pytest.raises(GPTError, match=r"has config\.json, and no checkpoint that it belongs to: choose another"):
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "added_tokens.json"])
+def test_save_refuses_a_config_that_belongs_to_no_checkpoint(name, tmp_path):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(GPTError, match=rf"has {name}, and no checkpoint that it belongs to: choose another"):
         save(random_model(TINY), tmp_path)
-    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"config.json": "mine"}
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {name: "mine"}
+
+
+def test_save_in_hugging_faces_layout_removes_the_stage_of_the_old_version(tmp_path):
+    save(random_model(TINY), tmp_path)
+    (tmp_path / ".saving").mkdir()
+    (tmp_path / ".saving" / "hparams.json").write_text("{}")
+    save(random_model(TINY), tmp_path)
+    assert sorted(os.listdir(tmp_path)) == HUGGING_FACE
+
+
+def test_save_removes_only_shards_that_the_index_lists(tmp_path):
+    shard, other = "model-00001-of-00002.safetensors", "model-00001-of-00003.safetensors"
+    save(random_model(TINY), tmp_path)
+    for name in (shard, other, "notes.txt"):
+        (tmp_path / name).write_text("x")
+    places = {"wte": shard, "wpe": "notes.txt", "ln_f.g": "../model-00001-of-00001.safetensors", "ln_f.b": 7}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    save(random_model(TINY), tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted([*HUGGING_FACE, other, "notes.txt"])
 
 
 KILL = """
