@@ -8,9 +8,10 @@ from pathlib import Path
 
 from ..checks import check_tokenizer
 from ..errors import CheckpointError, GPTError
+from ..system.atomic import read_consistently
 from ..system.cli import print_stderr, run
 from ..text.tokenizer import Tokenizer
-from . import SUFFIXES, WRITERS, read_checkpoint, safetensors, save, to_model, verify
+from . import SUFFIXES, WRITERS, read_checkpoint, save, to_model, verify
 from .destination import (
     check_suffix,
     check_vocabulary_beside,
@@ -21,6 +22,7 @@ from .destination import (
 from .layouts import TRAINING, home
 from .source import find
 from .stored import Contents
+from .training_run import check_moments, read_run
 
 EXAMPLES = """examples:
   python -m numpy_gpt.checkpoint info 124M
@@ -33,7 +35,7 @@ a released model."""
 COMMANDS = {
     "info": "print the table of tensors and the number of parameters",
     "verify": "read every byte; exit 0 if all is intact, 3 if a tensor or the vocabulary is corrupt or a training run "
-    "lacks its moments, 1 if the model has the 124M's shapes and isn't OpenAI's",
+    "can't be resumed, 1 if the model has the 124M's shapes and isn't OpenAI's",
     "convert": "write the model and its vocabulary in another format; replace an earlier checkpoint of that format",
 }
 FIRST_NAMES = {"124M": "117M", "355M": "345M", "774M": "762M", "1558M": "1542M"}
@@ -156,7 +158,7 @@ def prove(path: Path, contents: Contents) -> int:
     if contents.tokenizer:
         check_tokenizer(contents.tokenizer, contents.config, path, CheckpointError)
         print(f"a vocabulary of {contents.tokenizer.n_vocab:,} tokens")
-    prove_moments(path)
+    prove_run(path, contents)
     if contents.config.released_size() == "124M":
         different = verify.first_different(contents, checks)
         if different:
@@ -165,20 +167,27 @@ def prove(path: Path, contents: Contents) -> int:
     return 0
 
 
-def prove_moments(path: Path) -> None:
-    """Check Adam's moments if path is the directory of a training run"""
-    training, moments = (home(path) / name for name in TRAINING)
-    if not os.path.isfile(moments):
-        if os.path.isfile(training):
-            raise CheckpointError(
-                f"{path} is a training run without {moments.name}, so it can't be resumed: restore the file, or remove "
-                f"{training.name} to use the weights alone."
-            )
+def prove_run(path: Path, contents: Contents) -> None:
+    """Check the progress and Adam's moments if path is the directory of a training run"""
+    there = [os.path.isfile(home(path) / name) for name in TRAINING]
+    if not any(there):
         return
-    _, tensors = safetensors.read(moments)
-    verify.check_intact(moments, tensors, verify.check(tensors))
+    if not all(there):
+        lacking, other = TRAINING if there[1] else reversed(TRAINING)
+        raise CheckpointError(
+            f"{path} is a training run without {lacking}, so it can't be resumed: restore the file, or remove "
+            f"{other} to use the weights alone."
+        )
+    # the run may save its next state meanwhile
+    _, _, tensors = read_consistently(path, lambda run: read_run(home(run)), training_files)
+    check_moments(home(path), tensors, contents.config, contents.tensors["wte"].dtype)
     indexed = all(stored.crc is not None for stored in tensors.values())
     print(f"{len(tensors)} moments of a training run, " + ("each matches its checksum" if indexed else "no checksums"))
+
+
+def training_files(directory: Path) -> list[Path]:
+    """Return the files of a training run's progress"""
+    return [home(directory) / name for name in TRAINING]
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ and the step determine windows and dropout.
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,18 +14,14 @@ import numpy as np
 
 from ..adamw import Moments
 from ..checkpoint import huggingface, openai, read_checkpoint, safetensors, verify
-from ..checkpoint.crc32c import crc32c, mask
-from ..checkpoint.layouts import TRAINING, home, layout, replacing_checkpoint
-from ..checkpoint.stored import floats
+from ..checkpoint.layouts import home, layout, replacing_checkpoint
+from ..checkpoint.stored import Stored, floats
+from ..checkpoint.training_run import ADVICE, MOMENTS, PROGRESS, check_moments, checksum, read_run
 from ..checks import check_model
 from ..config import Config
 from ..errors import CheckpointError, GPTError
 from ..params import Model, grow, named
 from ..system.atomic import replacing
-from ..system.files import read_bytes, read_json
-
-PROGRESS, MOMENTS = TRAINING
-ADVICE = "restore the directory from a copy, or start a new run"
 
 
 class State(NamedTuple):
@@ -64,39 +61,15 @@ def load(directory: Path) -> State:
     if not os.path.isfile(place / PROGRESS):
         raise CheckpointError(f"{directory} isn't a training run, since it has no {PROGRESS}: leave --resume out.")
     contents = read_checkpoint(directory)
-    about = read_json(place / PROGRESS)
-    step = about.pop("step", None)
-    if type(step) is not int or step < 0 or not isinstance(about.get("settings"), dict) or "text" not in about:
-        raise CheckpointError(f"{place / PROGRESS} lacks the step, the settings or the text of its run: {ADVICE}.")
+    step, about, found = read_run(place)
     verify.check_intact(directory, contents.tensors, verify.check(contents.tensors), ADVICE)
-    dtype = contents.tensors["wte"].dtype
-    params = grow(contents.config, lambda name, *_: np.array(floats(contents.tensors[name], dtype)))
-    moments = read_moments(place, contents.config, dtype, step)
-    return State(Model(contents.config, params, contents.tokenizer), moments, step, about)
+    config, dtype = contents.config, contents.tensors["wte"].dtype
+    check_moments(place, found, config, dtype)
+    params = grow(config, lambda name, *_: np.array(floats(contents.tensors[name], dtype)))
+    return State(Model(config, params, contents.tokenizer), copy_moments(found, config), step, about)
 
 
-def checksum(content: bytes) -> str:
-    """Return the masked CRC-32C in hexadecimal"""
-    return f"{mask(crc32c(content)):08x}"
-
-
-def read_moments(directory: Path, config: Config, dtype: str, step: int) -> Moments:
-    """Return Adam's moments; raise CheckpointError if they are corrupt or belong to another step or model"""
-    path = directory / MOMENTS
-    metadata, found = safetensors.read(path)
-    if metadata.get("step") != str(step):
-        raise CheckpointError(f"{path} is of step {metadata.get('step')}, and {PROGRESS} of step {step}: {ADVICE}.")
-    if metadata.get(PROGRESS) not in (None, checksum(read_bytes(directory / PROGRESS, 1 << 20))):
-        raise CheckpointError(f"{directory / PROGRESS} is corrupt: its checksum isn't the one in {MOMENTS}; {ADVICE}.")
-    verify.check_intact(path, found, verify.check(found), ADVICE)
-
-    def leaf(name, shape):
-        stored = found.get(name)
-        if stored is None or (stored.shape, stored.dtype) != (shape, dtype):
-            raise CheckpointError(f"{path} has no tensor {name} of the shape {shape} in {dtype}: {ADVICE}.")
-        return np.array(stored.array)
-
-    def tree(kind):
-        return grow(config, lambda name, *shape: leaf(f"{kind}.{name}", shape))
-
-    return Moments(m=tree("m"), v=tree("v"))
+def copy_moments(found: Mapping[str, Stored], config: Config) -> Moments:
+    """Return Adam's moments in memory"""
+    m, v = (grow(config, lambda name, *_, kind=kind: np.array(found[f"{kind}.{name}"].array)) for kind in "mv")
+    return Moments(m, v)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from numpy_gpt import RELEASED, adamw, init, load, named, save
+from numpy_gpt import RELEASED, CheckpointError, adamw, init, load, named, save
 from numpy_gpt.checkpoint import bundle, openai, verify
 from numpy_gpt.checkpoint.stored import Contents, Stored, expand
 from numpy_gpt.text import bpe
@@ -265,6 +266,44 @@ def test_verify_checks_the_moments_of_a_training_run(tmp_path):
     assert command("verify", tmp_path).splitlines()[-1] == "56 moments of a training run, each matches its checksum"
     flip_bit(tmp_path / "moments.safetensors", -1)
     assert "moments.safetensors: the tensor v.ln_f.b is corrupt" in command("verify", tmp_path, status=3)
+
+
+PROGRESS = {
+    "not JSON": ("{", "", "training.json isn't valid JSON"),
+    "another step": ('"step": 7', '"step": 8', "moments.safetensors is of step 7, and training.json of step 8"),
+    "no settings": ("settings", "settinks", "training.json lacks the step, the settings or the text of its run"),
+    "another text": ("[]", "[1]", "training.json is corrupt: its checksum isn't the one in moments.safetensors"),
+}
+
+
+@pytest.mark.parametrize("case", PROGRESS)
+def test_verify_and_resume_refuse_a_training_run_with_an_invalid_training_json(case, tmp_path):
+    old, new, message = PROGRESS[case]
+    resume.save(tmp_path, random_state())
+    path = tmp_path / "training.json"
+    assert path.read_text().count(old) >= 1
+    path.write_text(path.read_text().replace(old, new))
+    error = command("verify", tmp_path, status=3)
+    assert message in error
+    assert error.endswith(": restore the directory from a copy, or start a new run.\n") or case == "another text"
+    with pytest.raises(CheckpointError, match=re.escape(error.removeprefix("checkpoint: ").strip())):
+        resume.load(tmp_path)
+
+
+def test_verify_refuses_the_moments_of_another_model(tmp_path):
+    resume.save(tmp_path, random_state())
+    save(random_model(replace(TINY, n_ctx=12)), tmp_path / "other")
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / "other" / name).replace(tmp_path / name)
+    message = "moments.safetensors has no tensor m.wpe of the shape (12, 48) in float32"
+    assert message in command("verify", tmp_path, status=3)
+
+
+def test_verify_refuses_a_training_run_without_training_json(tmp_path):
+    resume.save(tmp_path, random_state())
+    (tmp_path / "training.json").unlink()
+    message = f"{tmp_path} is a training run without training.json, so it can't be resumed: restore the file, or remove"
+    assert message in command("verify", tmp_path, status=3)
 
 
 @pytest.mark.parametrize("format", ["huggingface", "openai"])
