@@ -78,7 +78,8 @@ def save(m: Model, path: str | os.PathLike[str], format: str | None = None, dtyp
             directory has already, else "huggingface"; for a .bin file "llmc-v3".
         dtype: the precision of the weights on disk, float16, float32 or float64. Default: that of m.
 
-    If m has no tokenizer, the directory keeps its vocabulary. Other files in the directory are left alone.
+    If m has no tokenizer, the directory keeps its vocabulary. Files of transformers that would override the new ones
+    are removed, such as tokenizer.json and generation_config.json. Other files in the directory are left alone.
 
     Raises GPTError if path is the directory of a training run, has a checkpoint in another layout than `format`, or
     can't be written, and if the model doesn't fit the format. The earlier checkpoint is then unchanged. Raises

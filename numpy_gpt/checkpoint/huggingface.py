@@ -12,7 +12,7 @@ import numpy as np
 
 from ..config import SIZES, Config
 from ..errors import CheckpointError
-from ..system.atomic import read_consistently, replacing
+from ..system.atomic import read_consistently, replacing, writing
 from ..system.files import parse_json, read_json
 from ..system.locks import locked
 from ..text.tokenizer import EOT, HUGGING_FACE, OPENAI, TOKENIZER_JSON, Tokenizer
@@ -209,9 +209,9 @@ def fill(
         texts |= zip(HUGGING_FACE, tokenizer.files, strict=True)
         texts["tokenizer_config.json"] = as_json(tokenizer_keys(config, tokenizer))
     for name, text in texts.items():
-        with replacing(directory / name) as f:
+        with writing(directory / name) as f:
             f.write(text)
-    with replacing(directory / WEIGHTS) as f:
+    with writing(directory / WEIGHTS) as f:
         write_weights(f, config, arrays, dtype)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..config import Config
-from ..system.atomic import read_consistently, replacing
+from ..system.atomic import read_consistently, writing
 from ..system.files import read_json
 from ..text.tokenizer import OPENAI, Tokenizer
 from ..text.tokenizer import load as load_tokenizer
@@ -93,13 +93,13 @@ def fill(
 ) -> None:
     """Write a checkpoint's files to an empty directory"""
     tensors = {theirs: arrays[ours].reshape(shape) for ours, (theirs, shape) in expand(TABLE, config).items()}
-    with replacing(directory / DATA) as data, replacing(directory / INDEX) as index:
+    with writing(directory / DATA) as data, writing(directory / INDEX) as index:
         bundle.write(index, data, tensors, dtype)
     texts = {"hparams.json": hparams_json(config), POINTER: pointer(PREFIX)}
     if tokenizer:
         texts |= zip(OPENAI, tokenizer.files, strict=True)
     for name, text in texts.items():
-        with replacing(directory / name) as f:
+        with writing(directory / name) as f:
             f.write(text)
 
 

@@ -11,14 +11,21 @@ from ..errors import CheckpointError, GPTError
 
 
 @contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file to write to, which is on the disk when the block ends"""
+    with open(path, "wb") as f:
+        yield f
+        f.flush()
+        os.fsync(f.fileno())
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Yield a file to write to; rename it to path when the block ends, or remove it after an exception"""
     part = path.with_name(f".{path.name}.part")
     try:
-        with open(part, "wb") as f:
+        with writing(part) as f:
             yield f
-            f.flush()
-            os.fsync(f.fileno())
         os.replace(part, path)
     except OSError as e:
         raise GPTError(f"{path} can't be written: {e.strerror}; the previous file, if any, is unchanged.") from None

@@ -21,7 +21,7 @@ from ..checks import check_model
 from ..config import Config
 from ..errors import CheckpointError, GPTError
 from ..params import Model, grow, named
-from ..system.atomic import replacing
+from ..system.atomic import writing
 
 
 class State(NamedTuple):
@@ -47,9 +47,9 @@ def save(directory: Path, state: State, format: str = "huggingface") -> None:
     try:
         with replacing_checkpoint(directory, format) as part:
             fill(part, m.config, dict(named(m.params)), dtype, m.tokenizer)
-            with replacing(part / PROGRESS) as f:
+            with writing(part / PROGRESS) as f:
                 f.write(progress)
-            with replacing(part / MOMENTS) as f:
+            with writing(part / MOMENTS) as f:
                 safetensors.write(f, tensors, dtype, metadata)
     except OSError as e:
         raise GPTError(f"{directory} can't be written: {e.strerror}; a previous state is unchanged.") from None

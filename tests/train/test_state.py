@@ -101,8 +101,8 @@ def test_save_killed_at_any_moment_leaves_the_old_or_the_new_state(format, tmp_p
     assert calls > 10
 
 
-@pytest.mark.parametrize(("format", "file"), [("openai", "moments"), ("huggingface", "model")])
-def test_save_to_a_full_disk_leaves_the_old_state(format, file, tmp_path, monkeypatch):
+@pytest.mark.parametrize("format", LAYOUTS)
+def test_save_to_a_full_disk_leaves_the_old_state(format, tmp_path, monkeypatch):
     old = random_state(0, 7)
     resume.save(tmp_path, old, format)
 
@@ -110,7 +110,8 @@ def test_save_to_a_full_disk_leaves_the_old_state(format, file, tmp_path, monkey
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("numpy_gpt.train.resume.safetensors.write", full)
-    with pytest.raises(GPTError, match=f"{file}.safetensors can't be written: No space left on device; the prev"):
+    message = rf"{tmp_path} can't be written: No space left on device; a previous state is unchanged\."
+    with pytest.raises(GPTError, match=message):
         resume.save(tmp_path, random_state(3, 8))
     assert_same(resume.load(tmp_path), old)
 
