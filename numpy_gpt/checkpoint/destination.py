@@ -38,7 +38,8 @@ def check_can_be_directory(path: Path) -> None:
         if os.path.lexists(place) and not os.path.isdir(place):
             broken = os.path.islink(place) and not os.path.exists(place)
             kind = "a broken symbolic link" if broken else "a file" if os.path.isfile(place) else "not a directory"
-            raise GPTError(f"{path} can't be written, since {place} is {kind}: choose another directory.")
+            why = f"it is {kind}" if place == path else f"{place} is {kind}"
+            raise GPTError(f"{path} can't be written, since {why}: choose another directory.")
 
 
 def check_directory_name(path: Path) -> None:

@@ -16,7 +16,7 @@ from ..text.tokenizer import HUGGING_FACE, OPENAI, TOKENIZER_JSON
 POINTER, INDEX, DATA = "checkpoint", "model.ckpt.index", "model.ckpt.data-00000-of-00001"
 PREFIX = "model.ckpt"  # of INDEX and DATA; POINTER contains it
 WEIGHTS, SHARDS = "model.safetensors", "model.safetensors.index.json"
-TRAINING = ("training.json", "moments.safetensors")  # of a run; train/resume.py writes and reads them
+TRAINING = ("training.json", "moments.safetensors")  # of a run; train/resume.py writes them, training_run.py reads them
 OLD_STAGE = ".saving"  # where 0.1.0 wrote a checkpoint in OpenAI's layout; POINTER named it while it was moved
 
 # transformers writes these files, and would read them instead of the ones that save writes

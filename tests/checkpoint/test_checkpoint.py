@@ -149,7 +149,7 @@ def test_save_refuses_a_suffix_of_another_format(place, format, tmp_path):
 @pytest.mark.parametrize("place", ["file/directory", "file/m.bin", "file/m.safetensors", "file"])
 def test_save_to_an_unwritable_path_raises(place, tmp_path):
     (tmp_path / "file").write_text("hello")
-    message = rf"can't be written, since {tmp_path}/file is a file: choose another directory\."
+    message = r"can't be written, since (it|.*/file) is a file: choose another directory\."
     with pytest.raises(GPTError, match=message):
         save(init(TINY), tmp_path / place)
     assert (tmp_path / "file").read_text() == "hello"
@@ -159,7 +159,7 @@ def test_save_to_an_unwritable_path_raises(place, tmp_path):
 @pytest.mark.parametrize("place", ["link", "link/m.bin"])
 def test_save_to_a_broken_symbolic_link_says_so(place, target, tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / target)
-    with pytest.raises(GPTError, match=rf"can't be written, since {tmp_path}/link is a broken symbolic link"):
+    with pytest.raises(GPTError, match=r"can't be written, since (it|.*/link) is a broken symbolic link"):
         save(init(TINY), tmp_path / place)
 
 
