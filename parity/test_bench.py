@@ -20,6 +20,7 @@ from . import bench, scaling, workloads
 SMALL = Config(n_vocab=1001, n_ctx=1024, n_embd=24, n_head=2, n_layer=2)
 
 
+@pytest.mark.slow
 def test_json_has_the_times_of_each_side_of_each_workload(monkeypatch, capsys):
     monkeypatch.setattr(bench, "Config", lambda **sizes: SMALL)
     monkeypatch.setattr(bench, "PAUSE", 0)

@@ -135,6 +135,7 @@ def assert_same_tokenizer(ours, directory):
         assert theirs.decode(ours.encode(text)) == text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["numpy_gpt", "torch_gpt"])
 def test_transformers_loads_a_training_run(package, tmp_path):
     (tmp_path / "text.txt").write_text(f"{WORDS} {TEXTS[2]} {TEXTS[3]}\n" * 100)

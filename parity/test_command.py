@@ -14,6 +14,7 @@ def generate(package, *args):
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [
@@ -31,11 +32,13 @@ def test_both_commands_print_the_same_text(flags, device):
     assert generate("torch_gpt", *flags, "--device", device) == ours
 
 
+@pytest.mark.slow
 def test_compile_option_prints_the_same_text(device):
     flags = ["Once upon a time", "--temperature", "0", "-n", "20"]
     assert generate("torch_gpt", *flags, "--device", device, "--compile") == generate("numpy_gpt", *flags)
 
 
+@pytest.mark.slow
 def test_a_missing_compiler_fails_with_a_message(tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", str(tmp_path / "nosuch"))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
@@ -46,6 +49,7 @@ def test_a_missing_compiler_fails_with_a_message(tmp_path, monkeypatch):
     assert out == "\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
 def test_dtype_option_changes_probabilities_by_its_rounding(dtype, device):
     flags = ["Once upon a time", "--temperature", "0", "-n", "9", "--json", "--logprobs", "1", "--device", device]

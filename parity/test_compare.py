@@ -83,6 +83,7 @@ def test_narrow_models_dropout_and_short_sequences_take_more_draws():
     assert draws(48) < draws(48, T=2) < draws(8, T=2)
 
 
+@pytest.mark.slow
 def test_narrow_model_with_dropout_agrees_for_eight_seeds():
     # With squares summed over 16 draws, a third of these seeds fails
     config = Config(61, 11, 8, 1, 2, dropout=0.5)

@@ -29,8 +29,11 @@ def blocks(page):
     return [(command, output.splitlines()) for command, output in BLOCK.findall((ROOT / "docs" / page).read_text())]
 
 
+FULL_SIZE = [pytest.mark.full, pytest.mark.slow]
 REPORTS = [
-    pytest.param(command, output, marks=[pytest.mark.full] if "--n-embd 768" in command else [], id=command)
+    pytest.param(
+        command, output, marks=[pytest.mark.full, pytest.mark.slow] if "--n-embd 768" in command else [], id=command
+    )
     for command, output in blocks("parity.md")
     if command.startswith("python -m parity report")
 ]

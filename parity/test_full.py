@@ -8,6 +8,7 @@ from .compare import disagreements
 from .trace import compare_steps
 
 
+@pytest.mark.slow
 @pytest.mark.full
 @pytest.mark.parametrize("B", [1, 2])
 def test_every_tensor_of_a_124m_step_agrees(B, device):

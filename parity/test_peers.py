@@ -30,6 +30,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="llm.c's output is read through stdbuf")
 def test_measure_peers_times_all_by_turns_and_writes_what_speed_svg_needs(tmp_path):
     (tmp_path / "gpt2.py").write_text(PICOGPT)

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
+
 PICTURES = Path(__file__).parent.parent / "docs/pictures"
 SVG = "{http://www.w3.org/2000/svg}"
 ERRORS = r"<title>(\S+): NumPy (\S+), PyTorch (\S+)</title>"
@@ -19,6 +21,7 @@ def draw(tmp_path, picture, *options):
     return done, to.read_text(encoding="utf-8") if to.exists() else ""
 
 
+@pytest.mark.slow
 def test_picture_of_errors_has_the_tensors_of_the_report_and_their_errors(tmp_path):
     """Accept half or twice the error of the picture, since another CPU rounds differently"""
     _, drawn = draw(tmp_path, "errors")
@@ -32,6 +35,7 @@ def test_picture_of_errors_has_the_tensors_of_the_report_and_their_errors(tmp_pa
                 assert 0.5 < a / b < 2, name
 
 
+@pytest.mark.slow
 def test_picture_of_losses_trains_both_packages_and_overlays_their_losses(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     text = tmp_path / "text.txt"

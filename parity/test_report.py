@@ -46,6 +46,7 @@ def test_tensors_that_differ_are_marked_and_the_first_is_named():
     assert first == "The first that differs, in the order of the run: logits"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -62,6 +62,7 @@ def assert_same_bits(a, b):
     np.testing.assert_array_equal(losses(a), losses(b))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [[], ["--dropout", "0.2", "--accumulate", "2", "--checkpointing"]])
 def test_same_options_give_the_same_run_in_both_packages(more, device):
     outputs = []
@@ -110,6 +111,7 @@ def kill_after(step, package, *args):
         p.communicate(timeout=60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "second"), [("numpy_gpt", "torch_gpt"), ("torch_gpt", "numpy_gpt")])
 def test_either_package_resumes_a_run_of_the_other(first, second):
     train(first, "--data", "text.txt", "--out", "whole", *LONG)
@@ -119,6 +121,7 @@ def test_either_package_resumes_a_run_of_the_other(first, second):
     np.testing.assert_allclose(losses("run"), losses("whole"), rtol=3e-4)
 
 
+@pytest.mark.slow
 def test_torch_resume_after_sigkill_is_bit_identical():
     train("torch_gpt", "--data", "text.txt", "--out", "whole", *LONG)
     kill_after(20, "torch_gpt", "--data", "text.txt", "--out", "run", *LONG)
@@ -127,6 +130,7 @@ def test_torch_resume_after_sigkill_is_bit_identical():
     assert_same_bits("run", "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", [("-m",), TWO])
 def test_torch_run_whose_reader_closes_the_pipe_is_complete(launcher):
     """Use a buffered stdout, as by default: Python would fail to flush it at exit"""
@@ -140,6 +144,7 @@ def test_torch_run_whose_reader_closes_the_pipe_is_complete(launcher):
     assert_same_bits("run", "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [[], ["--dropout", "0.2", "--accumulate", "2"]])
 def test_two_processes_compute_the_run_of_one(more):
     # The two processes share each batch, and their gradients are averaged
@@ -149,6 +154,7 @@ def test_two_processes_compute_the_run_of_one(more):
     assert out.count("step      3") == 1  # only the leader prints
 
 
+@pytest.mark.slow
 def test_sharded_run_equals_an_unsharded_one_and_both_can_be_resumed():
     """Use FSDP2 in float32: a checkpoint gathers the moments, and resuming shards them again"""
     train("torch_gpt", "--data", "text.txt", "--out", "one", *SHORT)
@@ -160,6 +166,7 @@ def test_sharded_run_equals_an_unsharded_one_and_both_can_be_resumed():
     np.testing.assert_allclose(losses("two"), losses("one"), rtol=3e-5)
 
 
+@pytest.mark.slow
 def test_killed_worker_ends_the_other_process_with_a_message():
     flags = [*SHORT, "--steps", "100000", "--eval-every", "100000", "--save-every", "20"]
     args = [sys.executable, *TWO, "torch_gpt.train", "--data", "text.txt", "--out", "run", *flags]
@@ -175,6 +182,7 @@ def test_killed_worker_ends_the_other_process_with_a_message():
     assert resume.load(Path("run")).step >= 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [[], ["--shard"]])
 def test_sigterm_ends_all_processes_with_one_checkpoint(more):
     # torchrun forwards the signal; after a step with a checkpoint, no process saves another one
@@ -317,6 +325,7 @@ def test_benchmark_refuses_options_that_it_does_not_use(names):
     assert not Path("run").exists()
 
 
+@pytest.mark.slow
 def test_benchmark_refuses_options_that_training_refuses():
     for flags, status, message in (
         (["--n-head", "3"], 2, "n_embd 8 is not divisible by n_head 3"),
@@ -338,6 +347,7 @@ def test_benchmark_applies_dropout(device):
     assert (options.dropout, config.dropout) == (0.1, 0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("benchmark", [[], ["--benchmark"]], ids=["training", "benchmark"])
 @pytest.mark.parametrize("name", ["nonsense", "meta", "cuda:99"])
 @pytest.mark.parametrize("launcher", [("-m",), TWO], ids=["one process", "two"])
@@ -354,6 +364,7 @@ def test_unusable_device_is_named_by_one_process(launcher, name, benchmark):
     assert not Path("run").exists()
 
 
+@pytest.mark.slow
 def test_options_that_cannot_be_combined_are_refused():
     mistakes = {
         ("--shard",): "--shard needs several processes to split the weights",

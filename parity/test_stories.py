@@ -53,6 +53,7 @@ def their_logits(twin):
     return lambda ids: torch_gpt.forward(twin, ids)[0, -1].double().cpu()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"temperature": 0}, {}, {"temperature": 0.8, "top_p": 0.95}, {"top_k": 40}])
 def test_stories_in_float32_differ_only_within_the_margin(options, device):
     """Generate 100 continuations: each one separately with NumPy, all in one batch with PyTorch"""
@@ -75,6 +76,7 @@ def without_a_kv(logits, prompt, n, cuts, seed, number):
     return new
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", [numpy_gpt, torch_gpt], ids=["numpy", "torch"])
 def test_stories_with_a_kv_differ_from_those_without_only_within_the_margin(package, device):
     """Generate 70 continuations in float32, in one batch whose prompts are prefilled 3 tokens at a time"""
@@ -90,6 +92,7 @@ def test_stories_with_a_kv_differ_from_those_without_only_within_the_margin(pack
     assert len(found) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"temperature": 0}, {}, {"temperature": 0.8, "top_p": 0.95}, {"top_k": 40}])
 def test_stories_in_bfloat16_diverge_within_the_margin(options, device):
     # bfloat16 rounding makes many continuations diverge
@@ -102,6 +105,7 @@ def test_stories_in_bfloat16_diverge_within_the_margin(options, device):
     assert len(found) >= 3
 
 
+@pytest.mark.slow
 def test_perplexity_of_held_out_stories_is_equal(data, device, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     path = data / "tinystories" / "valid.txt"

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from signals import not_ignored
 
 from numpy_gpt import Config, Noise, adamw, init, loss_and_grads, named
 from numpy_gpt.text.windows import random_batch
@@ -37,16 +38,6 @@ def log(directory):
 def untimed(directory):
     """Return the log without the speed, which differs between runs"""
     return [{name: value for name, value in entry.items() if name != "tokens_per_s"} for entry in log(directory)]
-
-
-def not_ignored(number):
-    """Return a function for Popen's preexec_fn: a test that nohup or a shell's & started would ignore signals"""
-
-    def restore():
-        if number != signal.SIGKILL:
-            signal.signal(number, signal.SIG_DFL)
-
-    return restore
 
 
 def kill_after(step, *args, number=signal.SIGKILL, command=COMMAND):

@@ -64,6 +64,7 @@ def random_tensor(i):
     return rng.integers(0, 100, rng.integers(0, 4, i % 4)).astype(DTYPES[i % len(DTYPES)])
 
 
+@pytest.mark.slow
 def test_read_of_tensorflows_file_returns_its_tensors(tf, tmp_path):
     """Read 1,500 variables of nine dtypes and four ranks, some of them empty, in several blocks"""
     tensors = {f"{sha256(str(i).encode()).hexdigest() * 3}/{i}": random_tensor(i) for i in range(1500)}

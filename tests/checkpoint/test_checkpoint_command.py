@@ -138,6 +138,7 @@ def test_first_different_of_other_weights_is_wte(tmp_path):
     assert verify.first_different(Contents("", RELEASED["124M"], tensors, tmp_path), verify.check(tensors)) == "wte"
 
 
+@pytest.mark.slow
 @pytest.mark.full
 def test_verify_of_other_weights_in_the_124ms_shapes_fails(tmp_path):
     m = init(RELEASED["124M"])

@@ -37,6 +37,7 @@ def test_load_after_save_is_bit_identical(format, variant, tmp_path):
     assert_same(load(tmp_path / PLACES[format]), m)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["tiny", pytest.param("124M", marks=pytest.mark.full)])
 def test_save_through_all_formats_and_back_changes_no_byte(size, tmp_path):
     m = random_model(TINY) if size == "tiny" else init(RELEASED["124M"])

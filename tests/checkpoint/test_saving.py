@@ -273,6 +273,7 @@ os._exit(0)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", "36")
 @pytest.mark.parametrize(("place", "format"), FILES)
 def test_load_during_saves_returns_one_of_the_two(place, format, seed, tmp_path):

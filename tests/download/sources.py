@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -10,6 +11,8 @@ from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 from urllib.parse import urlsplit
+
+from signals import not_ignored
 
 from numpy_gpt import RELEASED
 from numpy_gpt.checkpoint import hub
@@ -141,7 +144,9 @@ def command(directory, server, *before, stderr=subprocess.PIPE):
     """Start python -m numpy_gpt.download 124M --dir directory"""
     line = [*before, sys.executable, "-c", COMMAND, "124M", "--dir", str(directory), server.url]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment)
+    return subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment, preexec_fn=not_ignored(signal.SIGINT)
+    )
 
 
 def wait_for(condition):

@@ -237,6 +237,7 @@ def test_closed_stdout_stops_the_command_quietly(endless):
         assert (process.wait(timeout=60), err) == (0, b"")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_ctrl_c_while_the_pipe_is_full_loses_and_repeats_no_output(unbuffered):
     flags = ["--seed", "1", "--logprobs", ALL, "--json", "--num-samples", "3"]

@@ -37,6 +37,7 @@ def test_weights_match_their_checksums():
     verify.check_intact(FOLDER, contents.tensors, verify.check(contents.tensors))
 
 
+@pytest.mark.slow
 def test_tokenizer_trained_on_the_texts_of_make_equals_that_of_the_model(data, tmp_path):
     # A change of the extraction of stories would result in another model
     texts, books = make.find_texts(data), tmp_path / "books.txt"
@@ -47,6 +48,7 @@ def test_tokenizer_trained_on_the_texts_of_make_equals_that_of_the_model(data, t
     assert made.files == M.tokenizer.files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["`valid.txt`", "Wizard of Oz"])
 def test_perplexity_of_held_out_text_equals_the_table(text, data, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -71,6 +73,7 @@ def test_samples_equal_the_output_of_their_command():
     assert sum(a.strip() == b.strip() for a, b in zip(printed, shown, strict=True)) >= 18
 
 
+@pytest.mark.slow
 def test_longest_recited_run_has_the_length_of_the_page(data, tmp_path, monkeypatch, capsys):
     """Draw 1,000 stories"""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

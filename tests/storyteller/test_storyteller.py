@@ -80,6 +80,7 @@ def test_from_files_keeps_a_repeated_story_once(tmp_path):
     assert kept == [one, other, f"{other[:300]} {third}"]
 
 
+@pytest.mark.slow
 def test_real_books_yield_no_titles_notes_or_held_out_story(data):
     """Read 278 tales and 25 books"""
     text = "\n".join(stories.from_files(make.find_texts(data).books))

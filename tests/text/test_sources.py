@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from signals import not_ignored
 from training_runs import COMMAND, SHORT, assert_same, train, trained
 
 from numpy_gpt.train import resume
@@ -112,7 +113,8 @@ def test_device_or_directory_is_refused(text, name):
 @pytest.mark.parametrize("written", [False, True])
 def test_signal_while_a_pipe_is_read_leaves_no_file(text, number, written):
     os.mkfifo("pipe")
-    with subprocess.Popen([*COMMAND, "--data", "pipe", "--out", "new/run", *SHORT], stderr=subprocess.PIPE) as p:
+    args = [*COMMAND, "--data", "pipe", "--out", "new/run", *SHORT]
+    with subprocess.Popen(args, stderr=subprocess.PIPE, preexec_fn=not_ignored(number)) as p:
         while not Path("cache/numpy_gpt/tokens").exists():
             assert p.poll() is None
             time.sleep(0.01)

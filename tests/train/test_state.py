@@ -60,6 +60,7 @@ class Killed(BaseException):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", LAYOUTS)
 def test_save_killed_at_any_moment_leaves_the_old_or_the_new_state(format, tmp_path, monkeypatch):
     # Kill the process at each call that changes the directory
