@@ -2,15 +2,17 @@
 
     python docs/measure_peers.py --picogpt DIR --llmc DIR --json docs/speed.json
 
-The model has random weights, the sizes of the 124M, and float32. The implementations take turns, round by round, and a
-first round warms up. DIR is a clone of github.com/jaymody/picoGPT or of github.com/karpathy/llm.c, where `make
-train_gpt2 CC=gcc` has run. Needs Linux. Nothing else should run meanwhile.
+The model has random weights, the sizes of the 124M, and float32. Each implementation runs in its own process, because
+idle threads of one library slow down another. They take turns, round by round, and a first round warms up. DIR is a
+clone of github.com/jaymody/picoGPT or of github.com/karpathy/llm.c, where `make train_gpt2 CC=gcc` has run. Needs
+Linux. Nothing else should run meanwhile.
 """
 
 import argparse
 import contextlib
 import io
 import json
+import multiprocessing
 import re
 import statistics
 import subprocess
@@ -19,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -46,15 +49,13 @@ Side = Callable[[], float]  # returns the seconds of one round
 
 def main() -> int:
     args = arguments().parse_args()
-    fast.tune()
     config = QUICK if args.quick else Config()
     rounds = 1 if args.quick else args.rounds
-    with tempfile.TemporaryDirectory() as folder:
-        ours, theirs = numpy_gpt.init(config), torch_gpt.init(config)
-        numpy_gpt.save(ours, folder, format="huggingface")
-        peer = transformers.GPT2LMHeadModel.from_pretrained(folder)
-        decode = measure("decode", decoding(ours, theirs, peer, args.picogpt), rounds)
-        train = measure("training step", training(ours, theirs, peer, args.llmc, Path(folder)), rounds)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        save_inputs(config, folder)
+        decode = measure("decode", decoding(config, folder, args.picogpt), rounds)
+        train = measure("training step", training(config, folder, args.llmc), rounds)
     figures = {
         "command": "python docs/measure_peers.py --picogpt DIR --llmc DIR --json docs/speed.json",
         "machine": workloads.machine("cpu") | {"transformers": transformers.__version__},
@@ -80,18 +81,36 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def measure(name: str, sides: dict[str, Side], rounds: int) -> dict[str, dict[str, float]]:
-    """Return the median, the minimum and the maximum seconds of each side"""
+def measure(name: str, sides: dict[str, Callable[[], Side]], rounds: int) -> dict[str, dict[str, float]]:
+    """Return the median, the minimum and the maximum seconds of each side; a side is prepared in its own process"""
+    processes = multiprocessing.get_context("spawn")
     seconds: dict[str, list[float]] = {side: [] for side in sides}
-    for i in range(1 + rounds):
-        for side, time_round in sides.items():
-            seconds[side].append(time_round())
-            print(f"{name}, round {i}: {side} {seconds[side][-1]:.3f} s", file=sys.stderr)
+    with contextlib.ExitStack() as stack:
+        workers = {}
+        for side, prepare in sides.items():
+            workers[side], there = processes.Pipe()
+            process = processes.Process(target=work, args=(prepare, there), daemon=True)
+            process.start()
+            stack.callback(process.kill)
+        for i in range(1 + rounds):
+            for side, worker in workers.items():
+                worker.send("go")
+                seconds[side].append(worker.recv())
+                print(f"{name}, round {i}: {side} {seconds[side][-1]:.3f} s", file=sys.stderr)
     timed = {side: times[1:] for side, times in seconds.items()}
     return {
         side: {"median": statistics.median(times), "min": min(times), "max": max(times)}
         for side, times in timed.items()
     }
+
+
+def work(prepare: Callable[[], Side], connection) -> None:
+    """Prepare a side, and send the seconds of a round for each message"""
+    fast.tune()
+    time_round = None
+    while connection.recv():
+        time_round = time_round or prepare()  # in the first round, so that no other side is timed meanwhile
+        connection.send(time_round())
 
 
 def clocked(work: Callable[[], Any]) -> float:
@@ -106,34 +125,44 @@ def prepared(prepare: Callable[[], Callable[[], Any]]) -> float:
     return clocked(prepare())
 
 
-def decoding(ours, theirs, peer, picogpt: Path) -> dict[str, Side]:
+def decoding(config: Config, folder: Path, picogpt: Path) -> dict[str, Callable[[], Side]]:
     """Return the sides of greedy decoding: NEW tokens after a prompt of PROMPT and BEFORE further ones"""
-    pytorch = partial(workloads.decode, torch_gpt, theirs, 1, PROMPT, BEFORE, NEW)
     return {
-        "NumPy": partial(prepared, partial(workloads.decode, numpy_gpt, ours, 1, PROMPT, BEFORE, NEW)),
-        "PyTorch eager": partial(prepared, pytorch),
-        "PyTorch compiled": partial(prepared, partial(pytorch, compiled=True)),
-        "Hugging Face": partial(transformers_decode, peer),
-        "picoGPT": partial(prepared, partial(picogpt_decode, picogpt, ours)),
+        "NumPy": partial(package_decode, "numpy_gpt", config),
+        "PyTorch eager": partial(package_decode, "torch_gpt", config),
+        "PyTorch compiled": partial(package_decode, "torch_gpt", config, compiled=True),
+        "Hugging Face": partial(transformers_decode, folder),
+        "picoGPT": partial(picogpt_decode, picogpt, config),
     }
 
 
-def transformers_decode(peer) -> float:
-    """Return the seconds that generate takes for the last NEW tokens, with its cache of keys and values"""
-    ends: list[float] = []
+def package_decode(name: str, config: Config, **options) -> Side:
+    package = import_module(name)
+    m = package.init(config)
+    return partial(prepared, partial(workloads.decode, package, m, 1, PROMPT, BEFORE, NEW, **options))
+
+
+def transformers_decode(folder: Path) -> Side:
+    """Return a function that times the last NEW tokens of generate, which has a cache of keys and values"""
+    peer = transformers.GPT2LMHeadModel.from_pretrained(folder)
     peer.generation_config.eos_token_id = None
     ids = torch.arange(PROMPT)[None] % peer.config.vocab_size
-    time.sleep(PAUSE)
-    peer.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        max_new_tokens=BEFORE + NEW,
-        do_sample=False,
-        pad_token_id=0,
-        streamer=Streamer(ends),
-    )
-    _, *ends = ends  # generate puts the prompt first
-    return ends[-1] - ends[BEFORE - 1]
+
+    def decode() -> float:
+        ends: list[float] = []
+        time.sleep(PAUSE)
+        peer.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=BEFORE + NEW,
+            do_sample=False,
+            pad_token_id=0,
+            streamer=Streamer(ends),
+        )
+        _, *ends = ends  # generate puts the prompt first
+        return ends[-1] - ends[BEFORE - 1]
+
+    return decode
 
 
 class Streamer:
@@ -149,54 +178,62 @@ class Streamer:
         pass
 
 
-def picogpt_decode(picogpt: Path, m) -> Callable[[], Any]:
-    """Return a function that draws NEW tokens; picoGPT has no cache and recomputes all tokens for each of them"""
-    if str(picogpt) not in sys.path:
-        sys.path.insert(0, str(picogpt))
+def picogpt_decode(picogpt: Path, config: Config) -> Side:
+    """Return a function that times NEW tokens; picoGPT has no cache and recomputes all tokens for each of them"""
+    sys.path.insert(0, str(picogpt))
     from gpt2 import generate
 
-    p = m.params
+    p = numpy_gpt.init(config).params
     params = {"wte": p.wte, "wpe": p.wpe, "blocks": [nested(block) for block in p.h], "ln_f": nested(p.ln_f)}
-    ids = [i % m.config.n_vocab for i in range(PROMPT + BEFORE)]
+    ids = [i % config.n_vocab for i in range(PROMPT + BEFORE)]
 
     def decode():
         with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
-            generate(ids, params, m.config.n_head, NEW)
+            generate(list(ids), params, config.n_head, NEW)
 
-    return decode
+    return partial(clocked, decode)
 
 
 def nested(p) -> dict[str, Any]:
     return {name: nested(part) if isinstance(part, tuple) else part for name, part in p._asdict().items()}
 
 
-def training(ours, theirs, peer, llmc: Path, folder: Path) -> dict[str, Side]:
-    """Return the training steps: a forward, a backward and AdamW, on a batch of B sequences of T tokens"""
-    steps = {
-        "NumPy": workloads.train(workloads.losses(numpy_gpt, ours, B, T), workloads.our_adamw(ours)),
-        "PyTorch eager": workloads.train(
-            workloads.losses(torch_gpt, theirs, B, T), workloads.their_adamw(theirs, fused=True)
-        ),
-        "PyTorch compiled": compiled_step(torch_gpt.init(theirs.config)),
-        "Hugging Face": transformers_step(peer, ours.config),
+def training(config: Config, folder: Path, llmc: Path) -> dict[str, Callable[[], Side]]:
+    """Return the sides of a training step: a forward, a backward and AdamW, on a batch of B sequences of T tokens"""
+    return {
+        "NumPy": partial(numpy_step, config),
+        "PyTorch eager": partial(eager_step, config),
+        "PyTorch compiled": partial(compiled_step, config),
+        "Hugging Face": partial(transformers_step, config, folder),
+        "llm.c": partial(partial, llmc_step, llmc / "train_gpt2", folder),
     }
-    sides: dict[str, Side] = {side: partial(clocked, step) for side, step in steps.items()}
-    write_llmc_inputs(ours, folder)
-    return sides | {"llm.c": partial(llmc_step, llmc / "train_gpt2", folder)}
 
 
-def compiled_step(m) -> Callable[[], float]:
-    tokens, targets = map(torch.from_numpy, random_batch(m.config, B, T))
-    gpt = GPT(m, compiled=torch.compile)
-    optimiser = torch.optim.AdamW(gpt.parameters(), lr=1e-4, fused=True)
-    return partial(step, optimiser, lambda: gpt(tokens, targets))
+def numpy_step(config: Config) -> Side:
+    m = numpy_gpt.init(config)
+    return partial(clocked, workloads.train(workloads.losses(numpy_gpt, m, B, T), workloads.our_adamw(m)))
 
 
-def transformers_step(peer, config: Config) -> Callable[[], float]:
+def eager_step(config: Config) -> Side:
+    m = torch_gpt.init(config)
+    return partial(clocked, workloads.train(workloads.losses(torch_gpt, m, B, T), workloads.their_adamw(m, fused=True)))
+
+
+def compiled_step(config: Config) -> Side:
     tokens, targets = map(torch.from_numpy, random_batch(config, B, T))
+    gpt = GPT(torch_gpt.init(config), compiled=torch.compile)
+    optimiser = torch.optim.AdamW(gpt.parameters(), lr=1e-4, fused=True)
+    return partial(clocked, partial(step, optimiser, lambda: gpt(tokens, targets)))
+
+
+def transformers_step(config: Config, folder: Path) -> Side:
+    peer = transformers.GPT2LMHeadModel.from_pretrained(folder)
     peer.eval()  # without dropout, as all others
+    tokens, targets = map(torch.from_numpy, random_batch(config, B, T))
     optimiser = torch.optim.AdamW(peer.parameters(), lr=1e-4)
-    return partial(step, optimiser, lambda: cross_entropy(peer(tokens).logits.flatten(0, 1), targets.flatten()))
+    return partial(
+        clocked, partial(step, optimiser, lambda: cross_entropy(peer(tokens).logits.flatten(0, 1), targets.flatten()))
+    )
 
 
 def step(optimiser: torch.optim.Optimizer, loss_of_batch: Callable[[], torch.Tensor]) -> float:
@@ -207,10 +244,12 @@ def step(optimiser: torch.optim.Optimizer, loss_of_batch: Callable[[], torch.Ten
     return loss.item()
 
 
-def write_llmc_inputs(m, folder: Path) -> None:
-    """Write the files that train_gpt2 reads in its working directory: the weights and two texts of random tokens"""
+def save_inputs(config: Config, folder: Path) -> None:
+    """Write the weights for transformers and llm.c, and two texts of random tokens, which train_gpt2 reads"""
+    m = numpy_gpt.init(config)
+    numpy_gpt.save(m, folder, format="huggingface")
     numpy_gpt.save(m, folder / "gpt2_124M.bin")
-    tokens = np.random.default_rng(0).integers(0, m.config.n_vocab, 64 * B * T + 1).astype("<u2")
+    tokens = np.random.default_rng(0).integers(0, config.n_vocab, 64 * B * T + 1).astype("<u2")
     header = np.zeros(256, "<i4")
     header[:3] = 20240520, 1, len(tokens)  # its magic number and version
     for part in ("train", "val"):
