@@ -171,15 +171,15 @@ def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr("numpy_gpt.text.token_cache.cores", lambda: 2)
     peaks = []
     text = README.read_text()
-    for size in (1 << 20, 1 << 22):
+    tokenize(files(tmp_path, text), TOKENIZER)  # builds the encoder and imports modules outside of the measurement
+    for size in (1 << 20, 1 << 23):
         (path,) = files(tmp_path, text * (size // len(text) + 1))
-        TOKENIZER.encode("a text")  # builds the encoder outside of the measurement
         tracemalloc.start()
         tokenize([path], TOKENIZER)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert path.stat().st_size > 1 << 22
-    assert peaks[1] < 1.2 * peaks[0] < 2e6
+    assert path.stat().st_size > 1 << 23
+    assert peaks[1] < 2 * peaks[0] < 2e6  # the number of pieces in flight varies; a file is 8 times as large
 
 
 def test_saved_vocabulary_has_the_same_key(tmp_path):
