@@ -5,14 +5,16 @@ prompts has a kv for each length.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from ..config import Config
 from ..fast.attention import attend
 from ..model import merge_heads, split_qkv
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike  # imported at run time, it would take 2 ms
 
 
 class KV:
@@ -21,7 +23,7 @@ class KV:
     k, v: (B,H,N,D) arrays, of which the first `length` positions are filled
     """
 
-    def __init__(self, B: int, H: int, N: int, D: int, dtype: DTypeLike = np.float32):
+    def __init__(self, B: int, H: int, N: int, D: int, dtype: "DTypeLike" = np.float32):
         self.k = np.empty((B, H, N, D), dtype)
         self.v = np.empty((B, H, N, D), dtype)
         self.length = 0
@@ -47,7 +49,7 @@ class KV:
         return taken
 
 
-def new_kv(config: Config, dtype: DTypeLike = np.float32, B: int = 1, N: int | None = None) -> list[KV]:
+def new_kv(config: Config, dtype: "DTypeLike" = np.float32, B: int = 1, N: int | None = None) -> list[KV]:
     """Return an empty kv: a list with one KV per layer, for B sequences of up to N positions
 
     Arguments:

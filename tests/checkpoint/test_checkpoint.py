@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -53,11 +52,11 @@ def resident(directory):
 
 @pytest.mark.full
 @pytest.mark.parametrize("format", PLACES)
-def test_load_of_the_124m_takes_less_than_200_ms(format, tmp_path):
+def test_load_of_the_124m_touches_no_page_of_the_weights(format, tmp_path):
     store(init(numpy_gpt.RELEASED["124M"]), tmp_path, format)
-    started = time.perf_counter()
-    load(tmp_path / PLACES[format])
-    assert time.perf_counter() - started < 0.2
+    m = load(tmp_path / PLACES[format])
+    assert resident(tmp_path) <= 256  # kB, as for a small model
+    assert m.config == numpy_gpt.RELEASED["124M"]
 
 
 @pytest.mark.parametrize("format", PLACES)
