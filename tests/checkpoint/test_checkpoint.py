@@ -55,8 +55,9 @@ def resident(directory):
 def test_load_of_the_124m_touches_no_page_of_the_weights(format, tmp_path):
     store(init(numpy_gpt.RELEASED["124M"]), tmp_path, format)
     m = load(tmp_path / PLACES[format])
-    assert resident(tmp_path) <= 256  # kB, as for a small model
-    assert m.config == numpy_gpt.RELEASED["124M"]
+    before = resident(tmp_path)
+    assert m.params.wte[:4000].sum() != 0
+    assert before <= 256 < 5000 <= resident(tmp_path)
 
 
 @pytest.mark.parametrize("format", PLACES)
