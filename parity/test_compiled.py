@@ -52,22 +52,20 @@ def test_compiled_logits_are_the_eager_ones_to_rounding(dtype, tolerance, m):
         np.testing.assert_allclose(b.logits, a.logits, rtol=0, atol=tolerance)
 
 
-def test_later_calls_compile_and_capture_nothing_new(m, device):
-    def compilations(seed, **setting):
-        before = counters["stats"]["unique_graphs"]
+def test_later_calls_compile_and_capture_nothing_new(m):
+    def new_graphs(seed, **setting):
+        before = compiled_graphs(m)
         torch_gpt.complete_batch(m, PROMPTS[:2], LONG, **setting, seed=seed, compiled=True)
-        return counters["stats"]["unique_graphs"] - before
+        return compiled_graphs(m) - before
 
-    assert compilations(0, temperature=0.7) == 2  # the step and the draw
-    graphs = captured(m)
-    assert compilations(1, temperature=0.8, stop=[3], sample=2**32 - 2) == 0
-    assert captured(m) == graphs
-    assert [graph is not None for graph in graphs] == [device != "cpu"] * 2
+    assert new_graphs(0, temperature=0.7) == 2  # the step and the draw
+    assert new_graphs(1, temperature=0.8, stop=[3], sample=2**32 - 2) == 0
 
 
-def captured(m):
-    step = FREE_STEPS[m.params.wte][-1]
-    return [graph.graph for graph in step.graphs.values()]
+def compiled_graphs(m):
+    """Return the number of graphs that PyTorch has compiled, and of those that the model's steps have captured"""
+    steps = FREE_STEPS.get(m.params.wte, ())
+    return counters["stats"]["unique_graphs"] + sum(len(getattr(step, "graphs", ())) for step in steps)
 
 
 def test_compiled_samples_of_a_batch_are_those_drawn_alone_eagerly(m):

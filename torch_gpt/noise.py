@@ -53,7 +53,7 @@ def keys(seed, samples, device="cpu"):
 
 def uniform(keys, step, V):
     """Return (B,V) float64: a random number in (0, 1) for each sample and token id"""
-    block = torch.arange(math.ceil(V / 4), device=keys.device)
+    block = low(torch.arange(math.ceil(V / 4), device=keys.device))  # else the compiler multiplies in 32 bits on CUDA
     zero = torch.zeros_like(block)
     k0, k1, sample = keys.unsqueeze(-1).unbind(1)  # (B,1) each
     words = philox((block, zero + step, sample, zero), (k0, k1))  # (B,V/4,4)

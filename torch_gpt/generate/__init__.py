@@ -139,7 +139,7 @@ def draws(
     check(m)
     if compiled:
         prompts = list(prompts)
-        decoder = Decoder(m, len(prompts))
+        decoder = Decoder(m, len(prompts), look_ahead=m.params.wte.is_cuda and not with_logits)
         functions = StepFunctions(decoder.new_kv, decoder.next_logits, decoder.sample, to_array, fixed_groups=True)
     else:
         wte = m.params.wte
