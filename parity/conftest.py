@@ -13,6 +13,11 @@ def pytest_addoption(parser):
     parser.addoption("--device", default="cpu", help="PyTorch's device: cpu, cuda")
 
 
+def pytest_configure(config):
+    if config.getoption("--device") == "cpu":
+        os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported: kernels run on the CPU
+
+
 @pytest.fixture(scope="session")
 def device(request):
     device = request.config.getoption("--device")

@@ -7,7 +7,7 @@ of their own, which the first step moves into the fixed kv. It also reads the ne
 
 import weakref
 from collections import deque
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 
 import torch
@@ -29,8 +29,8 @@ FREE_STEPS = WeakTensorKeyDictionary()  # a model's wte -> its last steps that n
 class Decoder:
     """Implement the scheduler's StepFunctions for one call with R prompts
 
-    With look_ahead, a step starts on the GPU before the tokens of the step before it are read, so that the GPU doesn't
-    wait for Python. The logits of a step are then overwritten as soon as its tokens are drawn.
+    With look_ahead, a step starts on the GPU before the host reads the tokens of the step before it, so that the GPU
+    doesn't wait for Python. The logits of a step are then overwritten before the host can read them.
     """
 
     def __init__(self, m, R, look_ahead=False):
@@ -76,8 +76,7 @@ class Decoder:
         self.room = max(past[0].length for past in kv) < self.N
         if not self.ahead:
             self.step.set_input(positions, tokens[0])
-            self.step.forward(p, config)
-        return self.step.logits
+        return self.step.logits  # sample computes them, since one graph computes the logits and draws from them
 
     def adopt(self, kv):
         """Move the groups' kvs into rows of the step's kv"""
@@ -94,13 +93,16 @@ class Decoder:
         draw, *cuts = method(temperature, top_k, top_p, logits.shape[-1])
         if step == 0:
             self.step.set_options(cuts, keys(seed, numbers))
+        forward_and_draw = partial(self.step.forward_and_draw, self.m.params, self.m.config, draw, logits.shape[-1])
         if not self.follows:
-            self.step.set_logits(logits, step)
-        self.step.draw(draw, logits.shape[-1])
+            self.step.draw(draw, logits, step)
+        elif not self.ahead:
+            forward_and_draw()
+        self.step.start_reading()
         self.ahead = self.look_ahead and self.room
         if self.ahead:
-            self.step.forward(self.m.params, self.m.config)
-        ids = self.step.tokens()
+            forward_and_draw()
+        ids = self.step.read()
         if min(ids) < 0:
             raise not_finite("the output", self.m.params, torch.isfinite)
         return ids

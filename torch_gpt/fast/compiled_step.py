@@ -37,21 +37,24 @@ class CompiledStep:
         self.positions.copy_(torch.from_numpy(positions))
         self.last.copy_(torch.from_numpy(tokens))
 
-    def set_logits(self, logits, number):
-        """Set the logits (R,V) from which the token of step `number` is drawn"""
-        self.logits[:, : logits.shape[1]] = logits
-        self.number.fill_(number)
-
-    def forward(self, p, config):
-        """Compute the logits after the new tokens"""
+    def forward_and_draw(self, p, config, method, V):
+        """Compute the logits after the new tokens, and draw the next tokens from the first V of them"""
         self.logits.copy_(run(next_logits, p, config, self.kv, self.positions, self.last))
+        self.draw_and_count(method, self.logits[:, :V])
 
-    def draw(self, method, V):
-        """Draw the next tokens from the first V logits, and count the positions and the number of the step on"""
-        self.last = run(draw_if_finite, method, self.logits[:, :V], self.cuts, self.keys, self.number)
+    def draw(self, method, logits, number):
+        """Draw the tokens of step `number` from logits (R,V) that were computed elsewhere"""
+        self.number.fill_(number)
+        self.draw_and_count(method, logits)
+
+    def draw_and_count(self, method, logits):
+        self.last = run(draw_if_finite, method, logits, self.cuts, self.keys, self.number)
         self.clock += 1
 
-    def tokens(self):
+    def start_reading(self):
+        """Start the copy of the tokens to the host, if it needs one"""
+
+    def read(self):
         """Return the tokens as a list of R ids, -1 if a sequence's logits aren't finite"""
         return self.last.tolist()
 

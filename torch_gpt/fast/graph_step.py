@@ -19,7 +19,7 @@ from .step_kernels import next_logits
 class GraphStep:
     """Store a kv for R sequences of up to N tokens, the inputs and outputs of a step, and its graphs
 
-    The methods are those of CompiledStep. They start work on the GPU, and only tokens() waits for it. A GraphStep keeps
+    The methods are those of CompiledStep. They start work on the GPU, and only read waits for it. A GraphStep keeps
     no reference to the weights, so that the model can be freed.
     """
 
@@ -47,45 +47,44 @@ class GraphStep:
         self.positions.copy_(torch.from_numpy(positions))
         self.last.copy_(torch.from_numpy(tokens))
 
-    def set_logits(self, logits, number):
-        self.logits[:, : logits.shape[1]] = logits
-        self.number.fill_(number)
+    def forward_and_draw(self, p, config, method, V):
+        with torch.cuda.device(self.device), torch.no_grad():
+            if (method, V) not in self.graphs:
+                clock = self.clock.clone()
+                self.graphs[method, V] = capture(lambda: self.run(p, method, V))
+                self.clock.copy_(clock)  # capture has run the step once
+            self.graphs[method, V].replay()
 
-    def forward(self, p, config):
-        self.replay("forward", lambda: next_logits(p, self.kv, self.positions, self.last, self.logits))
+    def run(self, p, method, V):
+        next_logits(p, self.kv, self.positions, self.last, self.logits)
+        self.draw_and_count(method, self.logits[:, :V])
 
-    def draw(self, method, V):
+    def draw(self, method, logits, number):
         with torch.cuda.device(self.device):
-            self.replay((method, V), lambda: self.draw_and_count(method, self.logits[:, :V]))
-            self.on_host.copy_(self.last, non_blocking=True)
-            self.copied.record()
+            self.number.fill_(number)
+            self.draw_and_count(method, logits)
 
     def draw_and_count(self, method, logits):
-        options = self.cuts, self.keys, self.number
         if logits.dtype == torch.float64:
             ids = method(logits, *self.cuts, self.keys, self.number)
             self.last.copy_(ids.where(logits.isfinite().all(-1), -1))
         else:
-            sample(logits, method is not greedy, method is from_best, *options, self.last)
+            draw, cut = method is not greedy, method is from_best
+            sample(logits, draw, cut, self.cuts, self.keys, self.number, self.last)
         self.clock += 1
 
-    def tokens(self):
+    def start_reading(self):
+        with torch.cuda.device(self.device):
+            self.on_host.copy_(self.last, non_blocking=True)
+            self.copied.record()
+
+    def read(self):
         self.copied.synchronize()
         return self.on_host.tolist()
 
     @property
     def device(self):
         return self.last.device
-
-    @torch.no_grad()
-    def replay(self, name, f):
-        """Repeat the graph of f; capture it in the first call"""
-        with torch.cuda.device(self.device):
-            if name not in self.graphs:
-                clock = self.clock.clone()
-                self.graphs[name] = capture(f)
-                self.clock.copy_(clock)  # capture has run f
-            self.graphs[name].replay()
 
 
 def check_vectors(params):

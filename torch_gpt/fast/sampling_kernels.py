@@ -12,60 +12,72 @@ import triton
 import triton.language as tl
 
 CHUNK = 1024  # ids of a program of draw_kernel
+HIGHEST = tl.constexpr(2**31 - 1)
 COLDEST = tl.constexpr(1e-30)  # at lower temperatures only the best ids have a probability above 0, as at this one
 
 
 @triton.jit
 def place(x, ZEROS: tl.constexpr):
-    """Return an int64 for each float32, in the same order; ZEROS is the number of low bits that are always 0"""
+    """Return an int32 for each float32, in the same order; ZEROS is the number of low bits that are always 0"""
     bits = tl.where(x == 0, 0.0, x).to(tl.int32, bitcast=True)  # -0 equals 0
-    return (tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits) >> ZEROS).to(tl.int64)
+    return tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits) >> ZEROS
 
 
 @triton.jit
-def amount(
-    row, V, first, last, highest_id, best, t,
-    COUNT: tl.constexpr, ZEROS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """Return the number of ids up to highest_id whose place is first to last, or their probability
+def count(row, V, first, last, highest_id, ZEROS: tl.constexpr, BLOCK: tl.constexpr):
+    """Return the number of ids up to highest_id at the places first to last"""
+    sums = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, V, BLOCK):
+        i = start + tl.arange(0, BLOCK)
+        at = place(tl.load(row + i, i < V, 0).to(tl.float32), ZEROS)
+        sums += tl.where((i < V) & (i <= highest_id) & (at >= first) & (at <= last), 1.0, 0.0)
+    return tl.sum(sums)
 
-    The probability is relative to that of the best id, at temperature t.
+
+@triton.jit
+def mass(row, V, first, last, best, rate, ZEROS: tl.constexpr, BLOCK: tl.constexpr):
+    """Return the probability of the ids at the places first to last, relative to that of the best id
+
+    rate is 1 / temperature.
     """
     sums = tl.zeros((BLOCK,), tl.float32)
     for start in range(0, V, BLOCK):
         i = start + tl.arange(0, BLOCK)
         x = tl.load(row + i, i < V, 0).to(tl.float32)
         at = place(x, ZEROS)
-        inside = (i < V) & (i <= highest_id) & (at >= first) & (at <= last)
-        sums += tl.where(inside, 1.0 if COUNT else tl.exp((x - best) / t), 0.0)
+        sums += tl.where((i < V) & (at >= first) & (at <= last), tl.exp((x - best) * rate), 0.0)
     return tl.sum(sums)
 
 
 @triton.jit
-def place_that_holds(
-    target, row, V, best, t,
-    COUNT: tl.constexpr, BITS: tl.constexpr, ZEROS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """Return the highest place for which the ids there and at higher places amount to the target"""
-    top = tl.full((), 1, tl.int64) << (BITS - 1)
-    found = -top
-    for bit in range(BITS):
-        higher = found + (top >> bit)
-        held = amount(row, V, higher, top, V, best, t, COUNT, ZEROS, BLOCK)
-        found = tl.where(held >= target, higher, found)
+def place_with_count(target, row, V, BITS: tl.constexpr, ZEROS: tl.constexpr, BLOCK: tl.constexpr):
+    """Return the highest place such that at least `target` ids are there or higher"""
+    one = tl.full((), 1, tl.int32)
+    found = -(one << (BITS - 1))
+    for bit in tl.static_range(BITS - 1, -1, -1):
+        higher = found + (one << bit)
+        found = tl.where(count(row, V, higher, HIGHEST, V, ZEROS, BLOCK) >= target, higher, found)
     return found
 
 
 @triton.jit
-def id_that_holds(
-    target, row, V, at, best, t,
-    ID_BITS: tl.constexpr, ZEROS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+def place_with_mass(target, row, V, best, rate, BITS: tl.constexpr, ZEROS: tl.constexpr, BLOCK: tl.constexpr):
+    """Return the highest place such that the ids that are there or higher have at least the target's mass"""
+    one = tl.full((), 1, tl.int32)
+    found = -(one << (BITS - 1))
+    for bit in tl.static_range(BITS - 1, -1, -1):
+        higher = found + (one << bit)
+        found = tl.where(mass(row, V, higher, HIGHEST, best, rate, ZEROS, BLOCK) >= target, higher, found)
+    return found
+
+
+@triton.jit
+def id_with_count(target, row, V, at, ID_BITS: tl.constexpr, ZEROS: tl.constexpr, BLOCK: tl.constexpr):
     """Return the lowest id such that `target` ids up to it are at a place"""
     below = -1
-    for bit in range(ID_BITS):
-        higher = below + (1 << (ID_BITS - 1 - bit))
-        below = tl.where(amount(row, V, at, at, higher, best, t, True, ZEROS, BLOCK) < target, higher, below)
+    for bit in tl.static_range(ID_BITS - 1, -1, -1):
+        higher = below + (1 << bit)
+        below = tl.where(count(row, V, at, at, higher, ZEROS, BLOCK) < target, higher, below)
     return below + 1
 
 
@@ -87,24 +99,28 @@ def cut_kernel(
     z = tl.max(largest)
     tl.store(best + r, z)
     if CUT:
-        t = tl.maximum(tl.load(cuts), COLDEST).to(tl.float32)
-        k = tl.load(cuts + 1)
-        top_p = tl.load(cuts + 2)
-        end = tl.full((), 1, tl.int64) << BITS  # above all places
-        at = place_that_holds(k, row, V, z, t, True, BITS, ZEROS, BLOCK)
-        needed = k - amount(row, V, at + 1, end, V, z, t, True, ZEROS, BLOCK)  # of the ids at this place
+        rate = (1 / tl.maximum(tl.load(cuts), COLDEST)).to(tl.float32)
+        k, top_p = tl.load(cuts + 1), tl.load(cuts + 2)
+        at = -(tl.full((), 1, tl.int32) << (BITS - 1))  # the lowest place
+        needed = k  # ids at this place
+        if k < V:
+            at = place_with_count(k, row, V, BITS, ZEROS, BLOCK)
+            needed = k - count(row, V, at + 1, HIGHEST, V, ZEROS, BLOCK)
         if top_p < 1:
-            above = amount(row, V, at + 1, end, V, z, t, False, ZEROS, BLOCK)
-            number = amount(row, V, at, at, V, z, t, True, ZEROS, BLOCK)
-            one = amount(row, V, at, at, V, z, t, False, ZEROS, BLOCK) / number
-            target = tl.maximum(top_p * (above + needed * one), COLDEST)  # the best id is kept even if top_p is 0
-            at = place_that_holds(target, row, V, z, t, False, BITS, ZEROS, BLOCK)
-            above = amount(row, V, at + 1, end, V, z, t, False, ZEROS, BLOCK)
-            number = amount(row, V, at, at, V, z, t, True, ZEROS, BLOCK)
-            one = amount(row, V, at, at, V, z, t, False, ZEROS, BLOCK) / number
+            whole = mass(row, V, at + 1, HIGHEST, z, rate, ZEROS, BLOCK).to(tl.float64)
+            if k < V:
+                one = mass(row, V, at, at, z, rate, ZEROS, BLOCK) / count(row, V, at, at, V, ZEROS, BLOCK)
+                whole += needed * one
+            target = tl.maximum(top_p * whole, COLDEST)  # the best id is kept even if top_p is 0
+            at = place_with_mass(target, row, V, z, rate, BITS, ZEROS, BLOCK)
+            above = mass(row, V, at + 1, HIGHEST, z, rate, ZEROS, BLOCK)
+            one = mass(row, V, at, at, z, rate, ZEROS, BLOCK) / count(row, V, at, at, V, ZEROS, BLOCK)
             needed = tl.maximum(tl.ceil((target - above) / one), 1)
+        last = V - 1
+        if count(row, V, at, at, V, ZEROS, BLOCK) > needed:
+            last = id_with_count(needed, row, V, at, ID_BITS, ZEROS, BLOCK)
         tl.store(last_place + r, at)
-        tl.store(last_id + r, id_that_holds(needed, row, V, at, z, t, ID_BITS, ZEROS, BLOCK))
+        tl.store(last_id + r, last)
 
 
 @triton.jit
@@ -167,7 +183,7 @@ def sample(logits, draw, cut, cuts, keys, number, tokens):
     J = triton.cdiv(V, CHUNK)
     bits = 16 if logits.dtype == torch.bfloat16 else 32
     best = torch.empty(R, dtype=torch.float64, device=device)
-    last_place, last_id = torch.empty(2, R, dtype=torch.int64, device=device)
+    last_place, last_id = torch.empty(2, R, dtype=torch.int32, device=device)
     values = torch.empty(R, J, dtype=torch.float64, device=device)
     ids = torch.empty(R, J, dtype=torch.int64, device=device)
     if draw:

@@ -14,7 +14,9 @@ import triton
 import triton.language as tl
 
 SQRT_2_OVER_PI = tl.constexpr(math.sqrt(2 / math.pi))
-TILE = 16  # the fewest rows of tl.dot
+FEWEST = 16  # rows of tl.dot
+BLOCK_N = 128  # positions that attend_kernel reads at once
+PROGRAMS = 256  # that a GPU runs at once: for fewer, attend_kernel splits the positions into spans
 
 
 @triton.jit
@@ -46,31 +48,44 @@ def reciprocal_deviation(variance):
 
 
 @triton.jit
+def layernorm(x, i, g, s, I: tl.constexpr):
+    """y = (x - mean x) / sqrt(var x + eps) g + s       for x (WIDTH,), of which the first I numbers count"""
+    mean = tl.sum(x) / I
+    centred = tl.where(i < I, x - mean, 0)
+    rstd = reciprocal_deviation(tl.sum(centred * centred) / I)
+    return centred * rstd * tl.load(g + i, i < I, 0).to(x.dtype) + tl.load(s + i, i < I, 0).to(x.dtype)
+
+
+@triton.jit
+def layernorm_kernel(x, g, s, y, I: tl.constexpr, WIDTH: tl.constexpr, SUM: tl.constexpr):
+    """y = layernorm(x)                           for row r"""
+    r = tl.program_id(0)
+    i = tl.arange(0, WIDTH)
+    row = tl.load(x + r * I + i, i < I, 0).to(SUM)
+    tl.store(y + r * I + i, layernorm(row, i, g, s, I), i < I)
+
+
+@triton.jit
 def row_linear_kernel(
     x, g, s, w, b, residual, y,
     O, w_row, w_column,
-    I: tl.constexpr, WIDTH: tl.constexpr, GELU: tl.constexpr, SUM: tl.constexpr,
-    BLOCK_I: tl.constexpr, BLOCK_O: tl.constexpr,
+    I: tl.constexpr, GELU: tl.constexpr, SUM: tl.constexpr, BLOCK_I: tl.constexpr, BLOCK_O: tl.constexpr,
 ):  # fmt: skip
-    """y = gelu(layernorm(x) w + b) + residual    for row r and BLOCK_O columns; g, s, b and residual may be None"""
+    """y = gelu(layernorm(x) w + b) + residual    for row r and BLOCK_O columns; g, s, b and residual may be None
+
+    With layernorm, BLOCK_I is at least I. Then all weights are on their way while the mean and the variance are
+    computed.
+    """
     o = tl.program_id(0) * BLOCK_O + tl.arange(0, BLOCK_O)
     r = tl.program_id(1)
-    x += r * I
-    if g is not None:
-        whole = tl.arange(0, WIDTH)
-        row = tl.load(x + whole, whole < I, 0).to(SUM)
-        mean = tl.sum(row) / I
-        centred = tl.where(whole < I, row - mean, 0)
-        rstd = reciprocal_deviation(tl.sum(centred * centred) / I)
     products = tl.zeros((BLOCK_I, BLOCK_O), SUM)
     for start in tl.static_range(0, I, BLOCK_I):
         i = start + tl.arange(0, BLOCK_I)
-        tile = tl.load(
-            w + i[:, None] * w_row + o[None, :] * w_column, (i < I)[:, None] & (o < O)[None, :], 0
-        )  # (BLOCK_I,BLOCK_O)
-        n = tl.load(x + i, i < I, 0).to(SUM)  # (BLOCK_I,)
+        inside = (i < I)[:, None] & (o < O)[None, :]
+        tile = tl.load(w + i[:, None] * w_row + o[None, :] * w_column, inside, 0)  # (BLOCK_I,BLOCK_O)
+        n = tl.load(x + r * I + i, i < I, 0).to(SUM)  # (BLOCK_I,)
         if g is not None:
-            n = (n - mean) * rstd * tl.load(g + i, i < I, 0).to(SUM) + tl.load(s + i, i < I, 0).to(SUM)
+            n = layernorm(n, i, g, s, I)
         products += n[:, None] * tile.to(SUM)
     total = tl.sum(products, 0)  # (BLOCK_O,)
     if b is not None:
@@ -84,87 +99,97 @@ def row_linear_kernel(
 
 @triton.jit
 def rows_linear_kernel(
-    x, g, s, w, b, residual, y,
+    x, w, b, residual, y,
     R, O, w_row, w_column,
     I: tl.constexpr, GELU: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_I: tl.constexpr, BLOCK_O: tl.constexpr,
 ):  # fmt: skip
-    """Compute row_linear_kernel's y for BLOCK_R rows by matmuls of tiles, with sums in float32"""
+    """y = gelu(x w + b) + residual               for BLOCK_R rows and BLOCK_O columns, with sums in float32"""
     o = tl.program_id(0) * BLOCK_O + tl.arange(0, BLOCK_O)
     r = tl.program_id(1) * BLOCK_R + tl.arange(0, BLOCK_R)
-    x += r[:, None] * I
-    inside = (r < R)[:, None]
-    if g is not None:
-        total = tl.zeros((BLOCK_R,), tl.float32)
-        for start in range(0, I, BLOCK_I):
-            i = start + tl.arange(0, BLOCK_I)
-            total += tl.sum(tl.load(x + i, inside & (i < I), 0).to(tl.float32), 1)
-        mean = (total / I)[:, None]  # (BLOCK_R,1)
-        total = tl.zeros((BLOCK_R,), tl.float32)
-        for start in range(0, I, BLOCK_I):
-            i = start + tl.arange(0, BLOCK_I)
-            centred = tl.where(i < I, tl.load(x + i, inside & (i < I), 0).to(tl.float32) - mean, 0)
-            total += tl.sum(centred * centred, 1)
-        rstd = reciprocal_deviation(total / I)[:, None]  # (BLOCK_R,1)
     sums = tl.zeros((BLOCK_R, BLOCK_O), tl.float32)
     for start in range(0, I, BLOCK_I):
         i = start + tl.arange(0, BLOCK_I)
-        tile = tl.load(
-            w + i[:, None] * w_row + o[None, :] * w_column, (i < I)[:, None] & (o < O)[None, :], 0
-        )  # (BLOCK_I,BLOCK_O)
-        n = tl.load(x + i, inside & (i < I), 0)  # (BLOCK_R,BLOCK_I)
-        if g is not None:
-            gain, shift = tl.load(g + i, i < I, 0).to(tl.float32), tl.load(s + i, i < I, 0).to(tl.float32)
-            n = (n.to(tl.float32) - mean) * rstd * gain + shift
-        sums = tl.dot(n.to(tile.dtype), tile, sums, input_precision="ieee")
+        inside = (i < I)[:, None] & (o < O)[None, :]
+        tile = tl.load(w + i[:, None] * w_row + o[None, :] * w_column, inside, 0)  # (BLOCK_I,BLOCK_O)
+        rows = tl.load(x + r[:, None] * I + i, (r < R)[:, None] & (i < I), 0)  # (BLOCK_R,BLOCK_I)
+        sums = tl.dot(rows, tile, sums, input_precision="ieee")
     if b is not None:
         sums += tl.load(b + o, o < O, 0).to(tl.float32)
     if GELU:
         sums = gelu(sums)
-    y_offset = r[:, None] * O + o
-    inside &= o < O
+    offset = r[:, None] * O + o
+    inside = (r < R)[:, None] & (o < O)
     if residual is not None:
-        sums += tl.load(residual + y_offset, inside, 0).to(tl.float32)
-    tl.store(y + y_offset, sums, inside)
+        sums += tl.load(residual + offset, inside, 0).to(tl.float32)
+    tl.store(y + offset, sums, inside)
 
 
 @triton.jit
 def attend_kernel(
-    qkv, k, v, positions, ctx, N,
-    C: tl.constexpr, D: tl.constexpr, SCALE: tl.constexpr,
+    qkv, k, v, positions, ctx, values, largest, total, N,
+    C: tl.constexpr, D: tl.constexpr, SCALE: tl.constexpr, SPAN: tl.constexpr,
     WIDTH: tl.constexpr, BLOCK_N: tl.constexpr, SUM: tl.constexpr,
 ):  # fmt: skip
-    """Store the key and value of sequence r and head h at its position, and attend to all positions up to it
+    """Store the key and value of sequence r and head h at its position, and attend to positions j SPAN to (j + 1) SPAN
 
-    The largest score, the sum of exp(score - largest) and the weighted values are updated block by block.
+    The largest score, the sum of exp(score - largest) and the weighted values are updated block by block. If there is
+    only one span, values / total goes to ctx. Else combine_kernel reads all three of each span. Span 0 also attends to
+    the new position.
     """
-    r = tl.program_id(0).to(tl.int64)
-    h = tl.program_id(1)
+    r, h, j = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     d = tl.arange(0, WIDTH)
     position = tl.load(positions + r)
     new = qkv + r * 3 * C + h * D + d
     q = tl.load(new, d < D, 0).to(SUM) * SCALE  # (D,)
-    new_k = tl.load(new + C, d < D, 0)
-    new_v = tl.load(new + 2 * C, d < D, 0)
-    rows = (r * (C // D) + h) * N * D
-    tl.store(k + rows + position * D + d, new_k, d < D)
-    tl.store(v + rows + position * D + d, new_v, d < D)
-    largest = tl.sum(q * new_k.to(SUM))
-    total = tl.sum(tl.where(d == 0, 1.0, 0.0).to(SUM))  # 1, in the dtype SUM
-    values = new_v.to(SUM)  # (D,)
-    for start in range(0, position, BLOCK_N):
+    head = r * (C // D) + h
+    k += head * N * D
+    v += head * N * D
+    if j == 0:
+        new_k, new_v = tl.load(new + C, d < D, 0), tl.load(new + 2 * C, d < D, 0)
+        tl.store(k + position * D + d, new_k, d < D)
+        tl.store(v + position * D + d, new_v, d < D)
+        m = tl.sum(q * new_k.to(SUM))
+        l = tl.sum(tl.where(d == 0, 1, 0).to(SUM))  # 1 in the dtype SUM
+        y = new_v.to(SUM)  # (D,)
+    else:
+        m = tl.sum(q) * 0 - float("inf")
+        l = tl.sum(q) * 0
+        y = q * 0
+    for start in range(j * SPAN, tl.minimum((j + 1) * SPAN, position), BLOCK_N):
         n = start + tl.arange(0, BLOCK_N)
-        past = rows + n[:, None] * D + d
+        past = n[:, None] * D + d
         inside = (n < position)[:, None] & (d < D)
         scores = tl.sum(q * tl.load(k + past, inside, 0).to(SUM), 1)  # (BLOCK_N,)
         scores = tl.where(n < position, scores, -float("inf"))
-        larger = tl.maximum(largest, tl.max(scores))
+        larger = tl.maximum(m, tl.max(scores))
         weights = tl.exp(scores - larger)  # (BLOCK_N,)
-        correction = tl.exp(largest - larger)
-        total = total * correction + tl.sum(weights)
-        values = values * correction + tl.sum(weights[:, None] * tl.load(v + past, inside, 0).to(SUM), 0)
-        largest = larger
-    tl.store(ctx + r * C + h * D + d, values / total, d < D)
+        correction = tl.exp(m - larger)
+        l = l * correction + tl.sum(weights)
+        y = y * correction + tl.sum(weights[:, None] * tl.load(v + past, inside, 0).to(SUM), 0)
+        m = larger
+    if tl.num_programs(2) == 1:
+        tl.store(ctx + r * C + h * D + d, y / l, d < D)
+    else:
+        part = head * tl.num_programs(2) + j
+        tl.store(values + part * D + d, y, d < D)
+        tl.store(largest + part, m)
+        tl.store(total + part, l)
+
+
+@triton.jit
+def combine_kernel(
+    ctx, values, largest, total, J, C: tl.constexpr, D: tl.constexpr, SPANS: tl.constexpr, WIDTH: tl.constexpr
+):
+    """Combine what the J spans of attend_kernel found for sequence r and head h"""
+    r, h = tl.program_id(0), tl.program_id(1)
+    head = r * (C // D) + h
+    d, j = tl.arange(0, WIDTH), tl.arange(0, SPANS)
+    m = tl.load(largest + head * J + j, j < J, -float("inf"))  # (J,)
+    weights = tl.exp(m - tl.max(m))
+    l = tl.sum(weights * tl.load(total + head * J + j, j < J, 0))
+    y = tl.load(values + (head * J + j[:, None]) * D + d, (j < J)[:, None] & (d < D), 0)  # (J,D)
+    tl.store(ctx + r * C + h * D + d, tl.sum(weights[:, None] * y, 0) / l, d < D)
 
 
 def embedding(tokens, positions, wte, wpe):
@@ -176,7 +201,7 @@ def embedding(tokens, positions, wte, wpe):
     return x
 
 
-def linear(x, w, b=None, norm=(None, None), residual=None, gelu=False, out=None):
+def linear(x, w, b=None, *, norm=None, residual=None, gelu=False, out=None):
     """Return gelu(layernorm(x) w + b) + residual (R,O) for x (R,I) and w (I,O), whose strides are free
 
     norm: the gain and shift of layernorm. Without norm, b, residual or gelu, that part is left out. The result is
@@ -184,31 +209,42 @@ def linear(x, w, b=None, norm=(None, None), residual=None, gelu=False, out=None)
     """
     (R, I), O = x.shape, w.shape[1]
     y = x.new_empty(R, O) if out is None else out
-    if R > 1 and x.dtype != torch.float64:
-        rows = min(64, max(TILE, triton.next_power_of_2(R)))
-        columns = 64 if O > 8192 else 16
-        grid = triton.cdiv(O, columns), triton.cdiv(R, rows)
-        rows_linear_kernel[grid](
-            x, *norm, w, b, residual, y, R, O, *w.stride(), I, gelu, rows, 128, columns, num_warps=4, num_stages=4
+    width = triton.next_power_of_2(I)
+    if R == 1 or x.dtype == torch.float64:
+        block, warps = (width, 8) if norm else (min(512, width), 8 if I > 1024 else 4)
+        row_linear_kernel[triton.cdiv(O, 16), R](
+            x, *norm or (None, None), w, b, residual, y, O, *w.stride(),
+            I, gelu, sums(x.dtype), block, 16, num_warps=warps,
         )  # fmt: skip
-    else:
-        grid = triton.cdiv(O, 16), R
-        rows_at_once = min(256, triton.next_power_of_2(I))
-        row_linear_kernel[grid](
-            x, *norm, w, b, residual, y, O, *w.stride(),
-            I, triton.next_power_of_2(I), gelu, sums(x.dtype), rows_at_once, 16, num_warps=4,
-        )  # fmt: skip
+        return y
+    if norm:
+        n = torch.empty_like(x)
+        layernorm_kernel[R,](x, *norm, n, I, width, sums(x.dtype))
+        x = n
+    rows = min(64, max(FEWEST, triton.next_power_of_2(R)))
+    columns, block = (64, 64) if O > 8192 else (16, 128)
+    rows_linear_kernel[triton.cdiv(O, columns), triton.cdiv(R, rows)](
+        x, w, b, residual, y, R, O, *w.stride(), I, gelu, rows, block, columns, num_warps=4, num_stages=4
+    )  # fmt: skip
     return y
 
 
 def attend(qkv, k, v, positions):
     """Store the new keys and values of qkv (R,3C) in k, v (R,H,N,D) at positions (R,), and return ctx (R,C)"""
     R, H, N, D = k.shape
+    J = min(triton.cdiv(N, BLOCK_N), max(1, PROGRAMS // (R * H)))  # spans
+    span = triton.cdiv(triton.cdiv(N, J), BLOCK_N) * BLOCK_N
     ctx = qkv.new_empty(R, H * D)
-    attend_kernel[R, H](
-        qkv, k, v, positions, ctx, N,
-        H * D, D, 1 / math.sqrt(D), triton.next_power_of_2(D), 64, sums(qkv.dtype), num_warps=4,
+    dtype = torch.promote_types(qkv.dtype, torch.float32)
+    values = qkv.new_empty(R, H, J, D, dtype=dtype)
+    largest, total = qkv.new_empty(2, R, H, J, dtype=dtype)
+    width = triton.next_power_of_2(D)
+    attend_kernel[R, H, J](
+        qkv, k, v, positions, ctx, values, largest, total, N,
+        H * D, D, 1 / math.sqrt(D), span, width, BLOCK_N, sums(qkv.dtype), num_warps=8,
     )  # fmt: skip
+    if J > 1:
+        combine_kernel[R, H](ctx, values, largest, total, J, H * D, D, triton.next_power_of_2(J), width)
     return ctx
 
 
