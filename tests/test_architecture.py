@@ -32,7 +32,7 @@ MAY_IMPORT = {
 }
 # functions whose signatures differ between the packages, each with its reason
 DIFFERENT = {
-    ("model.py", "gpt2"): "save is an option of the reference, run an option of the twin",
+    ("model.py", "gpt2"): "save is an option of the reference, run and head are options of the twin",
     ("noise.py", "uniform"): "the reference draws for given token ids, the twin for all ids of a batch",
     ("generate/sampling.py", "sample"): "the reference takes one row of logits, the twin a batch",
     ("train/__main__.py", "main"): "only the reference's takes the arguments of a command line",

@@ -67,11 +67,11 @@ def recomputed_block(x, p, config, kv=None, noise=None, run=None):
     return checkpoint(run or block, x, p, config, kv, noise, use_reentrant=False)
 
 
-def gpt2(tokens, p, config, noise=None, checkpointing=False, run=None):
+def gpt2(tokens, p, config, noise=None, checkpointing=False, run=None, head=None):
     """Return the logits (B,T,V) of tokens (B,T)
 
-    If checkpointing is True, each block saves only its input, and its backward recomputes the rest. Sharded code passes
-    run to replace block.
+    If checkpointing is True, each block saves only its input, and its backward recomputes the rest. Training passes run
+    and head to replace block and unembedding.
     """
     run = partial(recomputed_block, run=run) if checkpointing else run or block
     emb = embedding(tokens, p.wte, p.wpe)                                # (B,T,C)
@@ -80,5 +80,5 @@ def gpt2(tokens, p, config, noise=None, checkpointing=False, run=None):
         x = run(x, p_i, config, None, noise and noise.at(1 + 3 * i))
     n = layernorm(x, *p.ln_f)                                            # (B,T,C)
     tied = p.head is None
-    logits = unembedding(n, p.wte if tied else p.head.w)                 # (B,T,V)
+    logits = (head or unembedding)(n, p.wte if tied else p.head.w)       # (B,T,V)
     return logits

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -10,10 +10,11 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-from numpy_gpt.params import named, tree_map
+from numpy_gpt.params import GPT2, named, tree_map
 
 from ..model import block, gpt2
 from ..ops import cross_entropy
+from .head import chunked_loss, loss_and_grads
 
 
 class Leaves(nn.Module):
@@ -39,41 +40,74 @@ class Layer(Leaves):
         return block(x, self.tree(), config, None, noise)
 
 
-class GPT(nn.Module):
-    """Compute the loss of tokens and targets (B,T)"""
+def run_layer(block, x, layer, config, kv, noise):
+    """Call a block through its module, so that FSDP2 gathers and casts the parameters first"""
+    return layer(x, config, noise, block)
+
+
+def run_in_bfloat16(x, p, config, kv, noise):
+    """Run a block on its input and its parameters in bfloat16"""
+    return block(x.bfloat16(), in_bfloat16(p), config, kv, noise)
+
+
+def in_bfloat16(tree):
+    """Return a tree of tensors in bfloat16; a tensor that has this dtype isn't copied"""
+    return tree_map(torch.Tensor.bfloat16, tree)
+
+
+def loss(targets, *arguments):
+    """Return the mean cross-entropy of targets (B,T); arguments are those of gpt2"""
+    return cross_entropy(gpt2(*arguments), targets)
+
+
+def features(tokens, p, config, noise, checkpointing, run):
+    """Return the head's input (B,T,C) in bfloat16"""
+    p = GPT2(p.wte, p.wpe, p.h, in_bfloat16(p.ln_f), p.head)
+    return gpt2(tokens, p, config, noise, checkpointing, run or run_in_bfloat16, head=lambda n, w: n)
+
+
+class Functions(NamedTuple):
+    """Hold the functions of a step, compiled or not"""
 
     block: Callable
     loss: Callable
+    features: Callable
+    loss_and_grads: Callable
 
-    def __init__(self, m, checkpointing=False, sharded=False, compiled=lambda f: f):
+
+EAGER = Functions(block, loss, features, loss_and_grads)
+
+
+class GPT(nn.Module):
+    """Compute the mean loss of tokens and targets (B,T)
+
+    If dtype is bfloat16, the residual stream and the matmuls are in bfloat16. The parameters, their gradients and the
+    embedding stay in float32, except that FSDP2 casts the parameters that it gathers.
+    """
+
+    def __init__(self, m, checkpointing=False, sharded=False, compiled=lambda f: f, dtype=torch.float32):
         super().__init__()
-        self.config, self.checkpointing, self.sharded = m.config, checkpointing, sharded
+        self.config, self.checkpointing, self.sharded, self.dtype = m.config, checkpointing, sharded, dtype
         self.layers = nn.ModuleList(Layer(p) for p in m.params.h)
         self.rest = Leaves(m.params._replace(h=[]))
-        self.block = compiled(block) if sharded else block
-        self.loss = loss if sharded else compiled(loss)
+        self.functions = Functions(*map(compiled, EAGER))
+        if sharded:  # between the layers, FSDP2 gathers parameters
+            self.functions = self.functions._replace(loss=loss, features=features)
 
     def tree(self):
         layers: list[Any] = [*self.layers]
         return self.rest.tree()._replace(h=[layer.tree() for layer in layers])
 
     def forward(self, tokens, targets, noise=None, eager=False):
-        block_function, loss_function = (block, loss) if eager else (self.block, self.loss)
+        f = EAGER if eager else self.functions
         p, run = self.tree(), None
         if self.sharded:
-            p, run = p._replace(h=list(self.layers)), partial(run_layer, block_function)
-        return loss_function(tokens, targets, p, self.config, noise, self.checkpointing, run)
-
-
-def run_layer(block, x, layer, config, kv, noise):
-    """Call a block through its module, so that FSDP2 gathers the parameters first"""
-    return layer(x, config, noise, block)
-
-
-def loss(tokens, targets, p, config, noise, checkpointing, run):
-    """Return the mean cross-entropy, without the logits of a padded vocabulary's additional ids"""
-    logits = gpt2(tokens, p, config, noise, checkpointing, run)
-    return cross_entropy(logits[..., : config.n_vocab], targets)
+            p, run = p._replace(h=list(self.layers)), partial(run_layer, f.block)
+        if self.dtype != torch.bfloat16:
+            return f.loss(targets, tokens, p, self.config, noise, self.checkpointing, run)
+        w = p.wte if p.head is None else p.head.w
+        n = f.features(tokens, p, self.config, noise, self.checkpointing, run)
+        return chunked_loss(n, w, targets, self.config.n_vocab, f.loss_and_grads)
 
 
 def shard(gpt, device, dtype):

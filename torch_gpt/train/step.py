@@ -1,8 +1,8 @@
 """Train a model on PyTorch one optimiser step at a time, in one process or in several.
 
 In float32 and float64 this is the twin of numpy_gpt/train/step.py: the same batches, dropout masks, clipping and bits
-of AdamW. With bfloat16, --compile or --shard it is faster: PyTorch's fused AdamW, and in bfloat16 matmuls in that dtype
-on weights and moments in float32.
+of AdamW. With bfloat16, --compile or --shard it is faster: it uses PyTorch's fused AdamW. In bfloat16, activations and
+matmuls are in that dtype, and the weights, their gradients and their moments in float32.
 """
 
 import math
@@ -62,7 +62,7 @@ class Trainer:
         self.m, self.n_vocab = m, m.config.n_vocab
         params, *placed = (self.place(tree) for tree in (m.params, *moments))
         compiled: Callable[..., Any] = torch.compile if execution.compile else lambda f: f
-        self.gpt = GPT(m._replace(params=params), options.checkpointing, execution.shard, compiled)
+        self.gpt = GPT(m._replace(params=params), options.checkpointing, execution.shard, compiled, execution.dtype)
         if execution.shard:
             shard(self.gpt, execution.device, execution.dtype)
         self.ddp = DistributedDataParallel(self.gpt) if execution.world > 1 and not execution.shard else None
@@ -127,9 +127,7 @@ class Trainer:
             self.ddp.require_backward_grad_sync = sync  # as no_sync() does
 
     def forward(self, run, tokens, targets, noise=None, eager=False):
-        dtype = self.execution.dtype
-        with torch.autocast(torch.device(self.execution.device).type, torch.bfloat16, dtype == torch.bfloat16):
-            return run(self.to_device(tokens), self.to_device(targets), noise, eager)
+        return run(self.to_device(tokens), self.to_device(targets), noise, eager)
 
     def to_device(self, a):
         """Copy from pinned memory, so that the copy doesn't wait for the previous step"""
