@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from numpy_gpt import Config, adamw, init, named
 from numpy_gpt.params import tree_map
@@ -237,7 +238,20 @@ FAST = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's compiler emits some
+COMPILER_WARNINGS = [
+    pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores"),  # the compiler suggests them
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # raised inside the compiler
+]
+
+
+def compiles(test):
+    """Ignore the compiler's warnings in a test"""
+    for mark in COMPILER_WARNINGS:
+        test = mark(test)
+    return test
+
+
+@compiles
 @pytest.mark.parametrize("mode", FAST)
 def test_fast_mode_agrees_with_the_twin(mode, device):
     """Use PyTorch's fused AdamW; bfloat16 pads the vocabulary of 61 to 128, and the state has no padding"""
@@ -259,6 +273,29 @@ def test_fast_mode_agrees_with_the_twin(mode, device):
     steps = [float(side.step(7, 1e-2, batches(TINY, 7))) for side in (again, quick)]
     np.testing.assert_allclose(*steps, rtol=1e-6)
     np.testing.assert_allclose(quick.loss(*batch), again.loss(*batch), rtol=1e-3)
+
+
+@compiles
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_compiled_steps_with_dropout_are_the_eager_ones_and_compiled_once(checkpointing, device):
+    config = replace(TINY, dropout=0.2)
+    m = random_model(config, dtype=np.float64)
+    options = replace(SETTINGS, seed=2**63 + 5, clip=0.0, checkpointing=checkpointing)  # PyTorch's clipping adds 1e-6
+    eager, compiled = (
+        Trainer(copied(m), adamw.moments(m.params), options, Execution(device, torch.float64, compile=flag))
+        for flag in (False, True)
+    )
+    expected = [eager.step(t, 1e-2, batches(config, t)) for t in range(1, 7)]
+    found = [float(compiled.step(1, 1e-2, batches(config, 1)))]
+    graphs = counters["stats"]["unique_graphs"]
+    found += [float(compiled.step(t, 1e-2, batches(config, t))) for t in range(2, 7)]
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    for side in (eager, compiled):
+        side.backward(7, batches(config, 7))
+    for (name, p), (_, q) in zip(named(eager.params), named(compiled.params), strict=True):
+        torch.testing.assert_close(q.grad, p.grad, rtol=1e-7, atol=1e-9, msg=name)
+    assert counters["stats"]["unique_graphs"] == graphs
 
 
 def copied(m):
@@ -330,7 +367,6 @@ def test_benchmark_refuses_options_that_training_refuses():
     for flags, status, message in (
         (["--n-head", "3"], 2, "n_embd 8 is not divisible by n_head 3"),
         (["--dropout", "0.995"], 2, "dropout is 0.995: it must be a rate from 0 to 0.99"),
-        (["--dropout", "0.1", "--compile"], 1, "train: --compile can't draw NumPy's dropout masks"),
     ):
         args = [sys.executable, "-m", "torch_gpt.train", "--benchmark", *TINY_STEP, *flags]
         done = subprocess.run(args, capture_output=True, text=True, timeout=120)
@@ -368,7 +404,6 @@ def test_unusable_device_is_named_by_one_process(launcher, name, benchmark):
 def test_options_that_cannot_be_combined_are_refused():
     mistakes = {
         ("--shard",): "--shard needs several processes to split the weights",
-        ("--compile", "--dropout", "0.1"): "--compile can't draw NumPy's dropout masks",
         ("--device", "abacus"): "the device abacus can't be used",
     }
     for flags, message in mistakes.items():

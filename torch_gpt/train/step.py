@@ -28,6 +28,7 @@ from numpy_gpt.train.options import TrainOptions
 from .. import adamw, generate
 from ..fast.fused import Fused
 from ..fast.modules import GPT, shard
+from ..fast.tensor_noise import TensorNoise, numbers_of
 from ..noise import Noise
 from ..params import from_numpy
 
@@ -112,8 +113,8 @@ class Trainer:
             rows = len(tokens) // self.execution.world
             start = rows * self.execution.rank
             own = slice(start, start + rows)
-            noise = Noise(self.options.seed, t, first + start) if self.m.config.dropout else None
             self.set_gradient_sync(i == len(batches))
+            noise = self.noise(t, first + start, rows)
             loss = self.forward(self.ddp or self.gpt, tokens[own], targets[own], noise) / len(batches)
             loss.backward()
             losses.append(loss.detach())
@@ -125,6 +126,13 @@ class Trainer:
             self.gpt.set_requires_gradient_sync(sync)
         if self.ddp:
             self.ddp.require_backward_grad_sync = sync  # as no_sync() does
+
+    def noise(self, t, first, B):
+        """Return the noise of step t for B sequences, or None without dropout; a compiled step gets it as tensors"""
+        if not self.m.config.dropout:
+            return None
+        noise = Noise(self.options.seed, t, first)
+        return TensorNoise(*self.to_device(numbers_of(noise, B))) if self.execution.compile else noise
 
     def forward(self, run, tokens, targets, noise=None, eager=False):
         return run(self.to_device(tokens), self.to_device(targets), noise, eager)
@@ -187,8 +195,6 @@ def check_execution(m: Model, options: TrainOptions, execution: Execution) -> No
             f"--batch-size {options.batch_size} can't be split over {execution.world} processes: choose a multiple of "
             f"{execution.world}."
         )
-    if execution.compile and m.config.dropout:
-        raise GPTError("--compile can't draw NumPy's dropout masks: leave --compile or --dropout out.")
 
 
 def map_vocabulary(f, tree):
