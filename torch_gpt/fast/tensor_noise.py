@@ -30,13 +30,13 @@ class TensorNoise(NamedTuple):
         return TensorNoise(self.key_0, self.key_1, self.step, self.sequence, self.site + offset)
 
     def bytes(self, shape, device):
-        """Return random numbers from 0 to 255 of a shape (B, ...), as int64"""
+        """Return random uint8 numbers of a shape (B, ...)"""
         B, n = shape[0], math.prod(shape[1:])
         block = word(torch.arange(math.ceil(n / 16), device=device))
         sequence = word(self.sequence + torch.arange(B, device=device))[:, None]
         words = philox((block, self.step, sequence, 1 + self.site), (self.key_0, self.key_1))  # (B,n/16,4)
-        shifts = torch.arange(0, 32, 8, device=device)
-        return (words[..., None] >> shifts & 255).reshape(B, -1)[:, :n].reshape(shape)
+        numbers = words.int().view(torch.uint8)  # (B,n/16,16), the lowest byte of a word first
+        return numbers.reshape(B, -1)[:, :n].reshape(shape)
 
 
 def word(index):
