@@ -78,14 +78,15 @@ def draw_tokens(
         sequences = [pair for group in groups for pair in zip(group.prompts, group.ids, strict=True)]
         tokens = functions.sample(logits, *cuts, seed, [samples[prompt] for prompt, _ in sequences], step)
         step += 1
-        for (prompt, ids), token, z in zip(sequences, tokens, logits, strict=True):
+        for i, ((prompt, ids), token) in enumerate(zip(sequences, tokens, strict=True)):
             ids.append(token)
             if prompt in ended:
                 continue
             end = conditions.check(prompt, token) or ("length" if step == n else None)
             if end:
                 ended.add(prompt)
-            yield Draw(prompt, token, end, functions.to_array(z) if with_logits else None, conditions.held(prompt))
+            z = functions.to_array(logits[i]) if with_logits else None
+            yield Draw(prompt, token, end, z, conditions.held(prompt))
         for group in groups:
             kept = (i for i, prompt in enumerate(group.prompts) if functions.fixed_groups or prompt not in ended)
             group.advance(list(kept))

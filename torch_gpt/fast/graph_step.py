@@ -50,9 +50,10 @@ class GraphStep:
     def forward_and_draw(self, p, config, method, V):
         with torch.cuda.device(self.device), torch.no_grad():
             if (method, V) not in self.graphs:
-                clock = self.clock.clone()
+                clock, last = self.clock.clone(), self.last.clone()
                 self.graphs[method, V] = capture(lambda: self.run(p, method, V))
                 self.clock.copy_(clock)  # capture has run the step once
+                self.last.copy_(last)
             self.graphs[method, V].replay()
 
     def run(self, p, method, V):

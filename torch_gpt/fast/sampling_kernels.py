@@ -1,7 +1,7 @@
 """Draw tokens by hand-written Triton kernels, without a sort; the tokens are those of generate/sampling.py.
 
 Top-k and top-p keep the first ids in the order of their logits, in which a tie goes to the lower id. cut_kernel finds
-the last kept id by bisection: the bits of its logit first, then those of the id. draw_kernel adds Gumbel noise to the
+the last kept id by bisection over the bits of its logit. draw_kernel adds Gumbel noise to the
 kept logits and finds the best id in each chunk of the vocabulary. best_kernel finds the best of the chunks.
 
 R sequences   V vocabulary   J chunks of it
@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 
 CHUNK = 1024  # ids of a program of draw_kernel
+STAGES = tl.constexpr(4)  # blocks of a row that are read ahead
 HIGHEST = tl.constexpr(2**31 - 1)
 COLDEST = tl.constexpr(1e-30)  # at lower temperatures only the best ids have a probability above 0, as at this one
 
@@ -24,13 +25,13 @@ def place(x, ZEROS: tl.constexpr):
 
 
 @triton.jit
-def count(row, V, first, last, highest_id, ZEROS: tl.constexpr, BLOCK: tl.constexpr):
-    """Return the number of ids up to highest_id at the places first to last"""
+def count(row, V, first, last, ZEROS: tl.constexpr, BLOCK: tl.constexpr):
+    """Return the number of ids at the places first to last"""
     sums = tl.zeros((BLOCK,), tl.float32)
-    for start in range(0, V, BLOCK):
+    for start in tl.range(0, V, BLOCK, num_stages=STAGES):
         i = start + tl.arange(0, BLOCK)
         at = place(tl.load(row + i, i < V, 0).to(tl.float32), ZEROS)
-        sums += tl.where((i < V) & (i <= highest_id) & (at >= first) & (at <= last), 1.0, 0.0)
+        sums += tl.where((i < V) & (at >= first) & (at <= last), 1.0, 0.0)
     return tl.sum(sums)
 
 
@@ -41,7 +42,7 @@ def mass(row, V, first, last, best, rate, ZEROS: tl.constexpr, BLOCK: tl.constex
     rate is 1 / temperature.
     """
     sums = tl.zeros((BLOCK,), tl.float32)
-    for start in range(0, V, BLOCK):
+    for start in tl.range(0, V, BLOCK, num_stages=STAGES):
         i = start + tl.arange(0, BLOCK)
         x = tl.load(row + i, i < V, 0).to(tl.float32)
         at = place(x, ZEROS)
@@ -50,41 +51,53 @@ def mass(row, V, first, last, best, rate, ZEROS: tl.constexpr, BLOCK: tl.constex
 
 
 @triton.jit
-def place_with_count(target, row, V, BITS: tl.constexpr, ZEROS: tl.constexpr, BLOCK: tl.constexpr):
-    """Return the highest place such that at least `target` ids are there or higher"""
-    one = tl.full((), 1, tl.int32)
-    found = -(one << (BITS - 1))
-    for bit in tl.static_range(BITS - 1, -1, -1):
-        higher = found + (one << bit)
-        found = tl.where(count(row, V, higher, HIGHEST, V, ZEROS, BLOCK) >= target, higher, found)
+def place_that_holds(
+    target, row, V, best, rate, COUNT: tl.constexpr,
+    BITS: tl.constexpr, ZEROS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Return the highest place such that the ids that are there or higher hold the target: a count, or else a mass
+
+    A pass over the row finds two bits, as it compares the ids with three places.
+    """
+    unit = tl.full((), 1, tl.int32)
+    found = -(unit << (BITS - 1))  # the lowest place
+    for pair in range(BITS // 2):
+        step = unit << (BITS - 2 - 2 * pair)
+        sums_1 = tl.zeros((BLOCK,), tl.float32)
+        sums_2 = tl.zeros((BLOCK,), tl.float32)
+        sums_3 = tl.zeros((BLOCK,), tl.float32)
+        for start in tl.range(0, V, BLOCK, num_stages=STAGES):
+            i = start + tl.arange(0, BLOCK)
+            x = tl.load(row + i, i < V, 0).to(tl.float32)
+            at = tl.where(i < V, place(x, ZEROS), found)
+            weight = tl.where(i < V, 1.0 if COUNT else tl.exp((x - best) * rate), 0.0)
+            sums_1 += tl.where(at >= found + step, weight, 0.0)
+            sums_2 += tl.where(at >= found + 2 * step, weight, 0.0)
+            sums_3 += tl.where(at >= found + 3 * step, weight, 0.0)
+        steps = (tl.sum(sums_1) >= target).to(tl.int32)
+        steps += (tl.sum(sums_2) >= target).to(tl.int32) + (tl.sum(sums_3) >= target).to(tl.int32)
+        found += steps * step
     return found
 
 
 @triton.jit
-def place_with_mass(target, row, V, best, rate, BITS: tl.constexpr, ZEROS: tl.constexpr, BLOCK: tl.constexpr):
-    """Return the highest place such that the ids that are there or higher have at least the target's mass"""
-    one = tl.full((), 1, tl.int32)
-    found = -(one << (BITS - 1))
-    for bit in tl.static_range(BITS - 1, -1, -1):
-        higher = found + (one << bit)
-        found = tl.where(mass(row, V, higher, HIGHEST, best, rate, ZEROS, BLOCK) >= target, higher, found)
+def nth_id(n, row, V, at, ZEROS: tl.constexpr, BLOCK: tl.constexpr):
+    """Return the n-th id, from 1 on, of those at a place"""
+    found = -1
+    before = 0
+    for start in tl.range(0, V, BLOCK, num_stages=STAGES):
+        i = start + tl.arange(0, BLOCK)
+        here = (place(tl.load(row + i, i < V, 0).to(tl.float32), ZEROS) == at) & (i < V)
+        number = before + tl.cumsum(here.to(tl.int32), 0)
+        found = tl.maximum(found, tl.max(tl.where(here & (number == n), i, -1)))
+        before += tl.sum(here.to(tl.int32))
     return found
-
-
-@triton.jit
-def id_with_count(target, row, V, at, ID_BITS: tl.constexpr, ZEROS: tl.constexpr, BLOCK: tl.constexpr):
-    """Return the lowest id such that `target` ids up to it are at a place"""
-    below = -1
-    for bit in tl.static_range(ID_BITS - 1, -1, -1):
-        higher = below + (1 << bit)
-        below = tl.where(count(row, V, at, at, higher, ZEROS, BLOCK) < target, higher, below)
-    return below + 1
 
 
 @triton.jit
 def cut_kernel(
     logits, stride, cuts, best, last_place, last_id, V,
-    CUT: tl.constexpr, BITS: tl.constexpr, ZEROS: tl.constexpr, ID_BITS: tl.constexpr, BLOCK: tl.constexpr,
+    CUT: tl.constexpr, BITS: tl.constexpr, ZEROS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Find the largest logit of sequence r, and with CUT the place and the id of the last id that top-k and top-p keep
 
@@ -93,7 +106,7 @@ def cut_kernel(
     r = tl.program_id(0)
     row = logits + r.to(tl.int64) * stride
     largest = tl.full((BLOCK,), -float("inf"), tl.float32)
-    for start in range(0, V, BLOCK):
+    for start in tl.range(0, V, BLOCK, num_stages=STAGES):
         i = start + tl.arange(0, BLOCK)
         largest = tl.maximum(largest, tl.load(row + i, i < V, -float("inf")).to(tl.float32))
     z = tl.max(largest)
@@ -104,23 +117,19 @@ def cut_kernel(
         at = -(tl.full((), 1, tl.int32) << (BITS - 1))  # the lowest place
         needed = k  # ids at this place
         if k < V:
-            at = place_with_count(k, row, V, BITS, ZEROS, BLOCK)
-            needed = k - count(row, V, at + 1, HIGHEST, V, ZEROS, BLOCK)
+            at = place_that_holds(k, row, V, z, rate, True, BITS, ZEROS, BLOCK)
+            needed = k - count(row, V, at + 1, HIGHEST, ZEROS, BLOCK)
         if top_p < 1:
             whole = mass(row, V, at + 1, HIGHEST, z, rate, ZEROS, BLOCK).to(tl.float64)
             if k < V:
-                one = mass(row, V, at, at, z, rate, ZEROS, BLOCK) / count(row, V, at, at, V, ZEROS, BLOCK)
-                whole += needed * one
+                whole += needed * mass(row, V, at, at, z, rate, ZEROS, BLOCK) / count(row, V, at, at, ZEROS, BLOCK)
             target = tl.maximum(top_p * whole, COLDEST)  # the best id is kept even if top_p is 0
-            at = place_with_mass(target, row, V, z, rate, BITS, ZEROS, BLOCK)
+            at = place_that_holds(target, row, V, z, rate, False, BITS, ZEROS, BLOCK)
             above = mass(row, V, at + 1, HIGHEST, z, rate, ZEROS, BLOCK)
-            one = mass(row, V, at, at, z, rate, ZEROS, BLOCK) / count(row, V, at, at, V, ZEROS, BLOCK)
+            one = mass(row, V, at, at, z, rate, ZEROS, BLOCK) / count(row, V, at, at, ZEROS, BLOCK)
             needed = tl.maximum(tl.ceil((target - above) / one), 1)
-        last = V - 1
-        if count(row, V, at, at, V, ZEROS, BLOCK) > needed:
-            last = id_with_count(needed, row, V, at, ID_BITS, ZEROS, BLOCK)
         tl.store(last_place + r, at)
-        tl.store(last_id + r, last)
+        tl.store(last_id + r, nth_id(needed.to(tl.int32), row, V, at, ZEROS, BLOCK))
 
 
 @triton.jit
@@ -190,7 +199,7 @@ def sample(logits, draw, cut, cuts, keys, number, tokens):
         block = min(8192, triton.next_power_of_2(V))
         cut_kernel[R,](
             logits, logits.stride(0), cuts, best, last_place, last_id, V,
-            cut, bits, 32 - bits, V.bit_length(), block, num_warps=16,
+            cut, bits, 32 - bits, block, num_warps=32,
         )  # fmt: skip
     draw_kernel[R, J](
         logits, logits.stride(0), cuts, keys, number, best, last_place, last_id, values, ids, V,

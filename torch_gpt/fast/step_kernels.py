@@ -210,11 +210,11 @@ def linear(x, w, b=None, *, norm=None, residual=None, gelu=False, out=None):
     (R, I), O = x.shape, w.shape[1]
     y = x.new_empty(R, O) if out is None else out
     width = triton.next_power_of_2(I)
+    columns = 32 if 2048 <= O <= 8192 else 16
     if R == 1 or x.dtype == torch.float64:
-        block, warps = (width, 8) if norm else (min(512, width), 8 if I > 1024 else 4)
-        row_linear_kernel[triton.cdiv(O, 16), R](
+        row_linear_kernel[triton.cdiv(O, columns), R](
             x, *norm or (None, None), w, b, residual, y, O, *w.stride(),
-            I, gelu, sums(x.dtype), block, 16, num_warps=warps,
+            I, gelu, sums(x.dtype), width if norm else min(1024, width), columns, num_warps=8,
         )  # fmt: skip
         return y
     if norm:
@@ -222,7 +222,7 @@ def linear(x, w, b=None, *, norm=None, residual=None, gelu=False, out=None):
         layernorm_kernel[R,](x, *norm, n, I, width, sums(x.dtype))
         x = n
     rows = min(64, max(FEWEST, triton.next_power_of_2(R)))
-    columns, block = (64, 64) if O > 8192 else (16, 128)
+    columns, block = (64, 64) if O > 8192 else (columns, 128)
     rows_linear_kernel[triton.cdiv(O, columns), triton.cdiv(R, rows)](
         x, w, b, residual, y, R, O, *w.stride(), I, gelu, rows, block, columns, num_warps=4, num_stages=4
     )  # fmt: skip
@@ -232,7 +232,7 @@ def linear(x, w, b=None, *, norm=None, residual=None, gelu=False, out=None):
 def attend(qkv, k, v, positions):
     """Store the new keys and values of qkv (R,3C) in k, v (R,H,N,D) at positions (R,), and return ctx (R,C)"""
     R, H, N, D = k.shape
-    J = min(triton.cdiv(N, BLOCK_N), max(1, PROGRAMS // (R * H)))  # spans
+    J = min(triton.cdiv(N, 2 * BLOCK_N), max(1, PROGRAMS // (R * H)))  # spans
     span = triton.cdiv(triton.cdiv(N, J), BLOCK_N) * BLOCK_N
     ctx = qkv.new_empty(R, H * D)
     dtype = torch.promote_types(qkv.dtype, torch.float32)
