@@ -1,4 +1,5 @@
 import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,11 @@ def pytest_configure(config):
 @pytest.fixture(scope="session")
 def device(request):
     device = request.config.getoption("--device")
-    if device != "cpu":
-        torch.zeros(1, device=device)  # a missing device fails here, with PyTorch's message
+    if device != "cpu":  # a missing device fails here, with PyTorch's message
+        x = torch.ones(2, 2, device=device, requires_grad=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # autograd's thread has no CUDA context before its first matmul
+            (x @ x).sum().backward()
     return device
 
 

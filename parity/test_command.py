@@ -33,8 +33,9 @@ def test_both_commands_print_the_same_text(flags, device):
 
 
 @pytest.mark.slow
-def test_compile_option_prints_the_same_text(device):
-    flags = ["Once upon a time", "--temperature", "0", "-n", "20"]
+@pytest.mark.parametrize("options", [["--temperature", "0"], ["--seed", "4"], ["--seed", "4", "--top-p", "0.9"]])
+def test_compile_option_prints_the_same_text(options, device):
+    flags = ["Once upon a time", "-n", "20", *options]
     assert generate("torch_gpt", *flags, "--device", device, "--compile") == generate("numpy_gpt", *flags)
 
 

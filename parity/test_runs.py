@@ -47,6 +47,7 @@ def train(package, *args, launcher=("-m",)):
 
 
 TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
+ENOUGH_FOR_TWO = ["--device", "cpu"] if torch.cuda.device_count() == 1 else []  # each process needs a GPU of its own
 
 
 def losses(directory):
@@ -135,8 +136,9 @@ def test_torch_resume_after_sigkill_is_bit_identical():
 @pytest.mark.parametrize("launcher", [("-m",), TWO])
 def test_torch_run_whose_reader_closes_the_pipe_is_complete(launcher):
     """Use a buffered stdout, as by default: Python would fail to flush it at exit"""
-    train("torch_gpt", "--data", "text.txt", "--out", "whole", *SHORT, launcher=launcher)
-    command = shlex.join([sys.executable, *launcher, "torch_gpt.train", "--data", "text.txt", "--out", "run", *SHORT])
+    train("torch_gpt", "--data", "text.txt", "--out", "whole", *SHORT, *ENOUGH_FOR_TWO, launcher=launcher)
+    args = ["--data", "text.txt", "--out", "run", *SHORT, *ENOUGH_FOR_TWO]
+    command = shlex.join([sys.executable, *launcher, "torch_gpt.train", *args])
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     script = f"set -o pipefail; {command} | head -1"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=buffered, timeout=300)
@@ -149,8 +151,9 @@ def test_torch_run_whose_reader_closes_the_pipe_is_complete(launcher):
 @pytest.mark.parametrize("more", [[], ["--dropout", "0.2", "--accumulate", "2"]])
 def test_two_processes_compute_the_run_of_one(more):
     # The two processes share each batch, and their gradients are averaged
-    train("torch_gpt", "--data", "text.txt", "--out", "one", *SHORT, *more)
-    out = train("torch_gpt", "--data", "text.txt", "--out", "two", *SHORT, *more, launcher=TWO)
+    args = ["--data", "text.txt", *SHORT, *more, *ENOUGH_FOR_TWO]
+    train("torch_gpt", *args, "--out", "one")
+    out = train("torch_gpt", *args, "--out", "two", launcher=TWO)
     np.testing.assert_allclose(losses("two"), losses("one"), rtol=3e-5)
     assert out.count("step      3") == 1  # only the leader prints
 
@@ -158,18 +161,19 @@ def test_two_processes_compute_the_run_of_one(more):
 @pytest.mark.slow
 def test_sharded_run_equals_an_unsharded_one_and_both_can_be_resumed():
     """Use FSDP2 in float32: a checkpoint gathers the moments, and resuming shards them again"""
-    train("torch_gpt", "--data", "text.txt", "--out", "one", *SHORT)
-    train("torch_gpt", "--data", "text.txt", "--out", "two", *SHORT, "--shard", launcher=TWO)
+    args = ["--data", "text.txt", *SHORT, *ENOUGH_FOR_TWO]
+    train("torch_gpt", *args, "--out", "one")
+    train("torch_gpt", *args, "--out", "two", "--shard", launcher=TWO)
     np.testing.assert_allclose(losses("two"), losses("one"), rtol=3e-5)
     more = ["--steps", "16"]
-    train("torch_gpt", "--resume", "--out", "two", *more, "--shard", launcher=TWO)
+    train("torch_gpt", "--resume", "--out", "two", *more, *ENOUGH_FOR_TWO, "--shard", launcher=TWO)
     train("numpy_gpt", "--resume", "--out", "one", *more)
     np.testing.assert_allclose(losses("two"), losses("one"), rtol=3e-5)
 
 
 @pytest.mark.slow
 def test_killed_worker_ends_the_other_process_with_a_message():
-    flags = [*SHORT, "--steps", "100000", "--eval-every", "100000", "--save-every", "20"]
+    flags = [*SHORT, *ENOUGH_FOR_TWO, "--steps", "100000", "--eval-every", "100000", "--save-every", "20"]
     args = [sys.executable, *TWO, "torch_gpt.train", "--data", "text.txt", "--out", "run", *flags]
     with subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as p:
         while not Path("run/training.json").exists():
@@ -187,7 +191,7 @@ def test_killed_worker_ends_the_other_process_with_a_message():
 @pytest.mark.parametrize("more", [[], ["--shard"]])
 def test_sigterm_ends_all_processes_with_one_checkpoint(more):
     # torchrun forwards the signal; after a step with a checkpoint, no process saves another one
-    flags = [*SHORT, "--steps", "100000", "--eval-every", "100000", "--save-every", "1", *more]
+    flags = [*SHORT, *ENOUGH_FOR_TWO, "--steps", "100000", "--eval-every", "100000", "--save-every", "1", *more]
     args = [sys.executable, *TWO, "torch_gpt.train", "--data", "text.txt", "--out", "run", *flags]
     with subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as p:
         while not Path("run/training.json").exists():
@@ -214,7 +218,8 @@ def children(parent):
 
 
 def test_batch_that_cannot_be_split_evenly_is_refused():
-    args = [sys.executable, *TWO, "torch_gpt.train", "--data", "text.txt", "--out", "run", *SHORT, "--batch-size", "3"]
+    flags = [*SHORT, *ENOUGH_FOR_TWO, "--batch-size", "3"]
+    args = [sys.executable, *TWO, "torch_gpt.train", "--data", "text.txt", "--out", "run", *flags]
     done = subprocess.run(args, capture_output=True, timeout=120)
     assert done.returncode == 1
     message = b"train: --batch-size 3 can't be split over 2 processes: choose a multiple of 2."
@@ -224,7 +229,8 @@ def test_batch_that_cannot_be_split_evenly_is_refused():
 def test_pipe_is_refused_by_several_processes():
     # Each process would read another part of the pipe
     os.mkfifo("pipe")
-    args = [sys.executable, *TWO, "torch_gpt.train", "--data", "text.txt", "--val-data", "pipe", "--out", "run", *SHORT]
+    flags = ["--data", "text.txt", "--val-data", "pipe", "--out", "run", *SHORT, *ENOUGH_FOR_TWO]
+    args = [sys.executable, *TWO, "torch_gpt.train", *flags]
     done = subprocess.run(args, capture_output=True, timeout=120)
     assert done.returncode == 1
     assert b"train: pipe is a pipe, which several processes can't share: give a file." in done.stderr

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from numpy_gpt.checks import check_finite
+from numpy_gpt.errors import GPTError
 from numpy_gpt.generate import scheduler
 from numpy_gpt.generate.options import DecodingOptions, check_prompts
 from numpy_gpt.generate.scheduler import Draw, StepFunctions
@@ -146,7 +147,21 @@ def draws(
         functions = StepFunctions(
             partial(new_kv, m.config, wte.dtype, wte.device), partial(next_logits, m), sample, to_array
         )
-    return scheduler.draws(m, prompts, options, stop, functions, with_logits)
+    return explain_full_memory(scheduler.draws(m, prompts, options, stop, functions, with_logits))
+
+
+def explain_full_memory(draws: Iterator[Draw]) -> Iterator[Draw]:
+    """Yield the draws; raise GPTError or MemoryError in place of PyTorch's errors of memory"""
+    try:
+        yield from draws
+    except torch.OutOfMemoryError:
+        raise GPTError(
+            "the GPU's memory is full: draw fewer samples or tokens at once, or use bfloat16 weights."
+        ) from None
+    except RuntimeError as e:
+        if "DefaultCPUAllocator" in str(e):
+            raise MemoryError from None
+        raise
 
 
 def next_logits(m, groups, kv):

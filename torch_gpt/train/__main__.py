@@ -62,6 +62,16 @@ def local_device(device: str) -> str:
     return f"cuda:{os.environ['LOCAL_RANK']}" if world() > 1 and device.startswith("cuda") else device
 
 
+def check_gpus(device: str) -> None:
+    """Raise GPTError if this machine has fewer GPUs than processes of this run"""
+    processes, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
+    if device.startswith("cuda") and 0 < gpus < processes:
+        raise GPTError(
+            f"{processes} processes need a GPU each, and this machine has {gpus}: start torchrun with "
+            f"--nproc-per-node {gpus}, or give --device cpu."
+        )
+
+
 def world() -> int:
     """Return the number of processes"""
     return int(os.environ.get("WORLD_SIZE", 1))  # set by torchrun, as are RANK and LOCAL_RANK
@@ -78,6 +88,7 @@ def main() -> int:
     args = parse(parser, sys.argv[1:])
     trainer = partial(make_trainer, args)
     try:
+        check_gpus(args.device)
         check_target(local_device(args.device))
         status = (
             benchmark.run(args, parser, trainer)
