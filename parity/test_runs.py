@@ -21,11 +21,12 @@ from numpy_gpt.params import tree_map
 from numpy_gpt.text.windows import random_batch as random_batch_of
 from numpy_gpt.train import resume, step
 from numpy_gpt.train.options import TrainOptions, parser
+from torch_gpt import model
 from torch_gpt.fast.benchmark import benchmark_options, flops_per_token
 from torch_gpt.train.__main__ import add_arguments
 from torch_gpt.train.step import Execution, Trainer
 
-from .inputs import TINY, random_batch, random_model
+from .inputs import TINY, VARIANTS, random_batch, random_model
 
 README = Path(__file__).parent.parent / "README.md"
 SMALL = ["--n-layer", "2", "--n-head", "2", "--n-embd", "16", "--context", "8", "--batch-size", "4"]
@@ -322,6 +323,32 @@ def test_bfloat16_changes_the_loss_less_than_another_seed(device):
     half = trained_loss(0, device, torch.bfloat16)
     assert max(full) < 3.6 < np.log(256)
     assert abs(half - full[0]) < max(full) - min(full) < 0.2
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_bfloat16_residual_stream_starts_from_an_embedding_in_float32(checkpointing, device, monkeypatch):
+    # In bfloat16, the gradients of a token that occurs often would be lost in their sum
+    seen = {"embedding": set(), "layernorm": set(), "linear": set()}
+    for name in seen:
+        spy(monkeypatch, name, seen[name])
+    m = random_model(VARIANTS["untied"])
+    options = replace(SETTINGS, checkpointing=checkpointing)
+    trainer = Trainer(m, adamw.moments(m.params), options, Execution(device, torch.bfloat16))
+    trainer.backward(1, batches(TINY, 1))
+    assert seen == {"embedding": {torch.float32}, "layernorm": {torch.bfloat16}, "linear": {torch.bfloat16}}
+    assert {p.grad.dtype for _, p in named(trainer.params)} == {torch.float32}
+
+
+def spy(monkeypatch, name, dtypes):
+    """Add the dtypes of the first floating-point argument and the result of an op of the twin's model to a set"""
+    op = getattr(model, name)
+
+    def run(*args, **options):
+        y = op(*args, **options)
+        dtypes.update({next(a.dtype for a in args if a.is_floating_point()), y.dtype})
+        return y
+
+    monkeypatch.setattr(model, name, run)
 
 
 def test_run_in_bfloat16_that_overflows_keeps_its_last_finite_checkpoint():
