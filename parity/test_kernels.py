@@ -10,7 +10,7 @@ from torch.testing import assert_close
 import torch_gpt
 from torch_gpt import ops
 from torch_gpt.generate.kv import new_kv
-from torch_gpt.generate.sampling import method
+from torch_gpt.generate.sampling import greedy, method
 from torch_gpt.generate.sampling import sample as sample_eagerly
 from torch_gpt.generate.step import gpt2_next
 from torch_gpt.noise import keys
@@ -127,6 +127,7 @@ def draw(logits, options, seed, samples, step):
     tokens = torch.empty(len(logits), dtype=torch.int64, device=logits.device)
     cuts = torch.tensor(cuts, dtype=torch.float64, device=logits.device)
     number = torch.tensor(step, device=logits.device)
-    kind = function.__name__ != "greedy", function.__name__ == "from_best"
+    drawn, (_, top_k, top_p) = function is not greedy, options
+    kind = drawn, drawn and 0 < top_k < logits.shape[1], drawn and top_p < 1
     sample(logits, *kind, cuts, keys(seed, samples, logits.device), number, tokens)
     return tokens.tolist()

@@ -11,7 +11,7 @@ from numpy_gpt.errors import GPTError
 from numpy_gpt.params import named
 
 from ..generate.kv import new_kv
-from ..generate.sampling import from_best, greedy
+from ..generate.sampling import greedy
 from .sampling_kernels import sample
 from .step_kernels import next_logits
 
@@ -39,6 +39,7 @@ class GraphStep:
         self.graphs = {}
 
     def set_options(self, cuts, keys):
+        _, self.k, self.top_p = cuts
         self.cuts.copy_(torch.tensor(cuts, dtype=torch.float64))
         self.keys.copy_(keys)
         self.number.zero_()
@@ -49,12 +50,13 @@ class GraphStep:
 
     def forward_and_draw(self, p, config, method, V):
         with torch.cuda.device(self.device), torch.no_grad():
-            if (method, V) not in self.graphs:
+            key = method, V, self.k < V, self.top_p < 1
+            if key not in self.graphs:
                 clock, last = self.clock.clone(), self.last.clone()
-                self.graphs[method, V] = capture(lambda: self.run(p, method, V))
+                self.graphs[key] = capture(lambda: self.run(p, method, V))
                 self.clock.copy_(clock)  # capture has run the step once
                 self.last.copy_(last)
-            self.graphs[method, V].replay()
+            self.graphs[key].replay()
 
     def run(self, p, method, V):
         next_logits(p, self.kv, self.positions, self.last, self.logits)
@@ -70,8 +72,9 @@ class GraphStep:
             ids = method(logits, *self.cuts, self.keys, self.number)
             self.last.copy_(ids.where(logits.isfinite().all(-1), -1))
         else:
-            draw, cut = method is not greedy, method is from_best
-            sample(logits, draw, cut, self.cuts, self.keys, self.number, self.last)
+            draw = method is not greedy
+            top_k, top_p = draw and self.k < logits.shape[1], draw and self.top_p < 1
+            sample(logits, draw, top_k, top_p, self.cuts, self.keys, self.number, self.last)
         self.clock += 1
 
     def start_reading(self):
