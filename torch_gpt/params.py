@@ -1,6 +1,8 @@
 """Create, load and save models with tensors as leaves, and convert them from and to NumPy."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -85,8 +87,9 @@ def from_numpy(m: Model, device: Device = "cpu", dtype: torch.dtype | None = Non
     device = check_target(device, dtype)
     check_tree(m, np.ndarray)
     try:
-        return m._replace(params=tree_map(lambda a: tensor(a).to(device, dtype), m.params))
-    except (RuntimeError, TypeError) as e:  # too little memory, or a dtype that the device lacks
+        with explained_memory_errors("choose a smaller model, a smaller dtype or another device."):
+            return m._replace(params=tree_map(lambda a: tensor(a).to(device, dtype), m.params))
+    except (RuntimeError, TypeError) as e:  # such as a dtype that the device lacks
         raise GPTError(f"the parameters can't be put on {device}: {first_line(e)}") from None
 
 
@@ -106,8 +109,31 @@ def check_target(device: Any, dtype: Any = None) -> torch.device:
         found = torch.device(device)
         torch.zeros(1, device=found).cpu()
     except (RuntimeError, AssertionError, ImportError, TypeError, ValueError) as e:  # PyTorch raises any of the five
-        raise GPTError(f"the device {device} can't be used: {first_line(e)}") from None
+        reason = f"{first_line(e)} Available here: {', '.join(available_devices())}."
+        raise GPTError(f"the device {device} can't be used: {reason}") from None
     return found
+
+
+def available_devices() -> list[str]:
+    """Return the names of the devices that PyTorch can use on this machine"""
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    return ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())), *mps]
+
+
+@contextmanager
+def explained_memory_errors(remedy: str) -> Iterator[None]:
+    """Raise GPTError with the remedy if the device's memory is full, and MemoryError if the host's is
+
+    PyTorch raises OutOfMemoryError for tensors. A failure of CUDA's libraries or of the compiler is a RuntimeError.
+    """
+    try:
+        yield
+    except RuntimeError as e:
+        if "DefaultCPUAllocator" in str(e):
+            raise MemoryError from None
+        if "out of memory" in str(e) or "CUBLAS_STATUS_ALLOC_FAILED" in str(e):
+            raise GPTError(f"the GPU's memory is full: {remedy}") from None
+        raise
 
 
 def first_line(e: BaseException) -> str:

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from numpy_gpt.checks import check_finite
-from numpy_gpt.errors import GPTError
 from numpy_gpt.generate import scheduler
 from numpy_gpt.generate.options import DecodingOptions, check_prompts
 from numpy_gpt.generate.scheduler import Draw, StepFunctions
@@ -19,6 +18,7 @@ from numpy_gpt.params import Model
 
 from ..fast.compiled import Decoder
 from ..language_model import check
+from ..params import explained_memory_errors
 from .kv import new_kv
 from .sampling import sample
 from .step import gpt2_next
@@ -152,16 +152,8 @@ def draws(
 
 def explain_full_memory(draws: Iterator[Draw]) -> Iterator[Draw]:
     """Yield the draws; raise GPTError or MemoryError in place of PyTorch's errors of memory"""
-    try:
+    with explained_memory_errors("draw fewer samples or tokens at once, or use bfloat16 weights."):
         yield from draws
-    except torch.OutOfMemoryError:
-        raise GPTError(
-            "the GPU's memory is full: draw fewer samples or tokens at once, or use bfloat16 weights."
-        ) from None
-    except RuntimeError as e:
-        if "DefaultCPUAllocator" in str(e):
-            raise MemoryError from None
-        raise
 
 
 def next_logits(m, groups, kv):

@@ -21,7 +21,7 @@ from numpy_gpt.train.options import TrainOptions
 from ..fast import benchmark
 from ..generate.__main__ import DTYPES
 from ..params import check_target
-from .step import Execution, Trainer, explained_errors
+from .step import SMALLER_MODEL, Execution, Trainer, explained_errors
 
 GRACE = 30  # seconds in which the leader prints an error
 EPILOG = (
@@ -54,7 +54,9 @@ def make_trainer(args: argparse.Namespace, m: Model, moments: Moments, options: 
             torch.cuda.set_device(device)
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
     dtype = getattr(torch, args.dtype or str(m.params.wte.dtype))
-    return Trainer(m, moments, options, Execution(device, dtype, args.compile, args.shard, rank(), world()))
+    execution = Execution(device, dtype, args.compile, args.shard, rank(), world())
+    with explained_errors(SMALLER_MODEL):
+        return Trainer(m, moments, options, execution)
 
 
 def local_device(device: str) -> str:

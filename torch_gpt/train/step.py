@@ -30,9 +30,11 @@ from ..fast.fused import Fused
 from ..fast.modules import GPT, shard
 from ..fast.tensor_noise import TensorNoise, numbers_of
 from ..noise import Noise
-from ..params import from_numpy
+from ..params import explained_memory_errors, from_numpy
 
 MULTIPLE = 128  # the vocabulary is padded to a multiple: tensor cores are faster on it
+SMALLER_BATCH = "give a smaller --batch-size and a larger --accumulate."
+SMALLER_MODEL = "train a smaller model, since a parameter needs 16 bytes, or split it over several GPUs by --shard."
 
 
 class Execution(NamedTuple):
@@ -203,15 +205,12 @@ def map_vocabulary(f, tree):
 
 
 @contextmanager
-def explained_errors() -> Iterator[None]:
+def explained_errors(remedy: str = SMALLER_BATCH) -> Iterator[None]:
     """Turn PyTorch's errors of memory and of lost processes into GPTError or MemoryError"""
     try:
-        yield
-    except torch.OutOfMemoryError:
-        raise GPTError("the GPU's memory is full: give a smaller --batch-size and a larger --accumulate.") from None
+        with explained_memory_errors(remedy):
+            yield
     except RuntimeError as e:
-        if "DefaultCPUAllocator" in str(e):
-            raise MemoryError from None
         if dist.is_initialized() and ("gloo" in str(e) or isinstance(e, dist.DistError)):
             raise GPTError("another process of this run has ended, so this one must end too.") from None
         raise
