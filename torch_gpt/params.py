@@ -42,7 +42,8 @@ def load(
 
     Returns a Model with tensors as parameters, and the tokenizer beside the weights or None.
 
-    Raises CheckpointError as numpy_gpt.load does, and GPTError if the device or dtype can't be used.
+    Raises CheckpointError as numpy_gpt.load does, and GPTError if the device or dtype can't be used or the device's
+    memory is full.
 
     Example:
         m = torch_gpt.load("storyteller", "cuda", torch.bfloat16)

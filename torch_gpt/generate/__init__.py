@@ -50,7 +50,8 @@ def stream(
         compiled: if True, compile the step of a token, and on CUDA replay it as one graph.
         sample: the number of the sample, from 0 to 2**32 - 1. Each number gives other random numbers for the same seed.
 
-    Raises GPTError if an argument is invalid, before the first token is drawn, or later if the logits aren't finite.
+    Raises GPTError if an argument is invalid, before the first token is drawn, or later if the logits aren't finite or
+    the device's memory is full.
 
     Example:
         >>> import torch_gpt
