@@ -23,7 +23,10 @@ if importlib.util.find_spec("triton") is None:
 from torch_gpt.fast import step_kernels
 from torch_gpt.fast.sampling_kernels import sample
 
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")  # the interpreter computes exp of -inf
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::RuntimeWarning:triton"),  # the interpreter computes exp of -inf
+]
 
 TOLERANCE = {torch.float64: {"rtol": 1e-12, "atol": 1e-12}, torch.float32: {"rtol": 1e-5, "atol": 1e-5}}
 

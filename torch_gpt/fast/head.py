@@ -80,7 +80,8 @@ def logits(n, w, n_vocab):
     z = n @ w.mT
     z = z.to(at_least_float32(z.dtype))
     z[:, n_vocab:] = -math.inf
-    return z, z.logsumexp(1, keepdim=True)
+    largest = z.amax(1, keepdim=True)  # with logsumexp, the compiler would read z once more
+    return z, largest + (z - largest).exp().sum(1, keepdim=True).log()
 
 
 def at_least_float32(dtype):

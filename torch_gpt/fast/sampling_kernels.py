@@ -3,8 +3,8 @@
 Top-k and top-p keep the first ids in the order of their logits, in which a tie goes to the lower id. The logit of the
 last kept id is found four bits at a time: search_kernel adds up the ids at or above each of 16 candidates, as a count
 for top-k and as a probability for top-p, and the next search continues from the highest candidate that has enough.
-tally_kernel adds up the ids at that logit, of which as many are kept as are needed. draw_kernel adds Gumbel noise to the
-kept logits and finds the best id of each chunk, and best_kernel the best of all chunks.
+tally_kernel adds up the ids at that logit, of which as many are kept as are needed. draw_kernel adds Gumbel noise to
+the kept logits and finds the best id of each chunk, and best_kernel the best of all chunks.
 
 R sequences   V vocabulary   J chunks of it, one for each program   D digits of 4 bits in a logit
 """
