@@ -37,7 +37,6 @@ from numpy_gpt import Config, fast
 from parity import workloads
 from parity.inputs import random_batch
 from parity.workloads import PAUSE, B, T
-from torch_gpt.fast.modules import GPT
 
 PROMPT, BEFORE, NEW = 16, 2, 32  # tokens of the prompt, those drawn before the clock starts, those timed
 LLMC_STEPS = 3  # timed in each round, after a first one that allocates memory
@@ -220,10 +219,7 @@ def eager_step(config: Config) -> Side:
 
 
 def compiled_step(config: Config) -> Side:
-    tokens, targets = map(torch.from_numpy, random_batch(config, B, T))
-    gpt = GPT(torch_gpt.init(config), compiled=torch.compile)
-    optimiser = torch.optim.AdamW(gpt.parameters(), lr=1e-4, fused=True)
-    return partial(clocked, partial(step, optimiser, lambda: gpt(tokens, targets)))
+    return partial(clocked, workloads.compiled_step(config, B, T))
 
 
 def transformers_step(config: Config, folder: Path) -> Side:

@@ -2,7 +2,8 @@
 
 Each workload runs in turn in numpy_gpt, in torch_gpt (eager, with torch.optim.AdamW), and as a lower bound: the matmuls
 with the weights alone, or for AdamW copies of as many bytes. The model has random weights in float32 and the sizes of
-the 124M. Decoding is greedy. Run nothing else on the machine meanwhile.
+the 124M. Decoding is greedy. On a GPU, torch_gpt in bfloat16 runs next to Hugging Face's GPT-2. Run nothing else on the
+machine meanwhile.
 """
 
 import argparse
@@ -10,16 +11,26 @@ import json
 import statistics
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from time import perf_counter, sleep
 
 from numpy_gpt import Config, fast, init
+from torch_gpt.fast.benchmark import PEAK, flops_per_token
+from torch_gpt.params import check_target
 
-from . import footprint
+from . import footprint, gpu_workloads
+from .gpu_workloads import Sizes, sizes_for
 from .scaling import scaling, sentence
 from .workloads import PAUSE, Workload, machine, workloads
 
-SIDES = {"numpy": "NumPy", "torch": "PyTorch", "fused": "PyTorch, fused AdamW", "bound": "lower bound"}
+SIDES = {
+    "numpy": "NumPy",
+    "torch": "PyTorch",
+    "fused": "PyTorch, fused AdamW",
+    "compiled": "the same, compiled",
+    "bound": "lower bound",
+}
 
 
 def main(argv):
@@ -38,7 +49,7 @@ def main(argv):
     parser.add_argument(
         "--device",
         default="cpu",
-        help="PyTorch's device [cpu]; cuda adds decoding in bfloat16, compiled, at batches 1 to 64",
+        help="PyTorch's device [cpu]; on cuda, torch_gpt runs in bfloat16 next to transformers, and NumPy doesn't run",
     )
     parser.add_argument(
         "--memory", action="store_true", help="print the memory that each released size needs, and no times"
@@ -48,17 +59,37 @@ def main(argv):
         footprint.show()
         return 0
     fast.tune()
-    config, stories = (Config(n_vocab=8192, n_layer=1), 8) if args.quick else (Config(), 32)
-    measured = []
-    with tempfile.TemporaryDirectory() as directory:
-        for workload in workloads(config, stories, Path(directory), args.device):
-            measured.append(measure(workload, 1 if args.quick else workload.rounds))
-            if sys.stderr.isatty():
-                print(workload.name, file=sys.stderr)
-    costs = scaling(init(config), 1 if args.quick else 3)
-    results = {**machine(args.device), "config": str(config), "workloads": measured, "scaling": costs}
-    print(json.dumps(results) if args.json else table(results))
+    on_gpu = check_target(args.device).type == "cuda"
+    results = bench_gpu(args.device, args.quick) if on_gpu else bench_cpu(args.device, args.quick)
+    print(json.dumps(results) if args.json else gpu_table(results) if on_gpu else table(results))
     return 0
+
+
+def bench_cpu(device: str, quick: bool) -> dict:
+    """Measure NumPy and PyTorch on this machine's CPU"""
+    config, stories = (Config(n_vocab=8192, n_layer=1), 8) if quick else (Config(), 32)
+    with tempfile.TemporaryDirectory() as directory:
+        measured = measure_all(workloads(config, stories, Path(directory), device), quick)
+    costs = scaling(init(config), 1 if quick else 3)
+    return {**machine(device), "config": str(config), "workloads": measured, "scaling": costs}
+
+
+def bench_gpu(device: str, quick: bool) -> dict:
+    """Measure the twin and its peer on a GPU"""
+    config = Config(n_vocab=8192, n_layer=1) if quick else Config()
+    sizes = Sizes(new=16, window=128, batch=8, steps=2) if quick else sizes_for(device)
+    measured = measure_all(gpu_workloads.gpu_workloads(config, sizes, device), quick)
+    of_token = flops_per_token(config, sizes.window)
+    return {**machine(device), "config": str(config), "workloads": measured, "flops_per_token": of_token}
+
+
+def measure_all(workloads: Iterable[Workload], quick: bool) -> list[dict]:
+    measured = []
+    for workload in workloads:
+        measured.append(measure(workload, 1 if quick else workload.rounds))
+        if sys.stderr.isatty():
+            print(workload.name, file=sys.stderr)
+    return measured
 
 
 def measure(workload: Workload, rounds: int) -> dict:
@@ -84,15 +115,39 @@ def table(results: dict) -> str:
     rows = [["", *SIDES.values(), "bound / NumPy", "PyTorch / NumPy"]]
     for workload in results["workloads"]:
         seconds = workload["seconds"]
-        cells = [shown(seconds[side], workload["tokens"]) if side in seconds else "" for side in SIDES]
         median = {side: s["median"] for side, s in seconds.items()}
         bound = f"{median['bound'] / median['numpy']:.0%}" if "bound" in median else ""
-        ratio = f"{median['torch'] / median['numpy']:.2f}" if "numpy" in median else ""
-        rows.append([workload["name"], *cells, bound, ratio])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        rows.append([*cells(workload, SIDES), bound, f"{median['torch'] / median['numpy']:.2f}"])
     where = "{cpu}, {cores} cores; Python {python}, NumPy {numpy} on {kernels}, PyTorch {torch} on {device}"
-    return "\n".join([*lines, "", sentence(results["scaling"]), where.format(**results)])
+    return "\n".join([*aligned(rows), "", sentence(results["scaling"]), where.format(**results)])
+
+
+def gpu_table(results: dict) -> str:
+    """Return tokens per second of each side, and the part of the GPU's arithmetic that training uses"""
+    sides = gpu_workloads.SIDES
+    rows = [["", *sides.values()], *(cells(workload, sides) for workload in results["workloads"])]
+    *_, training = results["workloads"]
+    peak = next((peak for chip, peak in PEAK.items() if chip in results["device"]), None)
+    flops = {
+        sides[side]: training["tokens"] / s["median"] * results["flops_per_token"]
+        for side, s in training["seconds"].items()
+        if side != "bound"
+    }
+    used = [f"{name} {f / 1e12:.0f} TFLOP/s" + (f", {f / peak:.1%} MFU" if peak else "") for name, f in flops.items()]
+    where = "{device}; Python {python}, PyTorch {torch}; random weights in bfloat16"
+    return "\n".join([*aligned(rows), "", f"Training: {'; '.join(used)}.", where.format(**results)])
+
+
+def cells(workload: dict, sides: dict[str, str]) -> list[str]:
+    """Return the name of a workload, and what was measured of each side"""
+    seconds = workload["seconds"]
+    return [workload["name"], *(shown(seconds[side], workload["tokens"]) if side in seconds else "" for side in sides)]
+
+
+def aligned(rows: list[list[str]]) -> list[str]:
+    """Return the lines of a table"""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def shown(seconds: dict[str, float], tokens: int | None) -> str:

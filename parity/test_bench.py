@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from itertools import count
 
@@ -15,7 +16,12 @@ import numpy_gpt
 from numpy_gpt import Config, named
 from numpy_gpt.fast.openblas import openblas
 
-from . import bench, scaling, workloads
+from . import bench, gpu_workloads, scaling, workloads
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores"),  # the compiler suggests them
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # raised inside the compiler
+]
 
 SMALL = Config(n_vocab=1001, n_ctx=1024, n_embd=24, n_head=2, n_layer=2)
 
@@ -45,9 +51,29 @@ def test_json_has_the_times_of_each_side_of_each_workload(monkeypatch, capsys):
     for workload in results["workloads"]:
         name = workload["name"]
         fused = ["fused"] * (name in ("training step, 4 x 64", "AdamW"))
+        compiled = ["compiled"] * (name == "training step, 4 x 64")
         bound = ["bound"] * (name not in ("start to first token", "load", "storyteller step, 8 x 256"))
-        assert list(workload["seconds"]) == ["numpy", "torch", *fused, *bound]
+        assert list(workload["seconds"]) == ["numpy", "torch", *fused, *compiled, *bound]
         assert all(0 < s["min"] <= s["median"] <= s["max"] for s in workload["seconds"].values())
+
+
+@pytest.mark.slow
+def test_gpu_table_has_rates_of_each_side(device, monkeypatch):
+    """Run the workloads of the GPU with a tiny model, on the CPU as well"""
+    monkeypatch.setattr(bench, "PAUSE", 0)
+    sizes, tiny = bench.Sizes(prompt=4, new=3, window=16, batch=2, steps=2), replace(SMALL, n_ctx=32, n_layer=1)
+    measured = bench.measure_all(gpu_workloads.gpu_workloads(tiny, sizes, device), quick=True)
+    results = {**workloads.machine(device), "device": "NVIDIA H200", "workloads": measured, "flops_per_token": 10**6}
+    decoding = [f"decode, batch {n}, {kind}" for n in (1, 8, 64) for kind in ("greedy", "top-p")]
+    assert [workload["name"] for workload in measured] == [*decoding, "training step, 2 x 16"]
+    sides = [list(workload["seconds"]) for workload in measured]
+    assert sides[0] == ["compiled", "eager", "peer", "static", "bound"]
+    assert sides[-1] == ["compiled", "peer", "bound"]
+    header, *rows, _, training, where = bench.gpu_table(results).splitlines()
+    assert re.split("  +", header)[1:] == list(gpu_workloads.SIDES.values())
+    assert all("tokens/s" in row for row in rows)
+    assert re.fullmatch(r"Training: torch_gpt, compiled .* MFU; Hugging Face .* MFU\.", training)
+    assert where.startswith("NVIDIA H200; Python 3.")
 
 
 @pytest.mark.parametrize(("flags", "rounds"), [([], 3), (["--quick"], 1)])

@@ -1,10 +1,10 @@
-"""Define the workloads of python -m parity bench: each side prepares its part and returns the function to be timed."""
+"""Define the workloads of python -m parity bench on a CPU: each side returns the function to be timed."""
 
 import platform
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from numpy_gpt.fast.threads import cores, shared
 from numpy_gpt.generate.options import DecodingOptions
 from numpy_gpt.train import options
 from numpy_gpt.train.step import Trainer
+from torch_gpt.fast.modules import GPT
 
 from .inputs import random_batch
 
@@ -35,7 +36,7 @@ Sides = dict[str, Callable[[], Callable[[], Any]]]
 
 class Workload(NamedTuple):
     name: str
-    sides: Sides  # numpy, torch, fused (torch with its fused AdamW), bound (the lower bound)
+    sides: Sides  # by the keys of SIDES in bench.py or gpu_workloads.py
     tokens: int | None = None  # generated tokens, if the rate counts and not the time
     rounds: int = 5  # 3 for long workloads
 
@@ -57,11 +58,6 @@ def workloads(config: Config, stories: int, directory: Path, device: str) -> Ite
     for n in (1, 8):
         bound = partial(matmuls, ours, n, n, NEW)
         yield Workload(f"decode, batch {n}", both(decode, n, PROMPT, 1, NEW) | {"bound": bound}, tokens=n * NEW)
-    if theirs.params.wte.is_cuda:
-        half = torch_gpt.init(config, device=device, dtype=torch.bfloat16)
-        for n in (1, 8, 64):
-            compiled = partial(decode, torch_gpt, half, n, PROMPT, 2, NEW, compiled=True)
-            yield Workload(f"decode, batch {n}, bfloat16, compiled", {"torch": compiled}, tokens=n * NEW)
     yield from training(both, ours, theirs)
     yield storyteller_step(stories, device)
 
@@ -72,6 +68,7 @@ def training(both, ours, theirs):
     gradients["fused"] = gradients["torch"]
     update = {"numpy": our_adamw(ours), "torch": their_adamw(theirs), "fused": their_adamw(theirs, fused=True)}
     steps: Sides = {side: partial(train, gradients[side], update[side]) for side in gradients}
+    steps["compiled"] = cache(partial(compiled_step, ours.config, B, T))
     yield Workload(f"training step, {B} x {T}", steps | {"bound": partial(step_matmuls, ours, B * T)})
     grads = {side: gradients[side]()[1] for side in gradients}
     updates: Sides = {side: partial(partial, update[side], grads[side]) for side in update}
@@ -135,6 +132,20 @@ def train(loss_and_grads, update):
     def step():
         _, grads = loss_and_grads()
         update(grads)
+
+    return step
+
+
+def compiled_step(config, B, T):
+    """Return a step of the twin, compiled, with PyTorch's fused AdamW"""
+    tokens, targets = map(torch.from_numpy, random_batch(config, B, T))
+    gpt = GPT(torch_gpt.init(config), compiled=torch.compile)
+    optimiser = torch.optim.AdamW(gpt.parameters(), lr=1e-4, fused=True)
+
+    def step():
+        gpt(tokens, targets).backward()
+        optimiser.step()
+        optimiser.zero_grad()
 
     return step
 

@@ -1,0 +1,214 @@
+"""Define the workloads of python -m parity bench --device cuda: the twin in bfloat16 next to Hugging Face's GPT-2.
+
+Both have random weights of the same sizes. The lower bound of decoding moves as many bytes as the weights have, once
+for each step. That of training computes the matmuls with the weights alone.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from importlib.util import find_spec
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+
+import numpy_gpt
+import torch_gpt
+from numpy_gpt import Config, named
+from numpy_gpt.adamw import moments
+from numpy_gpt.generate.options import DecodingOptions
+from numpy_gpt.train.options import TrainOptions
+from torch_gpt.train.step import Execution, Trainer
+
+from .inputs import random_batch
+from .workloads import Sides, Workload
+
+SIDES = {
+    "compiled": "torch_gpt, compiled",
+    "eager": "torch_gpt, eager",
+    "peer": "Hugging Face",
+    "static": "Hugging Face, static cache",
+    "bound": "lower bound",
+}
+
+
+class Sizes(NamedTuple):
+    """Hold the sizes of the workloads"""
+
+    prompt: int = 16  # tokens
+    new: int = 128  # tokens that are timed
+    window: int = 1024
+    batch: int = 64  # windows of a training step
+    steps: int = 10  # training steps of a round
+
+
+LARGE_MEMORY = 100e9  # bytes, for a batch of 64 windows
+
+
+def sizes_for(device: str) -> Sizes:
+    """Return the sizes for a GPU: a smaller batch if its memory is smaller"""
+    memory = torch.cuda.get_device_properties(device).total_memory
+    return Sizes(batch=64 if memory > LARGE_MEMORY else 32)
+
+
+def gpu_workloads(config: Config, sizes: Sizes, device: str) -> Iterator[Workload]:
+    """Yield the rows of the table; each workload is prepared when its turn comes"""
+    m = torch_gpt.init(config, device=device, dtype=torch.bfloat16)
+    peer = hugging_face(config, device) if has_peer() else None
+    for n in (1, 8, 64):
+        yield from decoding(m, peer, n, sizes)
+    del m, peer
+    yield training(config, sizes, device)
+
+
+def has_peer() -> bool:
+    """Return whether transformers is installed; without it, its columns stay empty"""
+    return find_spec("transformers") is not None
+
+
+def decoding(m, peer, n: int, sizes: Sizes) -> Iterator[Workload]:
+    """Yield greedy decoding and drawing with top-p, for n sequences"""
+    greedy, drawn = (
+        DecodingOptions(sizes.prompt + sizes.new, temperature, 0, top_p, 0)
+        for temperature, top_p in ((0.0, 1.0), (1.0, 0.95))
+    )
+    sides: Sides = {"compiled": partial(decode, m, n, greedy, sizes, True)}
+    if n == 1:
+        sides["eager"] = partial(decode, m, n, greedy, sizes, False)
+    if peer:
+        sides["peer"] = partial(partial, generate, peer, n, sizes)
+    if peer and n == 1:
+        sides["static"] = partial(partial, generate, peer, n, sizes, cache_implementation="static")
+    sides["bound"] = partial(moved_bytes, m, sizes.new)
+    yield Workload(f"decode, batch {n}, greedy", sides, n * sizes.new, 3)
+    with_top_p: Sides = {"compiled": partial(decode, m, n, drawn, sizes, True)}
+    yield Workload(f"decode, batch {n}, top-p", with_top_p, n * sizes.new, 3)
+
+
+def decode(m, n: int, options: DecodingOptions, sizes: Sizes, compiled: bool) -> Callable[[], None]:
+    """Read n prompts and draw two tokens; return a function that draws the next ones"""
+    prompts = [[(7 * i + j) % m.config.n_vocab for j in range(sizes.prompt)] for i in range(n)]
+    draws = torch_gpt.generate.draws(m, prompts, options, (), compiled=compiled)
+
+    def run(tokens: int) -> None:
+        assert len(list(islice(draws, n * tokens))) == n * tokens
+
+    run(2)
+    return synchronized(m.params.wte.device, partial(run, sizes.new))
+
+
+def synchronized(device: torch.device | str, work: Callable[[], Any]) -> Callable[[], None]:
+    """Return a function that does the work and waits for the GPU; the GPU has finished all earlier work"""
+
+    def wait() -> None:
+        if torch.device(device).type == "cuda":
+            torch.cuda.synchronize(device)
+
+    def run() -> None:
+        work()
+        wait()
+
+    wait()
+    return run
+
+
+def hugging_face(config: Config, device: str):
+    """Return GPT2LMHeadModel in bfloat16 with random weights and without dropout"""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    sizes: Any = {"vocab_size": config.n_vocab, "n_positions": config.n_ctx, "n_embd": config.n_embd}
+    layers: Any = {"n_head": config.n_head, "n_layer": config.n_layer, "bos_token_id": None, "eos_token_id": None}
+    no_dropout: Any = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+    peer: Any = GPT2LMHeadModel(GPT2Config(**sizes, **layers, **no_dropout))
+    return peer.to(device, torch.bfloat16).eval()
+
+
+def generate(peer, n: int, sizes: Sizes, **options) -> None:
+    """Continue n prompts by transformers' generate, which includes reading them"""
+    device, n_vocab = peer.device, peer.config.vocab_size
+    ids = (7 * torch.arange(n, device=device)[:, None] + torch.arange(sizes.prompt, device=device)) % n_vocab
+    length = {"max_new_tokens": sizes.new, "min_new_tokens": sizes.new}
+    peer.generate(
+        ids, attention_mask=torch.ones_like(ids), do_sample=False, pad_token_id=0, **length, **options
+    ).tolist()
+
+
+def moved_bytes(m, steps: int) -> Callable[[], None]:
+    """Return copies that move as many bytes as the weights have, once for each step; a copy reads and writes"""
+    size = sum(p.numel() * p.element_size() for _, p in named(m.params)) // 2
+    source, destination = (torch.ones(size, dtype=torch.uint8, device=m.params.wte.device) for _ in range(2))
+
+    def run() -> None:
+        for _ in range(steps):
+            destination.copy_(source)
+
+    return synchronized(source.device, run)
+
+
+def training(config: Config, sizes: Sizes, device: str) -> Workload:
+    """Return training steps: forward, backward, clipping and AdamW; each side is prepared and compiled once"""
+    sides = {"compiled": our_steps}
+    if has_peer():
+        sides["peer"] = peer_steps
+    sides["bound"] = step_matmuls
+    prepared: Sides = {side: cache(partial(steps, config, sizes, device)) for side, steps in sides.items()}
+    tokens = sizes.steps * sizes.batch * sizes.window
+    return Workload(f"training step, {sizes.batch} x {sizes.window}", prepared, tokens, 3)
+
+
+def our_steps(config: Config, sizes: Sizes, device: str) -> Callable[[], None]:
+    m = numpy_gpt.init(config)
+    options = TrainOptions(batch_size=sizes.batch, context=sizes.window)
+    trainer = Trainer(m, moments(m.params), options, Execution(device, torch.bfloat16, compile=True))
+    batch = [(0, *random_batch(config, sizes.batch, sizes.window))]
+
+    def run() -> None:
+        for t in range(1, 1 + sizes.steps):
+            trainer.step(t, 1e-4, batch)
+
+    return synchronized(device, run)
+
+
+def peer_steps(config: Config, sizes: Sizes, device: str) -> Callable[[], None]:
+    """Return compiled steps of GPT2LMHeadModel under autocast, with PyTorch's fused AdamW"""
+    peer = hugging_face(config, device).float().train()
+    optimiser = torch.optim.AdamW(peer.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+    tokens, targets = (torch.from_numpy(a).to(device) for a in random_batch(config, sizes.batch, sizes.window))
+
+    @torch.compile
+    def loss() -> torch.Tensor:
+        return cross_entropy(peer(tokens, use_cache=False).logits.flatten(0, 1), targets.flatten())
+
+    def run() -> None:
+        for _ in range(sizes.steps):
+            with torch.autocast(torch.device(device).type, torch.bfloat16):
+                mean = loss()
+            mean.backward()
+            torch.nn.utils.clip_grad_norm_(peer.parameters(), 1.0)
+            optimiser.step()
+            optimiser.zero_grad()
+
+    return synchronized(device, run)
+
+
+def step_matmuls(config: Config, sizes: Sizes, device: str) -> Callable[[], None]:
+    """Return the matmuls of forward and backward: y = x w, dx = dy wᵀ and dw = xᵀ dy for every matrix"""
+    C, rows = config.n_embd, sizes.batch * sizes.window
+    shapes = [(C, 3 * C), (C, C), (C, 4 * C), (4 * C, C)]
+    random = np.random.default_rng(0)
+
+    def new(*shape: int) -> torch.Tensor:
+        return torch.from_numpy(random.standard_normal(shape, np.float32)).to(device, torch.bfloat16)
+
+    weights = [new(*shape) for shape in shapes] * config.n_layer + [new(C, -(-config.n_vocab // 128) * 128)]
+    x = {width: new(rows, width) for width in {width for w in weights for width in w.shape}}
+
+    def run() -> None:
+        for _ in range(sizes.steps):
+            for w in weights:
+                i, o = (x[width] for width in w.shape)
+                i @ w, o @ w.mT, i.mT @ o
+
+    return synchronized(device, run)
