@@ -1,7 +1,7 @@
 """python -m numpy_gpt.generate: continue a prompt."""
 
 import argparse
-import secrets
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -97,7 +97,7 @@ def parse(backend: Backend) -> tuple[argparse.Namespace, DecodingOptions]:
     args = cli.parse(parser, sys.argv[1:])
     if not 1 <= args.num_samples <= MAX_SAMPLES:
         parser.error(f"num_samples is {args.num_samples}: it must be from 1 to {MAX_SAMPLES}.")
-    seed = secrets.randbits(32) if args.seed is None else args.seed
+    seed = int.from_bytes(os.urandom(4)) if args.seed is None else args.seed
     options = DecodingOptions(args.max_new_tokens, args.temperature, args.top_k, args.top_p, seed, args.sample)
     try:
         check_decoding_options(options)

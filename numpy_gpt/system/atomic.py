@@ -1,7 +1,6 @@
 """Replace a file or the files of a directory atomically: a reader finds the old state or the new one."""
 
 import os
-import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -82,13 +81,13 @@ def replacing_files(directory: Path, stage: Path, obsolete: Collection[Path] = (
 def finish_replacement(directory: Path, stage: Path, obsolete: Collection[Path]) -> None:
     """Finish a replacement that was interrupted after its atomic step; undo one that was interrupted before"""
     part = stage.with_name(f"{stage.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
+    remove_directory(part)
     if stage.exists():
         put_in_place(stage, directory)
         for path in obsolete:
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            remove_directory(path, ignore_errors=False) if path.is_dir() else path.unlink(missing_ok=True)
         os.rename(stage, part)
-        shutil.rmtree(part, ignore_errors=True)
+        remove_directory(part)
 
 
 @contextmanager
@@ -98,8 +97,15 @@ def filling(stage: Path) -> Iterator[None]:
         stage.mkdir()
         yield
     except BaseException:
-        shutil.rmtree(stage, ignore_errors=True)
+        remove_directory(stage)
         raise
+
+
+def remove_directory(path: Path, ignore_errors: bool = True) -> None:
+    """Remove a directory and its contents"""
+    import shutil  # here, since only writing needs it and the import takes 2 ms
+
+    shutil.rmtree(path, ignore_errors)
 
 
 def put_in_place(stage: Path, directory: Path) -> None:
@@ -110,7 +116,9 @@ def put_in_place(stage: Path, directory: Path) -> None:
         try:
             os.link(file, link)
         except OSError:  # a file system without hard links
-            shutil.copyfile(file, link)
+            from shutil import copyfile  # here, as in remove_directory
+
+            copyfile(file, link)
         os.replace(link, directory / file.name)
         link.unlink(missing_ok=True)  # os.replace keeps it if both names belong to one file already
 

@@ -1,8 +1,6 @@
 """Read a command's options from a TOML file, and check them against its parser."""
 
 import argparse
-import difflib
-import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,8 @@ def read_options(path: str, parser: argparse.ArgumentParser) -> dict[str, Any]:
 
 def read_toml(path: str) -> dict[str, Any]:
     """Return the contents of a TOML file, which may begin with a byte order mark"""
+    import tomllib  # here, since few commands read a file and the import takes 2 ms
+
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as e:
@@ -45,6 +45,8 @@ def is_table(value: Any) -> bool:
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Return a question with the most similar known option, or an empty string"""
+    import difflib  # here, since only an error needs it
+
     similar = difflib.get_close_matches(name, known, 1)
     return f" (did you mean {similar[0].replace('_', '-')}?)" if similar else ""
 

@@ -26,8 +26,9 @@ PATTERN = r"'(?:s|t|re|ve|m|ll|d)| ?(?:\p{L}++|\p{N}++|[^\s\p{L}\p{N}]++)|\s++$|
 SPACE = r"[^\S\x1c-\x1f]"  # tiktoken's \s, which lacks four of Python's
 BEFORE_THE_LAST_SPACE = re.compile(rf"(?<!{SPACE}){SPACE}{{100000,}}(?={SPACE}[\S\x1c-\x1f])")
 PRINTABLE = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-BYTES = [*PRINTABLE, *(byte for byte in range(256) if byte not in PRINTABLE)]  # in the order of OpenAI's ids
-SIGNS = {byte: chr(byte if byte in PRINTABLE else 256 + i - len(PRINTABLE)) for i, byte in enumerate(BYTES)}
+OTHERS = sorted({*range(256)}.difference(PRINTABLE))
+BYTES = [*PRINTABLE, *OTHERS]  # in the order of OpenAI's ids
+SIGNS = dict(zip(BYTES, map(chr, [*PRINTABLE, *range(256, 256 + len(OTHERS))]), strict=True))
 BYTE_OF = {sign: byte for byte, sign in SIGNS.items()}  # the files write each byte as a printable character
 
 

@@ -83,7 +83,7 @@ def test_save_killed_at_any_moment_leaves_the_old_or_the_new_state(format, tmp_p
 
         with monkeypatch.context() as patch:
             calls_of = [(atomic.os, name) for name in ("replace", "rename", "link", "unlink", "mkdir")]
-            for module, name in [*calls_of, (atomic.shutil, "rmtree")]:
+            for module, name in [*calls_of, (shutil, "rmtree")]:
                 patch.setattr(module, name, counted(getattr(module, name)))
             try:
                 resume.save(directory, new)
