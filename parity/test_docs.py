@@ -4,6 +4,7 @@ Times and memory depend on the machine, and rounding on the CPU's matmul kernels
 1.5, and of docs/speed.md only the names of rows and columns are compared.
 """
 
+import json
 import re
 import shlex
 import subprocess
@@ -147,6 +148,38 @@ def test_speed_section_of_readme_has_only_figures_of_the_speed_page():
     figures = set(NUMBER.findall(section))
     assert figures
     assert figures - set(NUMBER.findall((ROOT / "docs" / "speed.md").read_text())) == set()
+
+
+def rates():
+    """Return the rows of docs/speed.md's table of implementations as {name: (tokens/s, seconds)}"""
+    figures = json.loads((ROOT / "docs" / "speed.json").read_text())
+    decode, train = figures["decode"], figures["train"]
+    step = {name: f"{times['median']:.2f}" for name, times in train["seconds"].items()}
+    drawn = {name: decode["tokens"] / times["median"] for name, times in decode["seconds"].items()}
+    per_second = {name: f"{rate:.{0 if rate >= 10 else 1}f}" for name, rate in drawn.items()}
+    return {name: (per_second.get(name, ""), step.get(name, "")) for name in per_second | step}
+
+
+def test_speed_page_has_the_figures_of_the_bars():
+    rows = re.findall(r"^\| (.+?) \| ?(.*?) ?\| ?(.*?) ?\|$", (ROOT / "docs" / "speed.md").read_text(), re.M)
+    documented = {name: (rate, seconds) for name, rate, seconds in rows}
+    assert {name: documented[name] for name in rates()} == rates()
+
+
+def test_readme_compares_the_figures_of_the_bars():
+    readme, found = (ROOT / "README.md").read_text(), rates()
+    decode, step = (
+        re.search(rf"^\| {row}.*? \| (.*) \|$", readme, re.M)[1].split(" | ")
+        for row in ("decodes, tokens/s", "training step")
+    )
+    columns = ["NumPy", "picoGPT", "nanoGPT", "llm.c", "Hugging Face"]
+    twin, compiled = "PyTorch eager", "PyTorch compiled"
+    assert decode == [
+        f"{found['NumPy'][0]}; twin {found[twin][0]}",
+        *(found.get(c, ("",))[0] or "-" for c in columns[1:]),
+    ]
+    ours = f"{found['NumPy'][1]}; twin {found[twin][1]}, compiled {found[compiled][1]}"
+    assert step == [ours, "none", "-", found["llm.c"][1], found["Hugging Face"][1]]
 
 
 @pytest.mark.parametrize("package", ["numpy_gpt", "torch_gpt"])

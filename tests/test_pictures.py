@@ -63,8 +63,6 @@ def test_speed_bars_are_as_long_as_the_rates_in_the_file(tmp_path):
 
 
 def test_picture_of_speed_equals_what_its_command_draws(tmp_path):
-    if not (DOCS / "speed.json").exists():
-        pytest.skip("docs/speed.json is missing: docs/measure_peers.py writes it")
     assert draw(tmp_path, "speed") == (DOCS / "pictures/speed.svg").read_text(encoding="utf-8")
 
 
