@@ -26,6 +26,8 @@ def run(name: str, main: Callable[[], int | None], failed: int = 1) -> int:
             status = exit_code(name, main, failed)
             if stdout:
                 stdout.flush()
+                if stdout.error:  # argparse ignores an error while it prints --help
+                    raise stdout.error
         except KeyboardInterrupt:  # while the flush waits for a slow reader
             status = 130
         except OSError as e:
@@ -208,8 +210,13 @@ def flush_stderr() -> None:
             silence(sys.stderr)
 
 
-def silence(stream: TextIO) -> None:
-    """Redirect a stream that can't be written to the null device, since Python flushes its buffer again at exit"""
+def silence(stream: TextIO | Stdout) -> None:
+    """Redirect a stream that can't be written to the null device, since Python flushes its buffer again at exit
+
+    The caller reports the error.
+    """
+    if isinstance(stream, Stdout):
+        stream.error = None
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, stream.fileno())
     os.close(null)

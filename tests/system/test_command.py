@@ -32,6 +32,7 @@ FULL = "checkpoint: the output can't be written: No space left on device.\n"
 
 COMMANDS = {
     "help": ("--help", BUFFERED),
+    "-u help": ("--help", UNBUFFERED),
     "info": ("info storyteller", BUFFERED),
     "-u": ("info storyteller", UNBUFFERED),
 }
