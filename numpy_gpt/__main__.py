@@ -4,6 +4,7 @@ import runpy
 import sys
 from functools import partial
 
+from . import __version__
 from .system.cli import print_stderr, run
 
 COMMANDS = {
@@ -24,9 +25,12 @@ def main() -> int:
 
 
 def list_commands(name: str) -> int:
-    """Print the commands; return 2 if they are listed because name isn't one of them"""
+    """Print the commands, or the version for --version; return 2 if name isn't a command"""
     if name in ("-h", "--help"):
         print(usage())
+        return 0
+    if name == "--version":
+        print(f"numpy-gpt {__version__}")
         return 0
     print_stderr(f"numpy-gpt: {name!r} isn't a command: choose one of {', '.join(COMMANDS)}.")
     return 2
@@ -34,7 +38,8 @@ def list_commands(name: str) -> int:
 
 def usage() -> str:
     lines = [f"  numpy-gpt {name:12}{summary}" for name, summary in COMMANDS.items()]
-    return "\n".join(["GPT-2 in NumPy. Each command has its own --help:", "", *lines])
+    last = "numpy-gpt --version prints the version."
+    return "\n".join(["GPT-2 in NumPy. Each command has its own --help:", "", *lines, "", last])
 
 
 if __name__ == "__main__":

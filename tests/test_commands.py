@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import numpy_gpt
 from numpy_gpt.__main__ import COMMANDS
 
 
@@ -19,7 +20,11 @@ def run(*arguments, **options):
 def test_no_command_lists_the_commands(arguments):
     status, out, err = run("numpy_gpt", *arguments)
     assert (status, err) == (0, "")
-    assert [line.split()[1] for line in out.splitlines()[2:]] == list(COMMANDS)
+    assert [line.split()[1] for line in out.splitlines()[2:-2]] == list(COMMANDS)
+
+
+def test_version_option_prints_the_version_of_the_package():
+    assert run("numpy_gpt", "--version") == (0, f"numpy-gpt {numpy_gpt.__version__}\n", "")
 
 
 def test_list_of_commands_is_complete():
