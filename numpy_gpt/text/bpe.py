@@ -24,6 +24,17 @@ Pair = tuple[int, int]
 FIRST = len(BYTES)  # the id of the first merge
 
 
+class TooFewPairs(GPTError):
+    """Report a text that has too few different pairs of tokens for a vocabulary of the wanted size"""
+
+    def __init__(self, n_vocab: int, largest: int):
+        super().__init__(
+            f"n_vocab is {n_vocab}, and this text has pairs for only {largest} tokens: choose at most {largest}, or "
+            "give more text."
+        )
+        self.largest = largest
+
+
 def train(texts: Iterable[str], n_vocab: int) -> list[Pair]:
     """Return the merges of a vocabulary of n_vocab tokens, which includes <|endoftext|>
 
@@ -41,9 +52,7 @@ def train(texts: Iterable[str], n_vocab: int) -> list[Pair]:
     while len(merges) < n_vocab - FIRST - 1:
         pair = most_frequent(heap, pairs)
         if pair is None:
-            raise GPTError(
-                f"n_vocab is {n_vocab}: no pairs left after {FIRST + 1 + len(merges)} tokens: give more text."
-            )
+            raise TooFewPairs(n_vocab, FIRST + 1 + len(merges))
         changed: Counter[Pair] = Counter()
         for i in places.pop(pair):
             old = words[i]

@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import adamw, checkpoint
 from ..checkpoint import verify
-from ..checkpoint.destination import check_directory_name
+from ..checkpoint.destination import check_can_be_directory, check_directory_name
 from ..checkpoint.layouts import LAYOUTS, TRAINING, home, layout
 from ..checkpoint.source import find as find_checkpoint
 from ..checks import check_has_tokenizer, check_tokenizer
@@ -32,6 +32,7 @@ def has_checkpoint(out: Path) -> bool:
 def check_new_directory(out: Path, format: str) -> None:
     """Raise GPTError if a new run in this directory would replace another's files"""
     check_directory_name(out)
+    check_can_be_directory(out)
     if has_checkpoint(out):
         is_run = os.path.exists(home(out) / resume.PROGRESS)
         advice = "resume it with --resume" if is_run else f"start from it with --init-from {out} in another directory"
@@ -90,7 +91,13 @@ def make_tokenizer(source: str, files: Sequence[str]) -> Tokenizer:
     if size := bpe_size(source):
         with token_cache.progress(files, "vocabulary") as bar:
             texts = (text for text in token_cache.pieces(files, bar.update) if text is not None)
-            return bpe.tokenizer(bpe.train(texts, size))
+            try:
+                return bpe.tokenizer(bpe.train(texts, size))
+            except bpe.TooFewPairs as e:
+                raise GPTError(
+                    f"--tokenizer {source} is more than this text has pairs of tokens for: choose at most "
+                    f"bpe:{e.largest}, or give more text."
+                ) from None
     path = find_checkpoint(source)
     found = (tokenizer.load(path) if os.path.isdir(path) else None) or checkpoint.read_checkpoint(path).tokenizer
     return check_has_tokenizer(found, source, "choose another model, or bytes, or bpe:1024")

@@ -82,7 +82,16 @@ MISTAKES = {
     "an existing directory": (["--data", "empty", "--out", "folder"], 1, "there are 0 tokens to train on"),
     "a long name": (["--data", "text.txt", "--out", f"new/{'x' * 300}"], 1, "File name too long"),
     "no UTF-8": (["--data", "latin", "--out", "run"], 1, "latin isn't UTF-8 text: byte 3 is 0xe9."),
-    "a file as a parent": (["--data", "text.txt", "--out", "text.txt/run"], 1, "can't be made a directory"),
+    "a file as a parent": (
+        ["--data", "text.txt", "--out", "text.txt/run"],
+        1,
+        "text.txt/run can't be written, since text.txt is a file: choose another directory.",
+    ),
+    "a file as a directory": (
+        ["--data", "text.txt", "--out", "short"],
+        1,
+        "short can't be written, since it is a file: choose another directory.",
+    ),
     "a read-only directory": (
         ["--data", "text.txt", "--out", "/proc"],
         1,
@@ -143,7 +152,11 @@ MISTAKES = {
         2,
         "--tokenizer bpe:256 is too small: choose at least 257, for the bytes and <|endoftext|>.",
     ),
-    "too many tokens": (["--data", "text.txt", "--out", "run", "--tokenizer", "bpe:9999"], 1, "no pairs left after"),
+    "too many tokens": (
+        ["--data", "text.txt", "--out", "run", "--tokenizer", "bpe:9999"],
+        1,
+        "--tokenizer bpe:9999 is more than this text has pairs of tokens for: choose at most bpe:",
+    ),
     "no such tokenizer": (["--data", "text.txt", "--out", "run", "--tokenizer", "words"], 3, "words is neither a path"),
     "no such model": (["--data", "text.txt", "--out", "run", "--init-from", "words"], 3, "words is neither a path"),
     "a model without tokenizer": (["--data", "text.txt", "--out", "run", "--init-from", "model"], 1, "no tokenizer"),
