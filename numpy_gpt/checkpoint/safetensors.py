@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import CheckpointError
 from ..fast.threads import shared
-from ..system.files import map_file, parse_json
+from ..system.files import GET_AGAIN, map_file, parse_json
 from .crc32c import crc32c, mask
 from .stored import Stored, numpy_dtype, packed, view
 
@@ -36,23 +36,23 @@ class Entry(NamedTuple):
     end: int
 
 
-def read(path: Path) -> tuple[dict[str, str], dict[str, Stored]]:
-    """Return the metadata and the tensors, mapped into memory"""
+def read(path: Path, advice: str = GET_AGAIN) -> tuple[dict[str, str], dict[str, Stored]]:
+    """Return the metadata and the tensors, mapped into memory; an error's message ends with the advice"""
     data = map_file(path)
     length = int.from_bytes(data[:8].tobytes(), "little")
     if len(data) < 8 or length > min(LARGEST_HEADER, len(data) - 8):
-        raise CheckpointError(f"{path} isn't a safetensors file, or was cut off in its header: get it again.")
-    header = parse_json(path, data[8 : 8 + length].tobytes())
+        raise CheckpointError(f"{path} isn't a safetensors file, or was cut off in its header: {advice}.")
+    header = parse_json(path, data[8 : 8 + length].tobytes(), advice)
     data = data[8 + length :]
     try:
         metadata = read_metadata(header.pop("__metadata__", {}))
         entries = {name: read_entry(name, entry) for name, entry in header.items()}
         check_places(entries, len(data))
-        crcs = read_checksums(path, metadata, entries)
+        crcs = read_checksums(path, metadata, entries, advice)
     except CheckpointError:
         raise
     except ValueError as e:
-        raise CheckpointError(f"{path} isn't an intact safetensors file: {e}; get it again.") from None
+        raise CheckpointError(f"{path} isn't an intact safetensors file: {e}; {advice}.") from None
     stored = {
         name: Stored(name, dtype, shape, view(data, start, dtype, shape), crcs.get(name))
         for name, (dtype, shape, start, _) in entries.items()
@@ -67,11 +67,11 @@ def read_metadata(metadata: Any) -> dict[str, str]:
     return metadata
 
 
-def read_checksums(path: Path, metadata: Mapping[str, str], names: Collection[str]) -> dict[str, int]:
+def read_checksums(path: Path, metadata: Mapping[str, str], names: Collection[str], advice: str) -> dict[str, int]:
     """Return the checksum of each tensor, or an empty dictionary if the metadata has none"""
     if CHECKSUMS not in metadata:
         return {}
-    crcs = parse_json(path, metadata[CHECKSUMS].encode(errors="surrogatepass"))
+    crcs = parse_json(path, metadata[CHECKSUMS].encode(errors="surrogatepass"), advice)
     if crcs.keys() != set(names):
         raise ValueError("its checksums don't belong to its tensors")
     for name, crc in crcs.items():

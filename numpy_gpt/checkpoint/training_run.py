@@ -32,7 +32,7 @@ def read_run(directory: Path) -> tuple[int, dict[str, Any], dict[str, Stored]]:
     step = about.pop("step", None)
     if type(step) is not int or step < 0 or not isinstance(about.get("settings"), dict) or "text" not in about:
         raise CheckpointError(f"{directory / PROGRESS} lacks the step, the settings or the text of its run: {ADVICE}.")
-    metadata, found = safetensors.read(path)
+    metadata, found = safetensors.read(path, ADVICE)
     if metadata.get("step") != str(step):
         raise CheckpointError(f"{path} is of step {metadata.get('step')}, and {PROGRESS} of step {step}: {ADVICE}.")
     if metadata.get(PROGRESS) not in (None, checksum(read_bytes(directory / PROGRESS, 1 << 20))):

@@ -49,6 +49,16 @@ def test_resume_from_a_corrupt_file_is_refused(format, name, at, text):
     assert {path: path.read_bytes() for path in Path("run").iterdir()} == before
 
 
+@pytest.mark.parametrize("at", [7, 8, 30])
+def test_resume_with_a_corrupt_header_of_the_moments_advises_to_restore_the_run(at, text):
+    trained("--data", text, "--out", "run", *SHORT)
+    flip_bit(Path("run", MOMENTS), at)  # in the header's length, its JSON, and a name in the JSON
+    status, out, err = train("--resume", "--out", "run", *MORE)
+    assert (status, out, err.count("\n")) == (3, "", 1)
+    assert err.startswith("train: run/moments.safetensors ")
+    assert err.endswith(": restore the directory from a copy, or start a new run.\n")
+
+
 def test_resume_of_a_run_without_checksums_of_its_moments(text):
     trained("--data", text, "--out", "run", *SHORT)
     without_checksums("run")
@@ -72,6 +82,7 @@ def test_resume_with_invalid_checksums_is_refused(case, text):
     status, out, err = train("--resume", "--out", "run", *MORE)
     assert (status, out, err.count("\n")) == (3, "", 1)
     assert "moments.safetensors" in err
+    assert err.endswith("restore the directory from a copy, or start a new run.\n")
 
 
 @pytest.mark.parametrize(("format", "name"), [("openai", DATA), ("huggingface", WEIGHTS)])
