@@ -100,11 +100,13 @@ class Model(NamedTuple):
 
 
 def named(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (name, leaf) for every leaf of a tree of parameters, gradients or moments, in the order of the fields
+    """Return an iterator over (name, leaf) of a tree of parameters, gradients or moments, in the order of the fields
 
     Arguments:
         tree: a tree of named tuples, tuples and lists, such as m.params. None is skipped.
         name: a prefix of all names.
+
+    Raises GPTError if tree is neither a tree nor an array.
 
     Example:
         >>> import numpy_gpt
@@ -114,6 +116,14 @@ def named(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         >>> dict(numpy_gpt.named(m.params))["h.0.attn.c_attn.w"].shape
         (6, 18)
     """
+    is_tree = tree is None or isinstance(tree, tuple | list) or hasattr(tree, "shape")
+    if isinstance(tree, Model) or not is_tree:
+        raise GPTError(f"tree is {tree!r:.60}: it must be a tree of parameters, such as m.params.")
+    return leaves(tree, name)
+
+
+def leaves(tree: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield (name, leaf) for every leaf of a tree"""
     if tree is None:
         return
     if not isinstance(tree, tuple | list):
@@ -121,7 +131,7 @@ def named(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         return
     fields = getattr(tree, "_fields", range(len(tree)))
     for field, branch in zip(fields, tree, strict=True):
-        yield from named(branch, f"{name}.{field}" if name else str(field))
+        yield from leaves(branch, f"{name}.{field}" if name else str(field))
 
 
 def tree_map(f: Callable, tree: Any, *others: Any) -> Any:

@@ -51,6 +51,12 @@ def test_names_are_openais_in_the_order_of_the_forward():
     assert len(names) == 2 + 12 * TINY.n_layer + 2
 
 
+@pytest.mark.parametrize("tree", [5, "wte", {"wte": 1}, TINY, init(TINY)], ids=lambda tree: type(tree).__name__)
+def test_named_refuses_objects_that_are_no_tree_of_parameters(tree):
+    with pytest.raises(GPTError, match=r"tree is .*: it must be a tree of parameters, such as m.params"):
+        named(tree)
+
+
 def test_tree_map_keeps_types_and_skips_absent_leaves():
     params = init(Config(61, 11, 12, 3, 2, qkv_bias=False)).params
     doubled = tree_map(lambda a, b: a + b, params, params)
