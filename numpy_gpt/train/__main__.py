@@ -4,7 +4,7 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -47,9 +47,9 @@ def train(args: argparse.Namespace, parser: argparse.ArgumentParser, backend: Ba
 def start_run(out: Path, args: argparse.Namespace, parser: argparse.ArgumentParser, backend: Backend) -> int:
     s = resolve_options(parser, args)
     check_new_directory(out, args.format or options.FORMATS[0])
-    with locked(out, backend):
+    with exit_on_signals() as check_signals, locked(out, backend):
         check_no_checkpoint(out)  # another process may have saved one since the first check
-        return make_run(out, args, s, None, backend).train()
+        return make_run(out, args, s, None, backend, check_signals).train()
 
 
 def resume_run(out: Path, args: argparse.Namespace, parser: argparse.ArgumentParser, backend: Backend) -> int:
@@ -57,13 +57,13 @@ def resume_run(out: Path, args: argparse.Namespace, parser: argparse.ArgumentPar
         if os.path.lexists(out):
             raise GPTError(f"{out} is a file or a broken link: give the directory of a run.")
         raise GPTError(f"{out} doesn't exist: leave --resume out to start a run.")
-    with locked(out, backend):
+    with exit_on_signals() as check_signals, locked(out, backend):
         previous = load_run(out, args.format)
         s = resolve_options(parser, args, previous.about["settings"])
         if previous.step >= s.steps:
             print_stderr(f"train: {out} has done all of its {previous.step} steps: give a larger --steps to resume it.")
             return 0
-        return make_run(out, args, s, previous, backend).train()
+        return make_run(out, args, s, previous, backend, check_signals).train()
 
 
 def resolve_options(
@@ -83,9 +83,16 @@ def locked(out: Path, backend: Backend) -> AbstractContextManager[None]:
     return run_directory(out) if backend.leader else nullcontext()
 
 
-def make_run(out: Path, args: argparse.Namespace, s: TrainOptions, previous: State | None, backend: Backend) -> Run:
+def make_run(
+    out: Path,
+    args: argparse.Namespace,
+    s: TrainOptions,
+    previous: State | None,
+    backend: Backend,
+    check_signals: Callable[[], None],
+) -> Run:
     """Read the texts, and return a run that starts from the previous state, or from a new one"""
-    with exit_on_signals(), readable_texts(s, args, previous) as (readable, cached):
+    with readable_texts(s, args, previous) as (readable, cached):
         state = previous or new_state(readable)
         context = resolve_context(s, state.m, is_default=not previous and "context" not in args)
         s, readable = replace(s, context=context), replace(readable, context=context)
@@ -94,6 +101,7 @@ def make_run(out: Path, args: argparse.Namespace, s: TrainOptions, previous: Sta
         if previous and keys != previous.about["text"]:
             raise GPTError(f"the text isn't the one that {out} was started with: restore it, or start a new run.")
         text = read_split(readable, tokenizer, keys)
+    check_signals()
     about = {"settings": asdict(s), "text": keys}
     trainer = backend.make_trainer(state.m, state.moments, s)
     prepared = Run(out, state.step, trainer, text, s, about, args.format or options.FORMATS[0])
@@ -102,11 +110,11 @@ def make_run(out: Path, args: argparse.Namespace, s: TrainOptions, previous: Sta
 
 
 @contextmanager
-def exit_on_signals() -> Iterator[None]:
+def exit_on_signals() -> Iterator[Callable[[], None]]:
     """Raise SystemExit on Ctrl-C, SIGTERM and SIGHUP, so that a directory without a checkpoint is removed again
 
-    It is raised again at the end of the block, since the import of an extension module can discard it. An ignored
-    signal stays ignored: nohup starts a process that ignores SIGHUP.
+    The import of an extension module can discard the exception. So the function that is yielded raises it again, as
+    does the end of the block. An ignored signal stays ignored: nohup starts a process that ignores SIGHUP.
     """
     received: list[int] = []
 
@@ -114,15 +122,18 @@ def exit_on_signals() -> Iterator[None]:
         received.append(number)
         raise SystemExit(128 + number)
 
+    def check() -> None:
+        if received:
+            raise SystemExit(128 + received[0])
+
     defaults = (signal.SIG_DFL, signal.default_int_handler)
     initial = {number: signal.signal(number, leave) for number in Stop.SIGNALS if signal.getsignal(number) in defaults}
     try:
-        yield
+        yield check
     finally:
         for number, handler in initial.items():
             signal.signal(number, handler)
-        if received:
-            raise SystemExit(128 + received[0])
+        check()
 
 
 def describe(m: Model, text: windows.Split) -> str:

@@ -107,6 +107,31 @@ def test_signal_whose_exception_is_discarded_still_ends_a_new_run(text, number, 
     assert not Path("new").exists()
 
 
+SIGNAL_AFTER = """
+import os, sys
+from numpy_gpt.system.cli import run
+from numpy_gpt.train import __main__ as command
+
+def with_signal(*args):
+    result = function(*args)
+    os.kill(os.getpid(), int(sys.argv[1]))
+    return result
+
+function, command.{function} = command.{function}, with_signal
+sys.exit(run("train", lambda: command.main(sys.argv[2:])))
+"""
+
+
+@pytest.mark.parametrize("function", ["check_no_checkpoint", "describe"])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+def test_signal_after_the_lock_or_before_the_first_step_removes_the_directory(text, number, status, function):
+    args = [sys.executable, "-c", SIGNAL_AFTER.format(function=function), str(int(number))]
+    args += ["--data", text, "--out", "new/run", *SHORT]
+    done = subprocess.run(args, capture_output=True, preexec_fn=not_ignored(number), timeout=60)
+    assert (done.returncode, done.stderr) == (status, b"")
+    assert not Path("new").exists()
+
+
 def test_train_imports_numpy_random_before_its_signal_handlers(text):
     script = (
         "import sys; from numpy_gpt.train import __main__ as command\n"
