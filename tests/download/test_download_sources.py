@@ -2,7 +2,6 @@
 
 import random
 import socket
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -153,11 +152,11 @@ def test_each_unreachable_source_is_tried_once(tmp_path, monkeypatch, server):
 
 
 def test_source_that_does_not_answer_times_out(server, files, tmp_path):
-    started = time.monotonic()
-    server.replies["one", DATA] = [lambda *request: server.proceed.wait(20)]
+    answered = []
+    server.replies["one", DATA] = [lambda *request: answered.append(server.proceed.wait(120))]
     assert contents(download("124M", tmp_path)) == files
     assert server.requested() == [("one", 0), ("two", 0)]
-    assert time.monotonic() - started < 10
+    assert answered == []
 
 
 def test_proxy_of_the_environment_is_used(server, files, tmp_path, monkeypatch):
