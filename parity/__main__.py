@@ -4,7 +4,7 @@ import argparse
 import importlib
 import sys
 
-from numpy_gpt import GPTError
+from numpy_gpt import GPTError, fast
 from numpy_gpt.system.cli import run
 
 COMMANDS = {
@@ -24,6 +24,7 @@ def main():
     )
     parser.add_argument("command", choices=COMMANDS)
     command = parser.parse_args(sys.argv[1:2]).command
+    fast.tune()
     try:
         return importlib.import_module(f".{command}", __package__).main(sys.argv[2:])
     except ModuleNotFoundError as e:

@@ -8,6 +8,7 @@ from hypothesis import settings
 
 settings.register_profile("parity", derandomize=True, deadline=None)  # failures can be reproduced elsewhere
 settings.load_profile("parity")
+THREADS = torch.get_num_threads()
 
 
 def pytest_addoption(parser):
@@ -36,6 +37,12 @@ def data():
     if "GPT_TEST_DATA" not in os.environ:
         pytest.skip("$GPT_TEST_DATA isn't set to the directory of real files")
     return Path(os.environ["GPT_TEST_DATA"])
+
+
+@pytest.fixture(autouse=True)
+def one_thread_for_small_tensors(request):
+    """Limit PyTorch to one thread, except in slow tests: its threads and OpenBLAS's would wait for each other"""
+    torch.set_num_threads(THREADS if request.node.get_closest_marker("slow") else 1)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from numpy_gpt import adamw, language_model, model, noise, ops
 from numpy_gpt.fast import attention
@@ -69,6 +70,7 @@ def main(argv):
     )
     parser.parse_args(argv)
     trace.DRAWS = 2  # enough: no verdict depends on the number of draws
+    torch.set_num_threads(1)  # the tensors are small: threads of PyTorch and OpenBLAS would wait for each other
     start = time.perf_counter()
     suite = Suite()
     count: Counter[str] = Counter()

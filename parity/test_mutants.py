@@ -11,6 +11,7 @@ from .mutate import mutants as mutants_of
 @pytest.fixture(autouse=True)
 def restore_draws(monkeypatch):
     monkeypatch.setattr(mutants.trace, "DRAWS", mutants.trace.DRAWS)  # main lowers it
+    monkeypatch.setattr(mutants.torch, "set_num_threads", lambda n: None)
 
 
 def hypotenuse(a, b, scale=2.0):

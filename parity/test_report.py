@@ -7,7 +7,7 @@ import pytest
 
 from numpy_gpt import Config, named
 
-from . import report
+from . import __main__, report
 from .compare import Row
 from .inputs import random_model
 
@@ -30,6 +30,16 @@ def test_table_has_a_line_for_every_value_and_parameter(device):
     for name in names:
         assert all(1e-9 < float(e) < 1e-5 for e in lines[name][1:]), name
     assert "tensors agree." in done.stdout
+
+
+@pytest.mark.parametrize("command", __main__.COMMANDS)
+def test_commands_tune_their_process(command, monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr(__main__.fast, "tune", lambda: calls.append(command))
+    monkeypatch.setattr(sys, "argv", ["parity", command, "--help"])
+    with pytest.raises(SystemExit):
+        __main__.main()
+    assert calls == [command]
 
 
 def test_tensors_that_differ_are_marked_and_the_first_is_named():
