@@ -218,6 +218,7 @@ def children(parent):
             yield from children(pid)
 
 
+@pytest.mark.slow
 def test_batch_that_cannot_be_split_evenly_is_refused():
     flags = [*SHORT, *ENOUGH_FOR_TWO, "--batch-size", "3"]
     args = [sys.executable, *TWO, "torch_gpt.train", "--data", "text.txt", "--out", "run", *flags]
@@ -227,6 +228,7 @@ def test_batch_that_cannot_be_split_evenly_is_refused():
     assert message in done.stderr
 
 
+@pytest.mark.slow
 def test_pipe_is_refused_by_several_processes():
     # Each process would read another part of the pipe
     os.mkfifo("pipe")
@@ -351,6 +353,7 @@ def spy(monkeypatch, name, dtypes):
     monkeypatch.setattr(model, name, run)
 
 
+@pytest.mark.slow
 def test_run_in_bfloat16_that_overflows_keeps_its_last_finite_checkpoint():
     # The loss of a step is read one step later, when it can be finite though the weights no longer are
     args = ["--data", "text.txt", "--out", "run", *SHORT, "--save-every", "1", "--dtype", "bfloat16"]
@@ -364,6 +367,7 @@ def test_run_in_bfloat16_that_overflows_keeps_its_last_finite_checkpoint():
     assert all(np.isfinite(a).all() for tree in (good.m.params, *good.moments) for _, a in named(tree))
 
 
+@pytest.mark.slow
 def test_benchmark_prints_tokens_per_second_of_its_median_step(device):
     assert round(flops_per_token(Config(), 1024) / 1e6) == 855  # of the 124M, as nanoGPT counts
     shape = ["--n-layer", "1", "--n-head", "2", "--n-embd", "32", "--context", "16", "--batch-size", "2"]
@@ -385,6 +389,7 @@ UNUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", UNUSED)
 def test_benchmark_refuses_options_that_it_does_not_use(names):
     args = [sys.executable, "-m", "torch_gpt.train", "--benchmark", *TINY_STEP, *UNUSED[names]]
@@ -408,6 +413,7 @@ def test_benchmark_refuses_options_that_training_refuses():
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_benchmark_applies_dropout(device):
     first, _ = train("torch_gpt", "--benchmark", *TINY_STEP, "--dropout", "0.1", "--device", device).splitlines()
     assert ", float32, dropout 0.1, on " in first

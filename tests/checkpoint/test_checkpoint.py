@@ -50,6 +50,7 @@ def resident(directory):
     return sum(map(int, re.findall(rf"{re.escape(str(directory))}[^\n]*\n(?:\w+:[^\n]*\n)*?Rss: +(\d+) kB", maps)))
 
 
+@pytest.mark.slow
 @pytest.mark.full
 @pytest.mark.parametrize("format", PLACES)
 def test_load_of_the_124m_touches_no_page_of_the_weights(format, tmp_path):

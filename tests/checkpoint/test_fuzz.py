@@ -89,6 +89,7 @@ def loads(path):
     return m is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", FILES)
 def test_load_of_a_changed_file_succeeds_or_names_it(file, places):
     """Change the first or last 4,000 bytes, which describe the tensors"""
@@ -111,6 +112,7 @@ def test_load_of_a_changed_file_succeeds_or_names_it(file, places):
     assert loads(target)
 
 
+@pytest.mark.slow
 def test_load_of_changed_index_entries_with_valid_checksums(places):
     """Write valid checksums of the blocks, which would detect the changes of the test above"""
     directory = places / "openai"

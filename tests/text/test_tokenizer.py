@@ -308,6 +308,7 @@ def test_load_of_merges_without_version_and_last_newline(tiny):
     assert tokenizer.load(tiny).encode("the cat and the hat") == ids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["encoder.json", "vocab.bpe"])
 def test_a_changed_vocabulary_works_or_is_refused(file, tiny):
     content = (tiny / file).read_bytes()

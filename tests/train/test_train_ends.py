@@ -205,6 +205,7 @@ def test_run_with_a_closed_or_full_stream_is_complete(text, redirection, status,
     assert resume.load(Path("run")).step == 30
 
 
+@pytest.mark.slow
 def test_run_that_ignores_sighup_is_complete_after_its_terminal_closes(text):
     # Writing to a closed terminal fails, so the exit status is 1
     parent, child = pty.openpty()
