@@ -81,9 +81,9 @@ def save(m: Model, path: str | os.PathLike[str], format: str | None = None, dtyp
     If m has no tokenizer, the directory keeps its vocabulary. Files of transformers that would override the new ones
     are removed, such as tokenizer.json and generation_config.json. Other files in the directory are left alone.
 
-    Raises GPTError if path is the directory of a training run, has a checkpoint in another layout than `format`, or
-    can't be written, and if the model doesn't fit the format. The earlier checkpoint is then unchanged. Raises
-    CheckpointError if the tokenizer's files aren't a valid vocabulary.
+    Raises GPTError if path is the directory of a training run, has a checkpoint in another layout than `format` or in
+    both layouts, or can't be written, and if the model doesn't fit the format. The earlier checkpoint is then
+    unchanged. Raises CheckpointError if the tokenizer's files aren't a valid vocabulary.
 
     Example:
         m = numpy_gpt.load("storyteller")

@@ -19,7 +19,7 @@ from .destination import (
     weights_beside,
     write_vocabulary_beside,
 )
-from .layouts import TRAINING, home
+from .layouts import TRAINING, home, layouts
 from .source import find
 from .stored import Contents
 from .training_run import check_moments, read_run
@@ -45,6 +45,8 @@ def main() -> int:
     args = parse()
     path = find(args.source)
     contents = read_checkpoint(path, args.n_head)
+    if len([*layouts(path)]) > 1:
+        print_stderr(f"checkpoint: {path} has checkpoints in OpenAI's and in Hugging Face's layout: OpenAI's is read.")
     if args.command == "convert":
         return convert(path, contents, args)
     return info(path, contents) if args.command == "info" else prove(path, contents)

@@ -59,12 +59,25 @@ def layout(directory: Path) -> str | None:
 
     If other programs wrote checkpoints in both layouts, OpenAI's is read.
     """
+    return next(layouts(directory), None)
+
+
+def layouts(directory: Path) -> Iterator[str]:
+    """Yield the layouts in which a directory has a checkpoint"""
     for name, candidate in LAYOUTS.items():
         # the stage first: when it is removed, the files are in the directory
         places = directory / candidate.stage, directory
         if any(os.path.isfile(place / file) for place in places for file in candidate.weights):
-            return name
-    return None
+            yield name
+
+
+def check_single_layout(directory: Path) -> None:
+    """Raise GPTError if a directory has checkpoints in both layouts, since a save would replace only one of them"""
+    if len([*layouts(directory)]) > 1:
+        raise GPTError(
+            f"{directory} has a checkpoint in OpenAI's layout and another in Hugging Face's, and only one of them "
+            "would be replaced: remove the files of one, or choose another directory."
+        )
 
 
 def home(directory: Path) -> Path:
@@ -110,6 +123,7 @@ def replacing_checkpoint(directory: Path, format: str) -> Iterator[Path]:
     """
     directory.mkdir(parents=True, exist_ok=True)
     with locked(directory):
+        check_single_layout(directory)
         found = layout(directory)
         if found not in (None, format):
             raise GPTError(

@@ -14,9 +14,9 @@ def load(source: str | os.PathLike[str], dtype: DType | None = None, n_head: int
     """Return the model of a checkpoint, with its arrays mapped from the file and its tokenizer
 
     Arguments:
-        source: a directory in Hugging Face's or OpenAI's layout; a .safetensors file; a .bin file of llm.c; or the name
-            of a model. "storyteller" ships with the package. The released models 124M, 355M, 774M and 1558M (gpt2,
-            gpt2-medium, gpt2-large and gpt2-xl) are downloaded if they aren't found.
+        source: a directory in OpenAI's or Hugging Face's layout (in both, OpenAI's is read); a .safetensors file; a
+            .bin file of llm.c; or the name of a model. "storyteller" ships with the package. The released models 124M,
+            355M, 774M and 1558M (gpt2, gpt2-medium, gpt2-large and gpt2-xl) are downloaded if they aren't found.
         dtype: float32 or float64. Default: float64 if the checkpoint is in float64, else float32.
         n_head: the number of heads, for a .safetensors file that doesn't contain it.
 

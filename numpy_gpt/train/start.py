@@ -10,7 +10,7 @@ import numpy as np
 from .. import adamw, checkpoint
 from ..checkpoint import verify
 from ..checkpoint.destination import check_can_be_directory, check_directory_name
-from ..checkpoint.layouts import LAYOUTS, TRAINING, home, layout
+from ..checkpoint.layouts import LAYOUTS, TRAINING, check_single_layout, home, layout
 from ..checkpoint.source import find as find_checkpoint
 from ..checks import check_has_tokenizer, check_tokenizer
 from ..config import Config
@@ -54,6 +54,7 @@ def load_run(out: Path, format: str | None) -> State:
     found = layout(out)
     if not found:
         raise GPTError(f"{out} has no checkpoint yet: leave --resume out to start a run.")
+    check_single_layout(out)
     if format not in (None, found):
         raise GPTError(f"--format is {format}, and the run in {out} is in {LAYOUTS[found].title} layout: leave it out.")
     state = resume.load(out)

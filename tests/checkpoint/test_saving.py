@@ -83,14 +83,41 @@ def test_save_keeps_the_layout_of_a_directory_and_refuses_the_other(there, other
     assert load(tmp_path).config == large.config
 
 
-def test_load_of_a_directory_with_both_layouts_returns_openais(tmp_path):
-    # Other programs can write both layouts
-    small, large = random_model(TINY), random_model(Config(61, 11, 48, 6, 2))
-    save(small, tmp_path, "openai")
-    save(large, tmp_path / "other")
+@pytest.fixture
+def both_layouts(tmp_path):
+    """Return a directory with a checkpoint in each layout, which other programs can write"""
+    save(random_model(TINY), tmp_path / "both", "openai")
+    save(random_model(Config(61, 11, 48, 6, 2)), tmp_path / "other")
     for file in (tmp_path / "other").iterdir():
-        shutil.copy(file, tmp_path)
-    assert load(tmp_path).config == TINY
+        shutil.copy(file, tmp_path / "both")
+    return tmp_path / "both"
+
+
+def test_load_of_a_directory_with_both_layouts_returns_openais(both_layouts):
+    assert load(both_layouts).config == TINY
+
+
+@pytest.mark.parametrize("format", [None, "openai", "huggingface"])
+def test_save_to_a_directory_with_both_layouts_is_refused(format, both_layouts):
+    before = {file.name: file.read_bytes() for file in both_layouts.iterdir()}
+    with pytest.raises(
+        GPTError, match=r"both has a checkpoint in OpenAI's layout and another in Hugging Face's, and only"
+    ):
+        save(init(TINY), both_layouts, format)
+    assert {file.name: file.read_bytes() for file in both_layouts.iterdir()} == before
+
+
+@pytest.mark.parametrize("arguments", [["info"], ["verify"], ["convert", "new"]])
+def test_checkpoint_command_prints_which_of_both_layouts_it_reads(arguments, both_layouts, tmp_path):
+    name, *destination = arguments
+    command = [sys.executable, "-m", "numpy_gpt.checkpoint", name, both_layouts, *destination]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stderr == (
+        f"checkpoint: {both_layouts} has checkpoints in OpenAI's and in Hugging Face's layout: OpenAI's is read.\n"
+    )
+    if destination:
+        assert load(tmp_path / "new").config == TINY
 
 
 @pytest.mark.parametrize("format", LAYOUTS)

@@ -34,6 +34,18 @@ LAYOUTS = {
 }
 
 
+def test_resume_of_a_run_beside_a_checkpoint_in_the_other_layout_is_refused(text):
+    trained("--data", text, "--out", "run", *SHORT)
+    save(random_model(TINY), "other", "openai")
+    for file in Path("other").iterdir():
+        shutil.copy(file, "run")
+    status, out, err = train("--resume", "--out", "run", "--steps", "9")
+    assert (status, out) == (1, "")
+    assert err.startswith(
+        "train: run has a checkpoint in OpenAI's layout and another in Hugging Face's, and only one of"
+    )
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_train_refuses_a_directory_with_a_checkpoint(layout, text):
     LAYOUTS[layout](Path("model"))
