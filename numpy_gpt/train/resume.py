@@ -59,7 +59,10 @@ def load(directory: Path) -> State:
     """Return a copy of a run's state in memory, after comparing all of it with its checksums"""
     place = home(directory)
     if not os.path.isfile(place / PROGRESS):
-        raise CheckpointError(f"{directory} isn't a training run, since it has no {PROGRESS}: leave --resume out.")
+        raise CheckpointError(
+            f"{directory} isn't a training run, since it has no {PROGRESS}: start from its model with --init-from "
+            f"{directory} in another directory."
+        )
     contents = read_checkpoint(directory)
     step, about, found = read_run(place)
     verify.check_intact(directory, contents.tensors, verify.check(contents.tensors), ADVICE)

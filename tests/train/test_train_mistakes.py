@@ -116,7 +116,7 @@ MISTAKES = {
     "a checkpoint without a run": (
         ["--resume", "--out", "model"],
         3,
-        "model isn't a training run, since it has no training.json",
+        "model isn't a training run, since it has no training.json: start from its model with --init-from model",
     ),
     "heads": (["--data", "text.txt", "--out", "run", "--n-head", "3"], 2, "n_embd 128 is not divisible by n_head 3"),
     "no steps": (["--data", "text.txt", "--out", "run", "--steps", "0"], 2, "--steps is 0: it must be a whole number"),
