@@ -42,14 +42,13 @@ def check_can_be_directory(path: Path) -> None:
             raise GPTError(f"{path} can't be written, since {why}: choose another directory.")
 
 
-def check_directory_name(path: Path) -> None:
+def check_directory_name(
+    path: Path, advice: str = "give a directory, or a file that ends in .safetensors or .bin"
+) -> None:
     """Raise GPTError if path looks like the name of a file"""
     suffix = path.suffix.lower()
     if suffix in FOREIGN_SUFFIXES | SUFFIXES.keys() and not os.path.isdir(path):
-        raise GPTError(
-            f"{path} can't be a checkpoint's directory because {path.suffix} is a file's suffix: give a directory, or "
-            "a file that ends in .safetensors or .bin."
-        )
+        raise GPTError(f"{path} can't be a checkpoint's directory because {path.suffix} is a file's suffix: {advice}.")
 
 
 def check_no_run(directory: Path) -> None:

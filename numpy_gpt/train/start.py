@@ -31,8 +31,8 @@ def has_checkpoint(out: Path) -> bool:
 
 def check_new_directory(out: Path, format: str) -> None:
     """Raise GPTError if a new run in this directory would replace another's files"""
-    check_directory_name(out)
     check_can_be_directory(out)
+    check_directory_name(out, "choose a name without it")
     if has_checkpoint(out):
         is_run = os.path.exists(home(out) / resume.PROGRESS)
         advice = "resume it with --resume" if is_run else f"start from it with --init-from {out} in another directory"

@@ -87,6 +87,11 @@ MISTAKES = {
         1,
         "text.txt/run can't be written, since text.txt is a file: choose another directory.",
     ),
+    "a text as a directory": (
+        ["--data", "text.txt", "--out", "text.txt"],
+        1,
+        "text.txt can't be written, since it is a file: choose another directory.",
+    ),
     "a file as a directory": (
         ["--data", "text.txt", "--out", "short"],
         1,

@@ -121,4 +121,5 @@ def test_train_refuses_a_directory_with_the_suffix_of_a_file(name, text):
     status, out, err = train("--data", text, "--out", name, *SHORT)
     assert (status, out) == (1, "")
     assert f"{name} can't be a checkpoint's directory" in err
+    assert err.endswith("is a file's suffix: choose a name without it.\n")
     assert not Path(name).exists()
