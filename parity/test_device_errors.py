@@ -107,6 +107,8 @@ def test_full_memory_of_the_host_while_loading_is_a_memory_error(monkeypatch):
 
 
 def test_unusable_device_is_refused_with_the_available_ones(monkeypatch):
+    if torch.cuda.is_available():
+        torch.cuda.init()  # it would fail with another number of GPUs
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(GPTError, match=r"cuda:99 can't be used: .*\. Available here: cpu, cuda:0, cuda:1\.$"):

@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 
 CHUNK = 1024  # ids
+PART = 128  # ids of a chunk
 COLDEST = tl.constexpr(1e-30)  # at lower temperatures only the best ids have a probability above 0, as at this one
 
 
@@ -49,10 +50,8 @@ def best_logit(maxima, WIDTH: tl.constexpr):
 
 
 @triton.jit
-def probability(x, cuts, maxima, WIDTH: tl.constexpr):
-    """Return the probability of each logit relative to that of the best id"""
-    rate = (1 / tl.maximum(tl.load(cuts), COLDEST)).to(tl.float32)
-    return tl.exp((x - best_logit(maxima, WIDTH)) * rate)
+def inverse_temperature(cuts):
+    return (1 / tl.maximum(tl.load(cuts), COLDEST)).to(tl.float32)
 
 
 @triton.jit
@@ -94,22 +93,29 @@ def mass_target(cuts, sums, tally_k, WIDTH: tl.constexpr):
 @triton.jit
 def search_kernel(
     logits, stride, cuts, maxima, sums, tally_k, V,
-    TOP_K: tl.constexpr, DONE: tl.constexpr, DIGITS: tl.constexpr, WIDTH: tl.constexpr, CHUNK: tl.constexpr,
+    TOP_K: tl.constexpr, DONE: tl.constexpr, DIGITS: tl.constexpr, WIDTH: tl.constexpr,
+    CHUNK: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
-    """Add up the ids of each chunk at or above 16 candidates for the next digit, into sums[DONE] (R,J,16)"""
+    """Add up the ids of each chunk at or above 16 candidates for the next digit, into sums[DONE] (R,J,16)
+
+    PART ids are compared at once: with a whole chunk, a program would need too many registers.
+    """
     r, R, j, J = tl.program_id(0), tl.num_programs(0), tl.program_id(1), tl.num_programs(1)
-    i, x = chunk_of(logits, stride, V, CHUNK)
     if TOP_K:
         target = tl.load(cuts + 1)
-        amount = tl.where(i < V, 1.0, 0.0)
     else:
         target = mass_target(cuts, sums, tally_k, WIDTH) if DONE or tally_k is not None else 0.0
-        amount = tl.where(i < V, probability(x, cuts, maxima, WIDTH), 0.0)
-    found = found_place(sums, target, DONE, DIGITS, WIDTH)
     candidate = tl.arange(0, 16)
-    lowest = found + (candidate << (4 * (DIGITS - 1 - DONE)))
-    above = place(x, DIGITS)[:, None] >= lowest[None, :]  # (CHUNK,16)
-    tl.store(sums + ((DONE * R + r) * J + j) * 16 + candidate, tl.sum(tl.where(above, amount[:, None], 0.0), 0))
+    lowest = found_place(sums, target, DONE, DIGITS, WIDTH) + (candidate << (4 * (DIGITS - 1 - DONE)))
+    best, rate = best_logit(maxima, WIDTH), inverse_temperature(cuts)
+    amounts = tl.zeros((PART, 16), tl.float32)
+    for start in range(0, CHUNK, PART):
+        i = j * CHUNK + start + tl.arange(0, PART)
+        x = tl.load(logits + r.to(tl.int64) * stride + i, i < V, 0).to(tl.float32)
+        amount = tl.where(i < V, 1.0 if TOP_K else tl.exp((x - best) * rate), 0.0)
+        above = place(x, DIGITS)[:, None] >= lowest[None, :]  # (PART,16)
+        amounts += tl.where(above, amount[:, None], 0.0)
+    tl.store(sums + ((DONE * R + r) * J + j) * 16 + candidate, tl.sum(amounts, 0))
 
 
 @triton.jit
@@ -121,7 +127,7 @@ def tally_kernel(
     i, x = chunk_of(logits, stride, V, CHUNK)
     target = tl.load(cuts + 1) if TOP_K else mass_target(cuts, sums, tally_k, WIDTH)
     found = found_place(sums, target, DIGITS, DIGITS, WIDTH)
-    p = probability(x, cuts, maxima, WIDTH)
+    p = tl.exp((x - best_logit(maxima, WIDTH)) * inverse_temperature(cuts))  # relative to the best id
     here = (place(x, DIGITS) == found) & (i < V)
     above = (place(x, DIGITS) > found) & (i < V)
     part = tally + (tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)) * 4
@@ -221,7 +227,7 @@ def sample(logits, draw, top_k, top_p, cuts, keys, number, tokens):
         tally_k, tally = tally, torch.empty(R, J, 4, dtype=torch.float32, device=device)
         sums = torch.empty(D, R, J, 16, dtype=torch.float32, device=device)
         for done in range(D):
-            search_kernel[R, J](*row, cuts, maxima, sums, tally_k, V, by_count, done, D, width, CHUNK)
+            search_kernel[R, J](*row, cuts, maxima, sums, tally_k, V, by_count, done, D, width, CHUNK, PART)
         tally_kernel[R, J](*row, cuts, maxima, sums, tally_k, tally, V, by_count, D, width, CHUNK)
     draw_kernel[R, J](
         *row, cuts, keys, number, maxima, sums, tally_k, tally, values, ids, V, draw, not top_p, D, width, CHUNK
