@@ -95,7 +95,9 @@ def check_vectors(params):
     """Raise GPTError unless the numbers of each vector are side by side, as the kernels require"""
     for name, a in named(params):
         if a.ndim == 1 and a.stride(0) != 1:
-            raise GPTError(f"parameter {name} has the stride {a.stride(0)}: make it contiguous, or don't compile.")
+            raise GPTError(
+                f"parameter {name} has the stride {a.stride(0)}: make it contiguous, or generate without compiling."
+            )
 
 
 def capture(f):

@@ -13,8 +13,8 @@ import torch
 import triton
 import triton.language as tl
 
-CHUNK = 1024  # ids
-PART = 128  # ids of a chunk
+CHUNK = 1024  # ids of a program
+PART = 128  # ids that search_kernel compares at once
 COLDEST = tl.constexpr(1e-30)  # at lower temperatures only the best ids have a probability above 0, as at this one
 
 
@@ -37,9 +37,8 @@ def chunk_of(logits, stride, V, CHUNK: tl.constexpr):
 def max_kernel(logits, stride, maxima, V, CHUNK: tl.constexpr):
     """Store the largest logit of each chunk in maxima (R,J)"""
     i, x = chunk_of(logits, stride, V, CHUNK)
-    tl.store(
-        maxima + tl.program_id(0) * tl.num_programs(1) + tl.program_id(1), tl.max(tl.where(i < V, x, -float("inf")))
-    )
+    chunk = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
+    tl.store(maxima + chunk, tl.max(tl.where(i < V, x, -float("inf"))))
 
 
 @triton.jit
@@ -51,6 +50,7 @@ def best_logit(maxima, WIDTH: tl.constexpr):
 
 @triton.jit
 def inverse_temperature(cuts):
+    """Return 1 / temperature as float32"""
     return (1 / tl.maximum(tl.load(cuts), COLDEST)).to(tl.float32)
 
 
@@ -65,7 +65,7 @@ def found_place(sums, target, DONE: tl.constexpr, DIGITS: tl.constexpr, WIDTH: t
     unit = tl.full((), 1, tl.int32)
     found = -(unit << (4 * DIGITS - 1))  # the lowest place
     for digit in tl.static_range(DONE):
-        parts = tl.load(sums + ((digit * R + r) * J + j) * 16 + candidate, (j < J) & (candidate < 16), 0)  # (J,16)
+        parts = tl.load(sums + ((digit * R + r) * J + j) * 16 + candidate, j < J, 0)  # (J,16)
         reached = (tl.sum(parts, 0) >= target) & (candidate > 0)
         found += tl.sum(reached.to(tl.int32)) << (4 * (DIGITS - 1 - digit))
     return found

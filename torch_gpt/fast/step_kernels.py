@@ -210,7 +210,7 @@ def linear(x, w, b=None, *, norm=None, residual=None, gelu=False, out=None):
     (R, I), O = x.shape, w.shape[1]
     y = x.new_empty(R, O) if out is None else out
     width = triton.next_power_of_2(I)
-    columns = 32 if 2048 <= O <= 8192 else 16
+    columns = 32 if 2048 <= O <= 8192 else 16  # the fastest tiles for the 124M on an H200, as are those below
     if R == 1 or x.dtype == torch.float64:
         row_linear_kernel[triton.cdiv(O, columns), R](
             x, *norm or (None, None), w, b, residual, y, O, *w.stride(),
