@@ -1,6 +1,10 @@
 """Test the Triton kernels of decoding against the eager code, on a GPU or in Triton's interpreter on the CPU."""
 
 import importlib.util
+import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -20,7 +24,7 @@ from .inputs import VARIANTS, random_model
 if importlib.util.find_spec("triton") is None:
     pytest.skip("Triton isn't installed", allow_module_level=True)
 
-from torch_gpt.fast import step_kernels
+from torch_gpt.fast import sampling_kernels, step_kernels
 from torch_gpt.fast.sampling_kernels import sample
 
 pytestmark = [
@@ -134,3 +138,14 @@ def draw(logits, options, seed, samples, step):
     kind = drawn, drawn and 0 < top_k < logits.shape[1], drawn and top_p < 1
     sample(logits, *kind, cuts, keys(seed, samples, logits.device), number, tokens)
     return tokens.tolist()
+
+
+def test_kernels_compile_for_a_gpu():
+    """Compile in a process of its own, since this one may interpret them"""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "parity.compile_kernels"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+    assert done.returncode == 0, done.stderr
+    files = (step_kernels, sampling_kernels)
+    kernels = {name for file in files for name in vars(file) if name.endswith("_kernel")}
+    assert set(json.loads(done.stdout)) == kernels
