@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import numpy_gpt
+import torch_gpt
 from numpy_gpt import Config, named
 from numpy_gpt.fast.openblas import openblas
 
@@ -144,3 +145,10 @@ def test_unusable_device_exits_2_with_an_explanation(device):
     done = subprocess.run(args, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(rf"parity: the device {device} can't be used: .*\.\n", done.stderr), done.stderr
+
+
+def test_compiled_step_has_its_parameters_on_the_device_of_the_others(monkeypatch):
+    devices, original = [], torch_gpt.init
+    monkeypatch.setattr(torch_gpt, "init", lambda c, device="cpu": devices.append(str(device)) or original(c))
+    workloads.compiled_step(SMALL, 1, 4, "cpu:0")
+    assert devices == ["cpu:0"]

@@ -68,7 +68,7 @@ def training(both, ours, theirs):
     gradients["fused"] = gradients["torch"]
     update = {"numpy": our_adamw(ours), "torch": their_adamw(theirs), "fused": their_adamw(theirs, fused=True)}
     steps: Sides = {side: partial(train, gradients[side], update[side]) for side in gradients}
-    steps["compiled"] = cache(partial(compiled_step, ours.config, B, T))
+    steps["compiled"] = cache(partial(compiled_step, ours.config, B, T, theirs.params.wte.device))
     yield Workload(f"training step, {B} x {T}", steps | {"bound": partial(step_matmuls, ours, B * T)})
     grads = {side: gradients[side]()[1] for side in gradients}
     updates: Sides = {side: partial(partial, update[side], grads[side]) for side in update}
@@ -136,10 +136,10 @@ def train(loss_and_grads, update):
     return step
 
 
-def compiled_step(config, B, T):
+def compiled_step(config, B, T, device="cpu"):
     """Return a step of the twin, compiled, with PyTorch's fused AdamW"""
-    tokens, targets = map(torch.from_numpy, random_batch(config, B, T))
-    gpt = GPT(torch_gpt.init(config), compiled=torch.compile)
+    tokens, targets = (torch.from_numpy(a).to(device) for a in random_batch(config, B, T))
+    gpt = GPT(torch_gpt.init(config, device=device), compiled=torch.compile)
     optimiser = torch.optim.AdamW(gpt.parameters(), lr=1e-4, fused=True)
 
     def step():
