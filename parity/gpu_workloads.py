@@ -1,7 +1,8 @@
 """Define the workloads of python -m parity bench --device cuda: the twin in bfloat16 next to Hugging Face's GPT-2.
 
 Both have random weights of the same sizes. The lower bound of decoding moves as many bytes as the weights have, once
-for each step. That of training computes the matmuls with the weights alone.
+for each step. That of prefill and training computes the matmuls with the weights alone. That of AdamW moves as many
+bytes as AdamW reads and writes.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,11 +20,12 @@ import torch_gpt
 from numpy_gpt import Config, named
 from numpy_gpt.adamw import moments
 from numpy_gpt.generate.options import DecodingOptions
+from numpy_gpt.params import tree_map
 from numpy_gpt.train.options import TrainOptions
 from torch_gpt.train.step import Execution, Trainer
 
 from .inputs import random_batch
-from .workloads import Sides, Workload
+from .workloads import GREEDY, Sides, Workload, matrices, their_adamw
 
 SIDES = {
     "compiled": "torch_gpt, compiled",
@@ -39,9 +41,10 @@ class Sizes(NamedTuple):
 
     prompt: int = 16  # tokens
     new: int = 128  # tokens that are timed
+    long: int = 512  # tokens of a prompt whose prefill is timed
     window: int = 1024
     batch: int = 64  # windows of a training step
-    steps: int = 10  # training steps of a round
+    steps: int = 10  # training steps of a round, or updates by AdamW
 
 
 LARGE_MEMORY = 100e9  # bytes, for a batch of 64 windows
@@ -57,15 +60,56 @@ def gpu_workloads(config: Config, sizes: Sizes, device: str) -> Iterator[Workloa
     """Yield the rows of the table; each workload is prepared when its turn comes"""
     m = torch_gpt.init(config, device=device, dtype=torch.bfloat16)
     peer = hugging_face(config, device) if has_peer() else None
+    yield prefill(m, peer, sizes)
     for n in (1, 8, 64):
         yield from decoding(m, peer, n, sizes)
     del m, peer
+    yield updates(config, sizes, device)
     yield training(config, sizes, device)
 
 
 def has_peer() -> bool:
     """Return whether transformers is installed; without it, its columns stay empty"""
     return find_spec("transformers") is not None
+
+
+def prefill(m, peer, sizes: Sizes) -> Workload:
+    """Return the forward of a prompt and its first token, which is the same in compiled decoding"""
+    sides: Sides = {"eager": partial(first_token, m, sizes.long)}
+    if peer:
+        sides["peer"] = partial(partial, peer_first_token, peer, sizes.long)
+    sides["bound"] = partial(forward_matmuls, m, sizes.long)
+    return Workload(f"prefill {sizes.long} tokens", sides, sizes.long)
+
+
+def first_token(m, length: int) -> Callable[[], None]:
+    draws = torch_gpt.generate.draws(m, [[j % m.config.n_vocab for j in range(length)]], GREEDY, ())
+    return synchronized(m.params.wte.device, partial(next, draws))
+
+
+@torch.no_grad()
+def peer_first_token(peer, length: int) -> None:
+    ids = torch.arange(length, device=peer.device)[None] % peer.config.vocab_size
+    peer(ids, use_cache=True, logits_to_keep=1).logits.argmax(-1).tolist()
+
+
+def forward_matmuls(m, rows: int) -> Callable[[], None]:
+    """Return the matmuls of a forward: `rows` rows with every matrix of a block, and one row with the head"""
+    wte = m.params.wte
+    x = {width: torch.ones(rows, width, dtype=wte.dtype, device=wte.device) for width in widths(matrices(m))}
+    last = x[m.config.n_embd][:1]
+
+    def run() -> None:
+        for w in matrices(m):
+            x[w.shape[0]] @ w
+        last @ wte.mT
+
+    return synchronized(wte.device, run)
+
+
+def widths(weights) -> set[int]:
+    """Return the numbers of rows and columns of all weights"""
+    return {width for w in weights for width in w.shape}
 
 
 def decoding(m, peer, n: int, sizes: Sizes) -> Iterator[Workload]:
@@ -81,7 +125,8 @@ def decoding(m, peer, n: int, sizes: Sizes) -> Iterator[Workload]:
         sides["peer"] = partial(partial, generate, peer, n, sizes)
     if peer and n == 1:
         sides["static"] = partial(partial, generate, peer, n, sizes, cache_implementation="static")
-    sides["bound"] = partial(moved_bytes, m, sizes.new)
+    weights = sum(p.numel() * p.element_size() for _, p in named(m.params))
+    sides["bound"] = partial(moved_bytes, weights, sizes.new, m.params.wte.device)
     yield Workload(f"decode, batch {n}, greedy", sides, n * sizes.new, 3)
     with_top_p: Sides = {"compiled": partial(decode, m, n, drawn, sizes, True)}
     yield Workload(f"decode, batch {n}, top-p", with_top_p, n * sizes.new, 3)
@@ -135,16 +180,29 @@ def generate(peer, n: int, sizes: Sizes, **options) -> None:
     ).tolist()
 
 
-def moved_bytes(m, steps: int) -> Callable[[], None]:
-    """Return copies that move as many bytes as the weights have, once for each step; a copy reads and writes"""
-    size = sum(p.numel() * p.element_size() for _, p in named(m.params)) // 2
-    source, destination = (torch.ones(size, dtype=torch.uint8, device=m.params.wte.device) for _ in range(2))
+def moved_bytes(size: int, steps: int, device: torch.device | str) -> Callable[[], None]:
+    """Return copies that move `size` bytes, once for each step; a copy reads and writes"""
+    source, destination = (torch.ones(size // 2, dtype=torch.uint8, device=device) for _ in range(2))
 
     def run() -> None:
         for _ in range(steps):
             destination.copy_(source)
 
-    return synchronized(source.device, run)
+    return synchronized(device, run)
+
+
+def updates(config: Config, sizes: Sizes, device: str) -> Workload:
+    """Return updates by PyTorch's fused AdamW, as a compiled training step makes them"""
+    m = torch_gpt.init(config, device=device)
+    grads, update = tree_map(torch.ones_like, m.params), their_adamw(m, fused=True)
+
+    def run() -> None:
+        for _ in range(sizes.steps):
+            update(grads)
+
+    read_and_written = 4 * (4 + 3) * config.num_parameters()  # bytes of four float32 arrays read and three written
+    bound = partial(moved_bytes, read_and_written, sizes.steps, device)
+    return Workload(f"AdamW, {sizes.steps} updates", {"compiled": partial(synchronized, device, run), "bound": bound})
 
 
 def training(config: Config, sizes: Sizes, device: str) -> Workload:
@@ -203,7 +261,7 @@ def step_matmuls(config: Config, sizes: Sizes, device: str) -> Callable[[], None
         return torch.from_numpy(random.standard_normal(shape, np.float32)).to(device, torch.bfloat16)
 
     weights = [new(*shape) for shape in shapes] * config.n_layer + [new(C, -(-config.n_vocab // 128) * 128)]
-    x = {width: new(rows, width) for width in {width for w in weights for width in w.shape}}
+    x = {width: new(rows, width) for width in widths(weights)}
 
     def run() -> None:
         for _ in range(sizes.steps):

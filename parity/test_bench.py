@@ -62,17 +62,23 @@ def test_json_has_the_times_of_each_side_of_each_workload(monkeypatch, capsys):
 def test_gpu_table_has_rates_of_each_side(device, monkeypatch):
     """Run the workloads of the GPU with a tiny model, on the CPU as well"""
     monkeypatch.setattr(bench, "PAUSE", 0)
-    sizes, tiny = bench.Sizes(prompt=4, new=3, window=16, batch=2, steps=2), replace(SMALL, n_ctx=32, n_layer=1)
+    sizes, tiny = bench.Sizes(prompt=4, new=3, long=8, window=16, batch=2, steps=2), replace(SMALL, n_ctx=32, n_layer=1)
     measured = bench.measure_all(gpu_workloads.gpu_workloads(tiny, sizes, device), quick=True)
     results = {**workloads.machine(device), "device": "NVIDIA H200", "workloads": measured, "flops_per_token": 10**6}
     decoding = [f"decode, batch {n}, {kind}" for n in (1, 8, 64) for kind in ("greedy", "top-p")]
-    assert [workload["name"] for workload in measured] == [*decoding, "training step, 2 x 16"]
+    assert [workload["name"] for workload in measured] == [
+        "prefill 8 tokens",
+        *decoding,
+        "AdamW, 2 updates",
+        "training step, 2 x 16",
+    ]
     sides = [list(workload["seconds"]) for workload in measured]
-    assert sides[0] == ["compiled", "eager", "peer", "static", "bound"]
-    assert sides[-1] == ["compiled", "peer", "bound"]
+    assert sides[0] == ["eager", "peer", "bound"]
+    assert sides[1] == ["compiled", "eager", "peer", "static", "bound"]
+    assert sides[-2:] == [["compiled", "bound"], ["compiled", "peer", "bound"]]
     header, *rows, _, training, where = bench.gpu_table(results).splitlines()
     assert re.split("  +", header)[1:] == list(gpu_workloads.SIDES.values())
-    assert all("tokens/s" in row for row in rows)
+    assert [row.split("  ")[0] for row in rows if "tokens/s" not in row] == ["AdamW, 2 updates"]
     assert re.fullmatch(r"Training: torch_gpt, compiled .* MFU; Hugging Face .* MFU\.", training)
     assert where.startswith("NVIDIA H200; Python 3.")
 

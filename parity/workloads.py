@@ -168,8 +168,6 @@ def their_adamw(m, fused=None):
         for p, (_, g) in zip(params, named(grads), strict=True):
             p.grad = g
         optimiser.step()
-        if params[0].is_cuda:
-            torch.cuda.synchronize()
 
     return update
 
