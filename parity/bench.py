@@ -20,7 +20,7 @@ from torch_gpt.fast.benchmark import PEAK, flops_per_token
 from torch_gpt.params import check_target
 
 from . import footprint, gpu_workloads
-from .gpu_workloads import Sizes, sizes_for
+from .gpu_workloads import Sizes, peer_version, sizes_for
 from .scaling import scaling, sentence
 from .workloads import PAUSE, Workload, machine, workloads
 
@@ -31,6 +31,7 @@ SIDES = {
     "compiled": "the same, compiled",
     "bound": "lower bound",
 }
+NO_PEER = "Hugging Face's columns are empty: run pip install transformers to measure it."
 
 
 def main(argv):
@@ -80,7 +81,8 @@ def bench_gpu(device: str, quick: bool) -> dict:
     sizes = Sizes(new=16, window=128, batch=8, steps=2) if quick else sizes_for(device)
     measured = measure_all(gpu_workloads.gpu_workloads(config, sizes, device), quick)
     of_token = flops_per_token(config, sizes.window)
-    return {**machine(device), "config": str(config), "workloads": measured, "flops_per_token": of_token}
+    versions = {**machine(device), "transformers": peer_version()}
+    return {**versions, "config": str(config), "workloads": measured, "flops_per_token": of_token}
 
 
 def measure_all(workloads: Iterable[Workload], quick: bool) -> list[dict]:
@@ -103,7 +105,8 @@ def measure(workload: Workload, rounds: int) -> dict:
             run()
             seconds[side].append(perf_counter() - started)
     times = {side: spread(found[1:]) for side, found in seconds.items()}
-    return {"name": workload.name, "tokens": workload.tokens, "seconds": times}
+    memory = {"memory": workload.memory} if workload.memory else {}
+    return {"name": workload.name, "tokens": workload.tokens, "seconds": times, **memory}
 
 
 def spread(times: list[float]) -> dict[str, float]:
@@ -123,19 +126,24 @@ def table(results: dict) -> str:
 
 
 def gpu_table(results: dict) -> str:
-    """Return tokens per second of each side, and the part of the GPU's arithmetic that training uses"""
+    """Return tokens per second or milliseconds of each side, and the part of the GPU that training uses"""
     sides = gpu_workloads.SIDES
     rows = [["", *sides.values()], *(cells(workload, sides) for workload in results["workloads"])]
-    *_, training = results["workloads"]
-    peak = next((peak for chip, peak in PEAK.items() if chip in results["device"]), None)
-    flops = {
-        sides[side]: training["tokens"] / s["median"] * results["flops_per_token"]
-        for side, s in training["seconds"].items()
-        if side != "bound"
-    }
-    used = [f"{name} {f / 1e12:.0f} TFLOP/s" + (f", {f / peak:.1%} MFU" if peak else "") for name, f in flops.items()]
+    training = results["workloads"][-1]
+    used = [f"{sides[side]} {used_by(side, training, results)}" for side in training["seconds"] if side != "bound"]
+    peer = "Hugging Face: transformers {transformers}." if results["transformers"] else NO_PEER
     where = "{device}; Python {python}, PyTorch {torch}; random weights in bfloat16"
-    return "\n".join([*aligned(rows), "", f"Training: {'; '.join(used)}.", where.format(**results)])
+    lines = [f"Training: {'; '.join(used)}.", peer.format(**results), where.format(**results)]
+    return "\n".join([*aligned(rows), "", *lines])
+
+
+def used_by(side: str, training: dict, results: dict) -> str:
+    """Return the arithmetic and the memory of the GPU that a side's training steps use"""
+    flops = training["tokens"] / training["seconds"][side]["median"] * results["flops_per_token"]
+    peaks = [peak for chip, peak in PEAK.items() if chip in results["device"]]
+    figures = [f"{flops / 1e12:.0f} TFLOP/s", *(f"{flops / peak:.1%} MFU" for peak in peaks)]
+    memory = training.get("memory", {})
+    return ", ".join([*figures, *([f"{memory[side] / 1e9:.1f} GB"] if side in memory else [])])
 
 
 def cells(workload: dict, sides: dict[str, str]) -> list[str]:

@@ -7,7 +7,7 @@ bytes as AdamW reads and writes.
 
 from collections.abc import Callable, Iterator
 from functools import cache, partial
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -59,7 +59,7 @@ def sizes_for(device: str) -> Sizes:
 def gpu_workloads(config: Config, sizes: Sizes, device: str) -> Iterator[Workload]:
     """Yield the rows of the table; each workload is prepared when its turn comes"""
     m = torch_gpt.init(config, device=device, dtype=torch.bfloat16)
-    peer = hugging_face(config, device) if has_peer() else None
+    peer = hugging_face(config, device) if peer_version() else None
     yield prefill(m, peer, sizes)
     for n in (1, 8, 64):
         yield from decoding(m, peer, n, sizes)
@@ -68,9 +68,12 @@ def gpu_workloads(config: Config, sizes: Sizes, device: str) -> Iterator[Workloa
     yield training(config, sizes, device)
 
 
-def has_peer() -> bool:
-    """Return whether transformers is installed; without it, its columns stay empty"""
-    return find_spec("transformers") is not None
+def peer_version() -> str | None:
+    """Return the version of transformers, or None if it isn't installed; its columns are then empty"""
+    try:
+        return version("transformers")
+    except PackageNotFoundError:
+        return None
 
 
 def prefill(m, peer, sizes: Sizes) -> Workload:
@@ -208,12 +211,29 @@ def updates(config: Config, sizes: Sizes, device: str) -> Workload:
 def training(config: Config, sizes: Sizes, device: str) -> Workload:
     """Return training steps: forward, backward, clipping and AdamW; each side is prepared and compiled once"""
     sides = {"compiled": our_steps}
-    if has_peer():
+    if peer_version():
         sides["peer"] = peer_steps
     sides["bound"] = step_matmuls
-    prepared: Sides = {side: cache(partial(steps, config, sizes, device)) for side, steps in sides.items()}
+    memory: dict[str, int] = {}
+    prepared: Sides = {
+        side: cache(partial(warmed_up, partial(steps, config, sizes, device), memory, side, device))
+        for side, steps in sides.items()
+    }
     tokens = sizes.steps * sizes.batch * sizes.window
-    return Workload(f"training step, {sizes.batch} x {sizes.window}", prepared, tokens, 3)
+    return Workload(f"training step, {sizes.batch} x {sizes.window}", prepared, tokens, 3, memory)
+
+
+def warmed_up(prepare: Callable[[], Any], memory: dict[str, int], side: str, device: str) -> Callable[[], None]:
+    """Return the function of `prepare`, after one call of it; on a GPU, store the added memory as memory[side]"""
+    on_gpu = torch.device(device).type == "cuda"
+    others = torch.cuda.memory_allocated(device) if on_gpu else 0
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(device)
+    run = prepare()
+    run()
+    if on_gpu:
+        memory[side] = torch.cuda.max_memory_allocated(device) - others
+    return run
 
 
 def our_steps(config: Config, sizes: Sizes, device: str) -> Callable[[], None]:

@@ -64,7 +64,8 @@ def test_gpu_table_has_rates_of_each_side(device, monkeypatch):
     monkeypatch.setattr(bench, "PAUSE", 0)
     sizes, tiny = bench.Sizes(prompt=4, new=3, long=8, window=16, batch=2, steps=2), replace(SMALL, n_ctx=32, n_layer=1)
     measured = bench.measure_all(gpu_workloads.gpu_workloads(tiny, sizes, device), quick=True)
-    results = {**workloads.machine(device), "device": "NVIDIA H200", "workloads": measured, "flops_per_token": 10**6}
+    versions = {**workloads.machine(device), "device": "NVIDIA H200", "transformers": gpu_workloads.peer_version()}
+    results = {**versions, "workloads": measured, "flops_per_token": 10**6}
     decoding = [f"decode, batch {n}, {kind}" for n in (1, 8, 64) for kind in ("greedy", "top-p")]
     assert [workload["name"] for workload in measured] == [
         "prefill 8 tokens",
@@ -76,11 +77,39 @@ def test_gpu_table_has_rates_of_each_side(device, monkeypatch):
     assert sides[0] == ["eager", "peer", "bound"]
     assert sides[1] == ["compiled", "eager", "peer", "static", "bound"]
     assert sides[-2:] == [["compiled", "bound"], ["compiled", "peer", "bound"]]
-    header, *rows, _, training, where = bench.gpu_table(results).splitlines()
+    header, *rows, _, training, peer, where = bench.gpu_table(results).splitlines()
     assert re.split("  +", header)[1:] == list(gpu_workloads.SIDES.values())
     assert [row.split("  ")[0] for row in rows if "tokens/s" not in row] == ["AdamW, 2 updates"]
     assert re.fullmatch(r"Training: torch_gpt, compiled .* MFU; Hugging Face .* MFU\.", training)
+    assert re.fullmatch(r"Hugging Face: transformers \d.+\.", peer)
     assert where.startswith("NVIDIA H200; Python 3.")
+
+
+def test_gpu_table_without_transformers_has_memory_and_an_explanation():
+    seconds = {"compiled": {"median": 0.5, "min": 0.4, "max": 0.8}, "bound": {"median": 0.4, "min": 0.4, "max": 0.4}}
+    step = {"name": "training step", "tokens": 10**6, "seconds": seconds, "memory": {"compiled": 23.3e9, "bound": 1e9}}
+    versions = {**workloads.machine("cpu"), "device": "NVIDIA H200", "transformers": None}
+    _, row, _, training, peer, _ = bench.gpu_table(
+        {**versions, "workloads": [step], "flops_per_token": 247 * 10**6}
+    ).splitlines()
+    assert re.split("  +", row) == [
+        "training step",
+        "2000000 (1250000-2500000) tokens/s",
+        "2500000 (2500000-2500000) tokens/s",
+    ]
+    assert training == "Training: torch_gpt, compiled 494 TFLOP/s, 49.9% MFU, 23.3 GB."
+    assert peer == bench.NO_PEER
+
+
+def test_memory_of_a_side_excludes_that_of_the_sides_before_it(monkeypatch):
+    calls: list[str] = []
+    for name, value in (("memory_allocated", 30), ("reset_peak_memory_stats", None), ("max_memory_allocated", 100)):
+        monkeypatch.setattr(torch.cuda, name, lambda _, n=name, v=value: calls.append(n) or v)
+    memory: dict[str, int] = {}
+    run = partial(calls.append, "run")
+    assert gpu_workloads.warmed_up(lambda: calls.append("prepare") or run, memory, "compiled", "cuda") is run
+    assert memory == {"compiled": 70}
+    assert calls == ["memory_allocated", "reset_peak_memory_stats", "prepare", "run", "max_memory_allocated"]
 
 
 @pytest.mark.parametrize(("flags", "rounds"), [([], 3), (["--quick"], 1)])

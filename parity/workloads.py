@@ -39,6 +39,7 @@ class Workload(NamedTuple):
     sides: Sides  # by the keys of SIDES in bench.py or gpu_workloads.py
     tokens: int | None = None  # generated tokens, if the rate counts and not the time
     rounds: int = 5  # 3 for long workloads
+    memory: dict[str, int] | None = None  # bytes of a GPU that each side needs; complete after the first round
 
 
 def workloads(config: Config, stories: int, directory: Path, device: str) -> Iterator[Workload]:
