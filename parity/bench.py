@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from time import perf_counter, sleep
 
-from numpy_gpt import Config, fast, init
+from numpy_gpt import Config, init
 from torch_gpt.fast.benchmark import PEAK, flops_per_token
 from torch_gpt.params import check_target
 
@@ -59,7 +59,6 @@ def main(argv):
     if args.memory:
         footprint.show()
         return 0
-    fast.tune()
     on_gpu = check_target(args.device).type == "cuda"
     results = bench_gpu(args.device, args.quick) if on_gpu else bench_cpu(args.device, args.quick)
     print(json.dumps(results) if args.json else gpu_table(results) if on_gpu else table(results))

@@ -32,7 +32,6 @@ def test_json_has_the_times_of_each_side_of_each_workload(monkeypatch, capsys):
     monkeypatch.setattr(bench, "Config", lambda **sizes: SMALL)
     monkeypatch.setattr(bench, "PAUSE", 0)
     monkeypatch.setattr(scaling, "PAUSE", 0)
-    monkeypatch.setattr(bench.fast, "tune", lambda: None)
     assert bench.main(["--quick", "--json"]) == 0
     results = json.loads(capsys.readouterr().out)
     assert results["cores"] >= 1
@@ -121,7 +120,6 @@ def test_sides_take_turns_in_a_warmup_and_in_each_round(flags, rounds, monkeypat
     monkeypatch.setattr(bench, "workloads", lambda *_: [long])
     monkeypatch.setattr(bench, "init", lambda config: config)
     monkeypatch.setattr(bench, "scaling", lambda *_: {})
-    monkeypatch.setattr(bench.fast, "tune", lambda: None)
     assert bench.main([*flags, "--json"]) == 0
     assert done == ["numpy", "torch"] * (1 + rounds)
 

@@ -11,7 +11,8 @@ from torch._dynamo.utils import counters
 import torch_gpt
 from numpy_gpt import GPTError
 from numpy_gpt.generate.options import DecodingOptions
-from torch_gpt.fast.compiled import FREE_STEPS
+from torch_gpt import generate
+from torch_gpt.fast.compiled import FREE_STEPS, Decoder
 from torch_gpt.generate import draws
 
 from .inputs import TINY, VARIANTS, random_model
@@ -41,6 +42,14 @@ def test_compiled_tokens_are_the_eager_ones(setting, m):
     expected = torch_gpt.complete_batch(m, PROMPTS, LONG, **setting, stop=stop)
     assert len({len(ids) for ids in expected}) > 1
     assert torch_gpt.complete_batch(m, PROMPTS, LONG, **setting, stop=stop, compiled=True) == expected
+
+
+@pytest.mark.parametrize("setting", [GREEDY, CUT])
+def test_steps_that_start_before_the_tokens_are_read_draw_the_same_tokens(setting, m, monkeypatch):
+    """Look ahead on the CPU too; the prompts fill the context, where a step can't start early"""
+    expected = torch_gpt.complete_batch(m, PROMPTS, LONG, **setting)
+    monkeypatch.setattr(generate, "Decoder", lambda m, R, look_ahead: Decoder(m, R, look_ahead=True))
+    assert torch_gpt.complete_batch(m, PROMPTS, LONG, **setting, compiled=True) == expected
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.1)])

@@ -116,7 +116,6 @@ def nothing_is_measured(monkeypatch):
     monkeypatch.setattr(bench, "Config", lambda: small)
     monkeypatch.setattr(bench, "scaling", lambda *_: COSTS)
     monkeypatch.setattr(bench, "measure", lambda w, _: {**w._asdict(), "seconds": dict.fromkeys(w.sides, SPREAD)})
-    monkeypatch.setattr(bench.fast, "tune", lambda: None)
     monkeypatch.setattr(footprint, "row", lambda *_: ["0.0 GB"] * 6)
 
 

@@ -52,11 +52,12 @@ class CompiledStep:
         self.clock += 1
 
     def start_reading(self):
-        """Start the copy of the tokens to the host, if it needs one"""
+        """Keep the tokens for read, so that the next step can be started before it"""
+        self.drawn = self.last
 
     def read(self):
         """Return the tokens as a list of R ids, -1 if a sequence's logits aren't finite"""
-        return self.last.tolist()
+        return self.drawn.tolist()
 
 
 class FixedKV(NamedTuple):

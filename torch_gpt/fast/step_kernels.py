@@ -1,7 +1,7 @@
-"""Compute a decoding step by hand-written Triton kernels: five for each block.
+"""Compute a decoding step by hand-written Triton kernels: for one sequence, five for each block.
 
 A step has one new token per sequence, so it reads every weight once and does little arithmetic. Its time is that of
-the reads, plus about 2 us for each kernel. So layernorm, biases, gelu and the residual sums are parts of the kernels
+the reads, plus about 2 µs for each kernel. So layernorm, biases, gelu and the residual sums are parts of the kernels
 that read the weights, and one kernel stores keys and values and attends.
 
 R sequences   C width   I, O in and out   H heads   D = C/H   N context   V vocabulary
