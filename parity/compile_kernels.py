@@ -1,4 +1,4 @@
-"""Compile the Triton kernels of decoding for NVIDIA's Hopper GPUs; this machine needs no GPU.
+"""Compile the hand-written Triton kernels for NVIDIA's Hopper GPUs; this machine needs no GPU.
 
     python -m parity.compile_kernels
 
@@ -23,7 +23,7 @@ from triton.runtime.jit import JITFunction
 
 import torch_gpt
 from numpy_gpt import Config
-from torch_gpt.fast import sampling_kernels, step_kernels
+from torch_gpt.fast import loss_kernel, sampling_kernels, step_kernels
 from torch_gpt.generate.kv import new_kv
 from torch_gpt.noise import keys
 
@@ -77,8 +77,16 @@ def start_kernels(R, dtype):
             sampling_kernels.sample(logits, *options, cuts, keys(0, range(R)), number, tokens)
 
 
+def start_loss_kernel(R):
+    """Start the kernel of a training step's loss on R rows"""
+    C, V = 8, 50304
+    n, w, dw = torch.zeros(R, C), torch.zeros(V, C), torch.zeros(V, C)
+    loss_kernel.loss_and_grads(n.bfloat16(), w.bfloat16(), torch.zeros(R, dtype=torch.int64), dw, 50257, R)
+
+
 def main():
     JITFunction.run = compile_only
+    start_loss_kernel(R=2)
     for R, dtype in [(1, torch.bfloat16), (64, torch.bfloat16), (8, torch.float32), (2, torch.float64)]:
         start_kernels(R, dtype)
     print(json.dumps(registers))

@@ -1,4 +1,4 @@
-"""Test the Triton kernels of decoding against the eager code, on a GPU or in Triton's interpreter on the CPU."""
+"""Test the hand-written Triton kernels against the eager code, on a GPU or in Triton's interpreter on the CPU."""
 
 import importlib.util
 import json
@@ -24,7 +24,7 @@ from .inputs import VARIANTS, random_model
 if importlib.util.find_spec("triton") is None:
     pytest.skip("Triton isn't installed", allow_module_level=True)
 
-from torch_gpt.fast import sampling_kernels, step_kernels
+from torch_gpt.fast import head, loss_kernel, sampling_kernels, step_kernels
 from torch_gpt.fast.sampling_kernels import sample
 
 pytestmark = [
@@ -93,6 +93,27 @@ def test_steps_equal_gpt2_next(dtype, programs, device, monkeypatch):
         positions = torch.full((R,), position, device=device)
         step_kernels.next_logits(m.params, ours, positions, torch.from_numpy(new).to(device), logits)
         assert_close(logits, expected, **TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("width", [4, 64])  # several reads of a row, or one
+def test_loss_kernel_equals_the_formula(width, random, monkeypatch):
+    monkeypatch.setattr(loss_kernel, "WIDTH", width)
+    R, C, V, n_vocab = 5, 7, 16, 13
+    n, w = 5 * random(R, C, dtype=torch.float32), random(V, C, dtype=torch.float32)
+    targets = torch.tensor([0, 12, 3, 4, 3], device=n.device)
+    dw, exact_dw = (torch.ones(V, C, dtype=dtype, device=n.device) for dtype in (torch.float32, torch.float64))
+    loss, dn = loss_kernel.loss_and_grads(n, w, targets, dw, n_vocab, 9)
+    exact_loss, exact_dn = head.loss_and_grads(n.double(), w.double(), targets, exact_dw, n_vocab, 9)
+    for found, exact in ((loss, exact_loss), (dn, exact_dn), (dw, exact_dw)):
+        assert_close(found.double(), exact, **TOLERANCE[torch.float32])
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_loss_of_logits_that_are_not_finite_is_not_finite(bad, random):
+    n, w = random(2, 3, dtype=torch.float32), random(8, 3, dtype=torch.float32)
+    w[5] = bad
+    loss, _ = loss_kernel.loss_and_grads(n.abs(), w, torch.tensor([1, 2], device=n.device), torch.zeros_like(w), 8, 2)
+    assert not loss.isfinite()
 
 
 RANDOM_LOGITS = {

@@ -140,7 +140,7 @@ def train(loss_and_grads, update):
 def compiled_step(config, B, T, device="cpu"):
     """Return a step of the twin, compiled, with PyTorch's fused AdamW"""
     tokens, targets = (torch.from_numpy(a).to(device) for a in random_batch(config, B, T))
-    gpt = GPT(torch_gpt.init(config, device=device), compiled=torch.compile)
+    gpt = GPT(torch_gpt.init(config, device=device), compile_for=device)
     optimiser = torch.optim.AdamW(gpt.parameters(), lr=1e-4, fused=True)
 
     def step():

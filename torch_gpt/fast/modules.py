@@ -78,19 +78,30 @@ class Functions(NamedTuple):
 EAGER = Functions(block, loss, features, loss_and_grads)
 
 
+def compiled_functions(device):
+    """Return the compiled functions; on CUDA, a hand-written kernel computes the loss"""
+    functions = Functions(*map(torch.compile, EAGER))
+    if torch.device(device).type != "cuda":
+        return functions
+    from . import loss_kernel  # Triton isn't installed everywhere
+
+    return functions._replace(loss_and_grads=loss_kernel.loss_and_grads)
+
+
 class GPT(nn.Module):
     """Compute the mean loss of tokens and targets (B,T)
 
     If dtype is bfloat16, the residual stream and the matmuls are in bfloat16. The parameters, their gradients and the
-    embedding stay in float32, except that FSDP2 casts the parameters that it gathers.
+    embedding stay in float32, except that FSDP2 casts the parameters that it gathers. compile_for is the device for
+    which the functions of a step are compiled, or None.
     """
 
-    def __init__(self, m, checkpointing=False, sharded=False, compiled=lambda f: f, dtype=torch.float32):
+    def __init__(self, m, checkpointing=False, sharded=False, compile_for=None, dtype=torch.float32):
         super().__init__()
         self.config, self.checkpointing, self.sharded, self.dtype = m.config, checkpointing, sharded, dtype
         self.layers = nn.ModuleList(Layer(p) for p in m.params.h)
         self.rest = Leaves(m.params._replace(h=[]))
-        self.functions = Functions(*map(compiled, EAGER))
+        self.functions = compiled_functions(compile_for) if compile_for else EAGER
         if sharded:  # between the layers, FSDP2 gathers parameters
             self.functions = self.functions._replace(loss=loss, features=features)
 

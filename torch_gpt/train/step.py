@@ -6,7 +6,7 @@ matmuls are in that dtype, and the weights, their gradients and their moments in
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -64,8 +64,8 @@ class Trainer:
         self.options, self.execution, self.leader = options, execution, execution.rank == 0
         self.m, self.n_vocab = m, m.config.n_vocab
         params, *placed = (self.place(tree) for tree in (m.params, *moments))
-        compiled: Callable[..., Any] = torch.compile if execution.compile else lambda f: f
-        self.gpt = GPT(m._replace(params=params), options.checkpointing, execution.shard, compiled, execution.dtype)
+        compile_for = execution.device if execution.compile else None
+        self.gpt = GPT(m._replace(params=params), options.checkpointing, execution.shard, compile_for, execution.dtype)
         if execution.shard:
             shard(self.gpt, execution.device, execution.dtype)
         self.ddp = DistributedDataParallel(self.gpt) if execution.world > 1 and not execution.shard else None
