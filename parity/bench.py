@@ -11,7 +11,7 @@ import json
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from time import perf_counter, sleep
 
@@ -31,6 +31,7 @@ SIDES = {
     "compiled": "the same, compiled",
     "bound": "lower bound",
 }
+PEERS = {"peer", "static"}  # other projects' code, which may fail with the installed versions
 NO_PEER = "Hugging Face's columns are empty: run pip install transformers to measure it."
 
 
@@ -94,18 +95,33 @@ def measure_all(workloads: Iterable[Workload], quick: bool) -> list[dict]:
 
 
 def measure(workload: Workload, rounds: int) -> dict:
-    """Return the times of each side; the sides take turns, and the first round is a warm-up"""
+    """Return the times of each side; the sides take turns, and the first round is a warm-up
+
+    A peer that raises an error isn't run again, and its error is returned as well.
+    """
     seconds: dict[str, list[float]] = {side: [] for side in workload.sides}
+    failed: dict[str, str] = {}
     for _ in range(1 + rounds):
-        for side, prepare in workload.sides.items():
-            run = prepare()
-            sleep(PAUSE)
-            started = perf_counter()
-            run()
-            seconds[side].append(perf_counter() - started)
-    times = {side: spread(found[1:]) for side, found in seconds.items()}
+        for side in [side for side in seconds if side not in failed]:
+            try:
+                seconds[side].append(time_side(workload.sides[side]))
+            except Exception as e:
+                if side not in PEERS:
+                    raise
+                failed[side] = f"{type(e).__name__}: {e}"
+    times = {side: spread(found[1:]) for side, found in seconds.items() if side not in failed}
     memory = {"memory": workload.memory} if workload.memory else {}
-    return {"name": workload.name, "tokens": workload.tokens, "seconds": times, **memory}
+    errors = {"failed": failed} if failed else {}
+    return {"name": workload.name, "tokens": workload.tokens, "seconds": times, **memory, **errors}
+
+
+def time_side(prepare: Callable[[], Callable[[], object]]) -> float:
+    """Return the seconds that the prepared function takes"""
+    run = prepare()
+    sleep(PAUSE)
+    started = perf_counter()
+    run()
+    return perf_counter() - started
 
 
 def spread(times: list[float]) -> dict[str, float]:
@@ -132,8 +148,15 @@ def gpu_table(results: dict) -> str:
     used = [f"{sides[side]} {used_by(side, training, results)}" for side in training["seconds"] if side != "bound"]
     peer = "Hugging Face: transformers {transformers}." if results["transformers"] else NO_PEER
     where = "{device}; Python {python}, PyTorch {torch}; random weights in bfloat16"
-    lines = [f"Training: {'; '.join(used)}.", peer.format(**results), where.format(**results)]
+    lines = [f"Training: {'; '.join(used)}.", peer.format(**results), *failures(results), where.format(**results)]
     return "\n".join([*aligned(rows), "", *lines])
+
+
+def failures(results: dict) -> Iterator[str]:
+    """Yield a line for each peer that raised an error, with the first line of the error"""
+    for workload in results["workloads"]:
+        for side, error in workload.get("failed", {}).items():
+            yield f"{gpu_workloads.SIDES[side]} failed, {workload['name']}: {error.splitlines()[0]:.200}"
 
 
 def used_by(side: str, training: dict, results: dict) -> str:
@@ -147,8 +170,9 @@ def used_by(side: str, training: dict, results: dict) -> str:
 
 def cells(workload: dict, sides: dict[str, str]) -> list[str]:
     """Return the name of a workload, and what was measured of each side"""
-    seconds = workload["seconds"]
-    return [workload["name"], *(shown(seconds[side], workload["tokens"]) if side in seconds else "" for side in sides)]
+    found = {side: shown(times, workload["tokens"]) for side, times in workload["seconds"].items()}
+    found |= dict.fromkeys(workload.get("failed", {}), "failed")
+    return [workload["name"], *(found.get(side, "") for side in sides)]
 
 
 def aligned(rows: list[list[str]]) -> list[str]:

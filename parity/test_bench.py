@@ -84,6 +84,29 @@ def test_gpu_table_has_rates_of_each_side(device, monkeypatch):
     assert where.startswith("NVIDIA H200; Python 3.")
 
 
+def fail():
+    raise RuntimeError("no static cache\nTraceback")
+
+
+def test_a_peer_that_fails_is_reported_and_the_others_are_measured(monkeypatch):
+    monkeypatch.setattr(bench, "PAUSE", 0)
+    done: list[str] = []
+    sides = {"compiled": lambda: partial(done.append, "compiled"), "static": lambda: fail}
+    measured = bench.measure(workloads.Workload("decode", sides, 1), rounds=2)
+    assert done == ["compiled"] * 3
+    assert list(measured["seconds"]) == ["compiled"]
+    versions = {**workloads.machine("cpu"), "transformers": "5.0"}
+    table = bench.gpu_table({**versions, "workloads": [measured], "flops_per_token": 1})
+    assert re.search(r"^decode .* tokens/s +failed$", table, re.MULTILINE)
+    assert "\nHugging Face, static cache failed, decode: RuntimeError: no static cache\n" in table
+
+
+def test_error_of_our_own_side_ends_the_benchmark(monkeypatch):
+    monkeypatch.setattr(bench, "PAUSE", 0)
+    with pytest.raises(RuntimeError, match="no static cache"):
+        bench.measure(workloads.Workload("decode", {"compiled": lambda: fail}, 1), rounds=1)
+
+
 def test_gpu_table_without_transformers_has_memory_and_an_explanation():
     seconds = {"compiled": {"median": 0.5, "min": 0.4, "max": 0.8}, "bound": {"median": 0.4, "min": 0.4, "max": 0.4}}
     step = {"name": "training step", "tokens": 10**6, "seconds": seconds, "memory": {"compiled": 23.3e9, "bound": 1e9}}
