@@ -3,7 +3,8 @@
 Top-k and top-p keep the first ids in the order of their logits, in which a tie goes to the lower id. The logit of the
 last kept id is found four bits at a time: search_kernel adds up the ids at or above each of 16 candidates, as a count
 for top-k and as a probability for top-p, and the next search continues from the highest candidate that has enough.
-tally_kernel adds up the ids at that logit, of which as many are kept as are needed. draw_kernel adds Gumbel noise to
+Programs add to the same sums, so these are integers: in float32 they would depend on the order. tally_kernel adds up
+the ids at that logit, of which as many are kept as are needed. draw_kernel adds Gumbel noise to
 the kept logits and finds the best id of each chunk, and best_kernel the best of all chunks.
 
 R sequences   V vocabulary   J chunks of it, one for each program   D digits of 4 bits in a logit
@@ -55,39 +56,42 @@ def inverse_temperature(cuts):
 
 
 @triton.jit
-def found_place(sums, target, DONE: tl.constexpr, DIGITS: tl.constexpr, WIDTH: tl.constexpr):
+def found_place(sums, target, DONE: tl.constexpr, DIGITS: tl.constexpr):
     """Return the highest place for which the ids there and above reach the target, as far as DONE digits are known
 
-    sums (D,R,J,16): search_kernel's
+    sums (D,R,16): search_kernel's
     """
-    r, R, J = tl.program_id(0), tl.num_programs(0), tl.num_programs(1)
-    j, candidate = tl.arange(0, WIDTH)[:, None], tl.arange(0, 16)
+    r, R, candidate = tl.program_id(0), tl.num_programs(0), tl.arange(0, 16)
     unit = tl.full((), 1, tl.int32)
     found = -(unit << (4 * DIGITS - 1))  # the lowest place
     for digit in tl.static_range(DONE):
-        parts = tl.load(sums + ((digit * R + r) * J + j) * 16 + candidate, j < J, 0)  # (J,16)
-        reached = (tl.sum(parts, 0) >= target) & (candidate > 0)
-        found += tl.sum(reached.to(tl.int32)) << (4 * (DIGITS - 1 - digit))
+        reached = tl.load(sums + (digit * R + r) * 16 + candidate).to(tl.float64) >= target
+        found += tl.sum((reached & (candidate > 0)).to(tl.int32)) << (4 * (DIGITS - 1 - digit))
     return found
 
 
 @triton.jit
-def total(tally, part, WIDTH: tl.constexpr):
-    """Return the sum over all chunks of one part of tally (R,J,4)"""
-    J, j = tl.num_programs(1), tl.arange(0, WIDTH)
-    return tl.sum(tl.load(tally + (tl.program_id(0) * J + j) * 4 + part, j < J, 0)).to(tl.float64)
+def target_sum(cuts, sums, tally_k, TOP_K: tl.constexpr):
+    """Return the sum that the kept ids have to reach, in the units of sums: a count for top-k, or a probability
+
+    The probability is top_p of that of all ids, or of those that top-k keeps if tally_k is given.
+    """
+    if TOP_K:
+        return tl.load(cuts + 1)
+    if tally_k is None:
+        whole = tl.load(sums + tl.program_id(0) * 16).to(tl.float64)  # all ids are at the lowest place or above
+    else:
+        here, p_here, above, p_above = tallied(tally_k)
+        whole = p_above + (tl.load(cuts + 1) - above) * p_here / here
+    return tl.maximum(tl.load(cuts + 2) * whole, 1)  # the best id is kept even if top_p is 0
 
 
 @triton.jit
-def mass_target(cuts, sums, tally_k, WIDTH: tl.constexpr):
-    """Return the probability that top-p has to reach: of all ids, or of those that top-k keeps if tally_k is given"""
-    if tally_k is None:
-        J, j = tl.num_programs(1), tl.arange(0, WIDTH)
-        whole = tl.sum(tl.load(sums + (tl.program_id(0) * J + j) * 16, j < J, 0)).to(tl.float64)
-    else:
-        needed = tl.load(cuts + 1) - total(tally_k, 2, WIDTH)
-        whole = total(tally_k, 3, WIDTH) + needed * total(tally_k, 1, WIDTH) / total(tally_k, 0, WIDTH)
-    return tl.maximum(tl.load(cuts + 2) * whole, COLDEST)  # the best id is kept even if top_p is 0
+def tallied(tally):
+    """Return tally_kernel's four sums of this program's sequence as float64"""
+    row = tally + tl.program_id(0) * 4
+    here, p_here = tl.load(row).to(tl.float64), tl.load(row + 1).to(tl.float64)
+    return here, p_here, tl.load(row + 2).to(tl.float64), tl.load(row + 3).to(tl.float64)
 
 
 @triton.jit
@@ -96,67 +100,71 @@ def search_kernel(
     TOP_K: tl.constexpr, DONE: tl.constexpr, DIGITS: tl.constexpr, WIDTH: tl.constexpr,
     CHUNK: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
-    """Add up the ids of each chunk at or above 16 candidates for the next digit, into sums[DONE] (R,J,16)
+    """Add this chunk's ids at or above each of 16 candidates for the next digit to sums[DONE] (R,16)
 
     PART ids are compared at once: with a whole chunk, a program would need too many registers.
     """
-    r, R, j, J = tl.program_id(0), tl.num_programs(0), tl.program_id(1), tl.num_programs(1)
-    if TOP_K:
-        target = tl.load(cuts + 1)
-    else:
-        target = mass_target(cuts, sums, tally_k, WIDTH) if DONE or tally_k is not None else 0.0
+    r, R, j = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
     candidate = tl.arange(0, 16)
-    lowest = found_place(sums, target, DONE, DIGITS, WIDTH) + (candidate << (4 * (DIGITS - 1 - DONE)))
+    lowest = candidate << (4 * (DIGITS - 1 - DONE))
+    if DONE:
+        lowest += found_place(sums, target_sum(cuts, sums, tally_k, TOP_K), DONE, DIGITS)
+    else:
+        lowest += found_place(sums, 0.0, 0, DIGITS)
     best, rate = best_logit(maxima, WIDTH), inverse_temperature(cuts)
-    amounts = tl.zeros((PART, 16), tl.float32)
+    amounts = tl.zeros((16, PART), tl.float32)
     for start in range(0, CHUNK, PART):
         i = j * CHUNK + start + tl.arange(0, PART)
         x = tl.load(logits + r.to(tl.int64) * stride + i, i < V, 0).to(tl.float32)
         amount = tl.where(i < V, 1.0 if TOP_K else tl.exp((x - best) * rate), 0.0)
-        above = place(x, DIGITS)[:, None] >= lowest[None, :]  # (PART,16)
-        amounts += tl.where(above, amount[:, None], 0.0)
-    tl.store(sums + ((DONE * R + r) * J + j) * 16 + candidate, tl.sum(amounts, 0))
+        above = place(x, DIGITS)[None, :] >= lowest[:, None]  # (16,PART)
+        amounts += tl.where(above, amount[None, :], 0.0)
+    tl.atomic_add(sums + (DONE * R + r) * 16 + candidate, whole_units(tl.sum(amounts, 1), TOP_K))
+
+
+@triton.jit
+def whole_units(amount, COUNT: tl.constexpr):
+    """Return a count, or a probability in units of 2^-44, as int64: sums of integers don't depend on their order"""
+    return (amount if COUNT else amount * 2.0**44).to(tl.int64)
 
 
 @triton.jit
 def tally_kernel(
-    logits, stride, cuts, maxima, sums, tally_k, tally, V,
+    logits, stride, cuts, maxima, sums, tally_k, tally, ties, V,
     TOP_K: tl.constexpr, DIGITS: tl.constexpr, WIDTH: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """Store the number and the probability of the ids at the found place, and of those above it, in tally (R,J,4)"""
+    """Add the number and the probability of the ids at the found place, and of those above it, to tally (R,4)
+
+    ties (R,J): the number of ids at the found place in each chunk
+    """
     i, x = chunk_of(logits, stride, V, CHUNK)
-    target = tl.load(cuts + 1) if TOP_K else mass_target(cuts, sums, tally_k, WIDTH)
-    found = found_place(sums, target, DIGITS, DIGITS, WIDTH)
+    found = found_place(sums, target_sum(cuts, sums, tally_k, TOP_K), DIGITS, DIGITS)
     p = tl.exp((x - best_logit(maxima, WIDTH)) * inverse_temperature(cuts))  # relative to the best id
     here = (place(x, DIGITS) == found) & (i < V)
     above = (place(x, DIGITS) > found) & (i < V)
-    part = tally + (tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)) * 4
-    tl.store(part, tl.sum(here.to(tl.float32)))
-    tl.store(part + 1, tl.sum(tl.where(here, p, 0.0)))
-    tl.store(part + 2, tl.sum(above.to(tl.float32)))
-    tl.store(part + 3, tl.sum(tl.where(above, p, 0.0)))
+    n_here, row = tl.sum(here.to(tl.int32)), tally + tl.program_id(0) * 4
+    tl.store(ties + tl.program_id(0) * tl.num_programs(1) + tl.program_id(1), n_here)
+    tl.atomic_add(row, n_here.to(tl.int64))
+    tl.atomic_add(row + 1, whole_units(tl.sum(tl.where(here, p, 0.0)), False))
+    tl.atomic_add(row + 2, tl.sum(above.to(tl.int32)).to(tl.int64))
+    tl.atomic_add(row + 3, whole_units(tl.sum(tl.where(above, p, 0.0)), False))
 
 
 @triton.jit
 def kept_ids(
-    i, x, V, cuts, sums, tally_k, tally,
+    i, x, V, cuts, sums, tally_k, tally, ties,
     TOP_K: tl.constexpr, DIGITS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """Return which ids of this program's chunk are kept: those above the found place, and the first ones there"""
-    r, j, J = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
-    if TOP_K:
-        target = tl.load(cuts + 1)
-        needed = target - total(tally, 2, WIDTH)
-    else:
-        target = mass_target(cuts, sums, tally_k, WIDTH)
-        one = total(tally, 1, WIDTH) / total(tally, 0, WIDTH)
-        needed = tl.maximum(tl.ceil((target - total(tally, 3, WIDTH)) / one), 1)
-    chunk = tl.arange(0, WIDTH)
-    before = tl.sum(tl.load(tally + (r * J + chunk) * 4, chunk < j, 0))  # ids there in earlier chunks
-    found = found_place(sums, target, DIGITS, DIGITS, WIDTH)
-    here = (place(x, DIGITS) == found) & (i < V)
-    rank = before + tl.cumsum(here.to(tl.int32), 0)
-    return (place(x, DIGITS) > found) | (here & (rank <= needed))
+    target = target_sum(cuts, sums, tally_k, TOP_K)
+    here, p_here, above, p_above = tallied(tally)
+    needed = target - above if TOP_K else tl.maximum(tl.ceil((target - p_above) / (p_here / here)), 1)
+    chunk, j = tl.arange(0, WIDTH), tl.program_id(1)
+    before = tl.sum(tl.load(ties + tl.program_id(0) * tl.num_programs(1) + chunk, chunk < j, 0))  # in earlier chunks
+    found = found_place(sums, target, DIGITS, DIGITS)
+    at_place = (place(x, DIGITS) == found) & (i < V)
+    rank = before + tl.cumsum(at_place.to(tl.int32), 0)
+    return (place(x, DIGITS) > found) | (at_place & (rank <= needed))
 
 
 @triton.jit
@@ -171,7 +179,7 @@ def gumbel(seed, block, step, sample, CHUNK: tl.constexpr):
 
 @triton.jit
 def draw_kernel(
-    logits, stride, cuts, keys, number, maxima, sums, tally_k, tally, values, ids, V,
+    logits, stride, cuts, keys, number, maxima, sums, tally_k, tally, ties, values, ids, V,
     DRAW: tl.constexpr, TOP_K: tl.constexpr, DIGITS: tl.constexpr, WIDTH: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     """Find the best id of each chunk, with Gumbel noise if DRAW; -1 if a logit isn't finite
@@ -189,7 +197,7 @@ def draw_kernel(
         step, sample = tl.load(number).to(tl.uint32), tl.load(keys + 3 * r + 2).to(tl.uint32)
         z += gumbel(seed, block, step, sample, CHUNK)
     if tally is not None:
-        z = tl.where(kept_ids(i, x, V, cuts, sums, tally_k, tally, TOP_K, DIGITS, WIDTH), z, -float("inf"))
+        z = tl.where(kept_ids(i, x, V, cuts, sums, tally_k, tally, ties, TOP_K, DIGITS, WIDTH), z, -float("inf"))
     value, index = tl.max(tl.where(i < V, z, -float("inf")), 0, return_indices=True)  # a tie goes to the lower id
     wrong = tl.max((x - x != 0).to(tl.int32), 0) > 0
     chunk = r * tl.num_programs(1) + j
@@ -220,16 +228,17 @@ def sample(logits, draw, top_k, top_p, cuts, keys, number, tokens):
     row = logits, logits.stride(0)
     maxima, values = (torch.empty(R, J, dtype=dtype, device=device) for dtype in (torch.float32, torch.float64))
     ids = torch.empty(R, J, dtype=torch.int64, device=device)
-    sums = tally_k = tally = None
+    sums = tally_k = tally = ties = None
     if draw:
         max_kernel[R, J](*row, maxima, V, CHUNK)
     for by_count in [True] * top_k + [False] * top_p:
-        tally_k, tally = tally, torch.empty(R, J, 4, dtype=torch.float32, device=device)
-        sums = torch.empty(D, R, J, 16, dtype=torch.float32, device=device)
+        tally_k, tally = tally, torch.zeros(R, 4, dtype=torch.int64, device=device)
+        sums = torch.zeros(D, R, 16, dtype=torch.int64, device=device)
+        ties = torch.empty(R, J, dtype=torch.int32, device=device)
         for done in range(D):
             search_kernel[R, J](*row, cuts, maxima, sums, tally_k, V, by_count, done, D, width, CHUNK, PART)
-        tally_kernel[R, J](*row, cuts, maxima, sums, tally_k, tally, V, by_count, D, width, CHUNK)
+        tally_kernel[R, J](*row, cuts, maxima, sums, tally_k, tally, ties, V, by_count, D, width, CHUNK)
     draw_kernel[R, J](
-        *row, cuts, keys, number, maxima, sums, tally_k, tally, values, ids, V, draw, not top_p, D, width, CHUNK
+        *row, cuts, keys, number, maxima, sums, tally_k, tally, ties, values, ids, V, draw, not top_p, D, width, CHUNK
     )
     best_kernel[R,](values, ids, tokens, J, width)
