@@ -167,6 +167,6 @@ def test_kernels_compile_for_a_gpu():
     command = [sys.executable, "-m", "parity.compile_kernels"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
     assert done.returncode == 0, done.stderr
-    files = (step_kernels, sampling_kernels)
+    files = (step_kernels, sampling_kernels, loss_kernel)
     kernels = {name for file in files for name in vars(file) if name.endswith("_kernel")}
     assert set(json.loads(done.stdout)) == kernels

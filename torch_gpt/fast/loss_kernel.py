@@ -23,19 +23,21 @@ def loss_kernel(z, targets, losses, V, n_vocab, rows, WIDTH: tl.constexpr):
     z_target = tl.load(row + target).to(tl.float32)
     largest = tl.full((WIDTH,), LOWEST, tl.float32)
     total = tl.zeros((WIDTH,), tl.float32)  # Σ exp(z - largest), of every WIDTH-th logit
-    for start in range(0, n_vocab, WIDTH):
+    for start in range(0, n_vocab, 2 * WIDTH):  # two logits for each correction of the sum
         i = start + tl.arange(0, WIDTH)
-        x = tl.load(row + i, i < n_vocab, LOWEST).to(tl.float32)
-        higher = tl.maximum(largest, x)
-        total = total * tl.exp(largest - higher) + tl.exp(x - higher)
+        a = tl.load(row + i, i < n_vocab, LOWEST, eviction_policy="evict_last").to(tl.float32)
+        b = tl.load(row + i + WIDTH, i + WIDTH < n_vocab, LOWEST, eviction_policy="evict_last").to(tl.float32)
+        higher = tl.maximum(largest, tl.maximum(a, b))
+        total = total * tl.exp(largest - higher) + tl.exp(a - higher) + tl.exp(b - higher)
         largest = higher
     best = tl.max(largest)
     log_sum = best + tl.log(tl.sum(total * tl.exp(largest - best)))
-    tl.store(losses + r, (log_sum - z_target) / rows)
+    scale = 1.0 / rows
+    tl.store(losses + r, (log_sum - z_target) * scale)
     for start in range(0, V, WIDTH):
         i = start + tl.arange(0, WIDTH)
         p = tl.exp(tl.load(row + i, i < n_vocab, -float("inf")).to(tl.float32) - log_sum)
-        tl.store(row + i, tl.where(i == target, p - 1, p) / rows, i < V)
+        tl.store(row + i, tl.where(i == target, p - 1, p) * scale, i < V, eviction_policy="evict_first")
 
 
 def loss_and_grads(n, w, targets, dw, n_vocab, rows):
@@ -45,7 +47,7 @@ def loss_and_grads(n, w, targets, dw, n_vocab, rows):
     """
     z = n @ w.mT  # (R,V)
     losses = torch.empty(len(n), dtype=torch.float32, device=n.device)
-    loss_kernel[len(n),](z, targets, losses, len(w), n_vocab, rows, WIDTH)
+    loss_kernel[len(n),](z, targets, losses, len(w), n_vocab, rows, WIDTH, num_warps=8)
     dz = z
     dw += dz.mT @ n  # (V,C)
     return losses.sum(), dz @ w
