@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._pytree import tree_leaves
 
 import numpy_gpt
 import torch_gpt
@@ -92,6 +93,21 @@ def test_checkpointed_gradients_of_the_twin_equal_its_plain_ones(variant, device
     assert loss == again
     for (name, g), (_, c) in zip(named(grads), named(checkpointed), strict=True):
         np.testing.assert_array_equal(g.cpu(), c.cpu(), err_msg=name)
+
+
+def test_checkpointed_block_passes_only_tensors_to_pytorch(monkeypatch):
+    """PyTorch 2.11 rebuilds each tuple among the arguments with None as its items, which Noise rejects"""
+    leaves = []
+
+    def checkpoint(f, *args, **options):
+        leaves.extend(tree_leaves(args))
+        return f(*args)
+
+    monkeypatch.setattr(torch_gpt.model, "checkpoint", checkpoint)
+    m = torch_gpt.init(TINY)
+    torch_gpt.loss_and_grads(m, *random_batch(TINY, B=2, T=7), torch_gpt.Noise(5, 3), checkpointing=True)
+    assert len(leaves) == TINY.n_layer * (1 + 12)  # the input of each block and its parameters
+    assert all(isinstance(leaf, torch.Tensor) for leaf in leaves)
 
 
 def test_bfloat16_error_is_that_of_float32_times_2_to_the_16th(device):

@@ -64,7 +64,8 @@ def block(x, p, config, kv=None, noise=None):
 
 def recomputed_block(x, p, config, kv=None, noise=None, run=None):
     """Run block and save only its input, for a fraction of the memory; the backward recomputes the rest"""
-    return checkpoint(run or block, x, p, config, kv, noise, use_reentrant=False)
+    run = partial(run or block, config=config, kv=kv, noise=noise)       # checkpoint takes apart every tuple it gets
+    return checkpoint(run, x, p, use_reentrant=False)
 
 
 def gpt2(tokens, p, config, noise=None, checkpointing=False, run=None, head=None):
