@@ -61,37 +61,40 @@ def main(argv):
         footprint.show()
         return 0
     on_gpu = check_target(args.device).type == "cuda"
-    results = bench_gpu(args.device, args.quick) if on_gpu else bench_cpu(args.device, args.quick)
-    print(json.dumps(results) if args.json else gpu_table(results) if on_gpu else table(results))
+    measured: list[dict] = []
+    results: dict = {"workloads": measured}
+    try:
+        (bench_gpu if on_gpu else bench_cpu)(args.device, args.quick, results)
+    finally:  # after an error or Ctrl-C, print the workloads that were measured
+        if measured:
+            print(json.dumps(results) if args.json else gpu_table(results) if on_gpu else table(results))
     return 0
 
 
-def bench_cpu(device: str, quick: bool) -> dict:
-    """Measure NumPy and PyTorch on this machine's CPU"""
+def bench_cpu(device: str, quick: bool, results: dict) -> None:
+    """Measure NumPy and PyTorch on this machine's CPU, and add what was measured to the results"""
     config, stories = (Config(n_vocab=8192, n_layer=1), 8) if quick else (Config(), 32)
+    results |= {**machine(device), "config": str(config)}
     with tempfile.TemporaryDirectory() as directory:
-        measured = measure_all(workloads(config, stories, Path(directory), device), quick)
-    costs = scaling(init(config), 1 if quick else 3)
-    return {**machine(device), "config": str(config), "workloads": measured, "scaling": costs}
+        measure_all(workloads(config, stories, Path(directory), device), quick, results["workloads"])
+    results["scaling"] = scaling(init(config), 1 if quick else 3)
 
 
-def bench_gpu(device: str, quick: bool) -> dict:
-    """Measure the twin and its peer on a GPU"""
+def bench_gpu(device: str, quick: bool, results: dict) -> None:
+    """Measure the twin and its peer on a GPU, and add what was measured to the results"""
     config = Config(n_vocab=8192, n_layer=1) if quick else Config()
     sizes = Sizes(new=16, window=128, batch=8, steps=2) if quick else sizes_for(device)
-    measured = measure_all(gpu_workloads.gpu_workloads(config, sizes, device), quick)
     of_token = flops_per_token(config, sizes.window)
-    versions = {**machine(device), "transformers": peer_version()}
-    return {**versions, "config": str(config), "workloads": measured, "flops_per_token": of_token}
+    results |= {**machine(device), "transformers": peer_version(), "config": str(config), "flops_per_token": of_token}
+    measure_all(gpu_workloads.gpu_workloads(config, sizes, device), quick, results["workloads"])
 
 
-def measure_all(workloads: Iterable[Workload], quick: bool) -> list[dict]:
-    measured = []
+def measure_all(workloads: Iterable[Workload], quick: bool, measured: list[dict]) -> None:
+    """Measure each workload, and append its times to `measured`"""
     for workload in workloads:
         measured.append(measure(workload, 1 if quick else workload.rounds))
         if sys.stderr.isatty():
             print(workload.name, file=sys.stderr)
-    return measured
 
 
 def measure(workload: Workload, rounds: int) -> dict:
@@ -137,18 +140,25 @@ def table(results: dict) -> str:
         bound = f"{median['bound'] / median['numpy']:.0%}" if "bound" in median else ""
         rows.append([*cells(workload, SIDES), bound, f"{median['torch'] / median['numpy']:.2f}"])
     where = "{cpu}, {cores} cores; Python {python}, NumPy {numpy} on {kernels}, PyTorch {torch} on {device}"
-    return "\n".join([*aligned(rows), "", sentence(results["scaling"]), where.format(**results)])
+    lines = [sentence(results["scaling"])] if "scaling" in results else []
+    return "\n".join([*aligned(rows), "", *lines, where.format(**results)])
 
 
 def gpu_table(results: dict) -> str:
     """Return tokens per second or milliseconds of each side, and the part of the GPU that training uses"""
     sides = gpu_workloads.SIDES
     rows = [["", *sides.values()], *(cells(workload, sides) for workload in results["workloads"])]
-    training = results["workloads"][-1]
-    used = [f"{sides[side]} {used_by(side, training, results)}" for side in training["seconds"] if side != "bound"]
+    used = [
+        f"{sides[side]} {used_by(side, workload, results)}"
+        for workload in results["workloads"]
+        if workload["name"].startswith("training")
+        for side in workload["seconds"]
+        if side != "bound"
+    ]
     peer = "Hugging Face: transformers {transformers}." if results["transformers"] else NO_PEER
     where = "{device}; Python {python}, PyTorch {torch}; random weights in bfloat16"
-    lines = [f"Training: {'; '.join(used)}.", peer.format(**results), *failures(results), where.format(**results)]
+    training = [f"Training: {'; '.join(used)}."] if used else []
+    lines = [*training, peer.format(**results), *failures(results), where.format(**results)]
     return "\n".join([*aligned(rows), "", *lines])
 
 

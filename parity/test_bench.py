@@ -62,7 +62,8 @@ def test_gpu_table_has_rates_of_each_side(device, monkeypatch):
     """Run the workloads of the GPU with a tiny model, on the CPU as well"""
     monkeypatch.setattr(bench, "PAUSE", 0)
     sizes, tiny = bench.Sizes(prompt=4, new=3, long=8, window=16, batch=2, steps=2), replace(SMALL, n_ctx=32, n_layer=1)
-    measured = bench.measure_all(gpu_workloads.gpu_workloads(tiny, sizes, device), quick=True)
+    measured: list[dict] = []
+    bench.measure_all(gpu_workloads.gpu_workloads(tiny, sizes, device), True, measured)
     versions = {**workloads.machine(device), "device": "NVIDIA H200", "transformers": gpu_workloads.peer_version()}
     results = {**versions, "workloads": measured, "flops_per_token": 10**6}
     decoding = [f"decode, batch {n}, {kind}" for n in (1, 8, 64) for kind in ("greedy", "top-p")]
@@ -99,6 +100,23 @@ def test_a_peer_that_fails_is_reported_and_the_others_are_measured(monkeypatch):
     table = bench.gpu_table({**versions, "workloads": [measured], "flops_per_token": 1})
     assert re.search(r"^decode .* tokens/s +failed$", table, re.MULTILINE)
     assert "\nHugging Face, static cache failed, decode: RuntimeError: no static cache\n" in table
+
+
+def test_interrupted_benchmark_prints_the_workloads_that_were_measured(monkeypatch, capsys):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    first, second = (
+        workloads.Workload(name, dict.fromkeys(("numpy", "torch"), lambda run=run: run), 1)
+        for name, run in (("first", lambda: None), ("second", interrupt))
+    )
+    monkeypatch.setattr(bench, "PAUSE", 0)
+    monkeypatch.setattr(bench, "workloads", lambda *_: [first, second])
+    with pytest.raises(KeyboardInterrupt):
+        bench.main(["--quick"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:-2]] == ["first"]
+    assert lines[-1].endswith("on cpu")
 
 
 def test_error_of_our_own_side_ends_the_benchmark(monkeypatch):
