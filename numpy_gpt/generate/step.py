@@ -14,13 +14,30 @@ def gpt2_next(groups, p, config, kv):
     groups: the new tokens (B,T) of each group; kv: the kv of each group. All new tokens are side by side in one row of
     R = Σ B T and share the matmuls with the weights. Nothing is saved for a backward.
     """
+    x, last = read(groups, p, config, kv)
+    return head(x[:, last], p)
+
+
+def gpt2_all(tokens, p, config, kv):
+    """Return the logits (T,V) after each of the new tokens (1,T) of one sequence; append the tokens to its kv"""
+    x, _ = read([tokens], p, config, [kv])
+    return head(x, p)
+
+
+def read(groups, p, config, kv):
+    """Run the blocks on the new tokens: return x (1,R,C), and the index of each sequence's last token in the row"""
     check_kv(kv, groups, p)
     tokens, positions, rows, last = one_row(groups, [past[0].length for past in kv])
     x, _ = embedding(tokens, p.wte, p.wpe, positions)  # (1,R,C)
     for p_i, *kv_i in zip(p.h, *kv, strict=True):
         x = block(x, p_i, config, Groups(kv_i, rows))[0]  # a variable for saved would keep it in memory
-    n, _ = layernorm(x[:, last], *p.ln_f)  # (1,ΣB,C)
-    logits, _ = unembedding(n, p.wte if p.head is None else p.head.w)  # (1,ΣB,V)
+    return x, last
+
+
+def head(x, p):
+    """Return the logits (R,V) of x (1,R,C), the output of the last block"""
+    n, _ = layernorm(x, *p.ln_f)  # (1,R,C)
+    logits, _ = unembedding(n, p.wte if p.head is None else p.head.w)  # (1,R,V)
     return logits[0]
 
 
