@@ -1,0 +1,107 @@
+// Chat: a conversation in bubbles. A template turns it into the text that the model continues.
+
+import { $, el } from "./dom.js";
+import { lastIds } from "./api.js";
+import { run, running, stop } from "./run.js";
+import { PRESETS, compose, stopString } from "./template.js";
+
+export class Chat {
+  constructor({ settings, model, changed }) {
+    Object.assign(this, { settings, model, changed });
+    this.turns = [];
+    $("preset").append(...Object.keys(PRESETS).map((name) => el("option", {}, name)), el("option", { value: "" }, "Own"));
+    $("preset").addEventListener("change", () => this.setTemplate(PRESETS[$("preset").value] ?? this.template()));
+    for (const id of ["opening", "turn"]) {
+      $(id).addEventListener("input", () => this.setTemplate(this.template()));
+    }
+    $("say").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.send();
+    });
+    $("message").addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+      event.preventDefault();
+      this.send();
+    });
+    $("chat-stop").addEventListener("click", stop);
+    $("chat-again").addEventListener("click", () => this.answer());
+    $("chat-clear").addEventListener("click", () => this.open([]));
+    this.setTemplate(PRESETS.Story);
+    this.open([]);
+  }
+
+  template() {
+    return { opening: $("opening").value, turn: $("turn").value };
+  }
+
+  setTemplate({ opening, turn }) {
+    $("opening").value = opening;
+    $("turn").value = turn;
+    const same = Object.keys(PRESETS).find((name) => PRESETS[name].opening === opening && PRESETS[name].turn === turn);
+    $("preset").value = same ?? "";
+    this.changed();
+  }
+
+  open(turns) {
+    this.turns = turns;
+    $("turns").replaceChildren();
+    turns.forEach((turn) => this.addBubbles(turn));
+    this.buttons();
+    this.changed();
+  }
+
+  addBubbles({ message, answer }) {
+    const question = el("p", { className: "bubble mine" }, el("span", { className: "hidden" }, "You: "), message);
+    this.bubble = el("span", {}, answer);
+    const reply = el("p", { className: "bubble" }, el("span", { className: "hidden" }, "Model: "), this.bubble);
+    $("turns").append(question, reply);
+    $("turns").scrollTop = $("turns").scrollHeight;
+  }
+
+  send() {
+    const message = $("message").value.trim();
+    if (!message || running()) return;
+    $("message").value = "";
+    this.turns.push({ message, answer: "" });
+    this.addBubbles(this.turns.at(-1));
+    this.answer();
+  }
+
+  // Return the text that the model reads for the last answer.
+  prompt() {
+    return this.turns.length ? compose(this.template(), this.turns) : this.template().opening;
+  }
+
+  // Stream an answer to the last message, in place of the one that is there.
+  async answer() {
+    if (running() || !this.turns.length) return;
+    const turn = this.turns.at(-1);
+    const options = this.settings.next();
+    turn.answer = "";
+    this.bubble.textContent = "";
+    const ended = run(() => this.request(options), (text) => {
+      turn.answer += text;
+      this.bubble.textContent = turn.answer;
+      $("turns").scrollTop = $("turns").scrollHeight;
+    });
+    $("turns").setAttribute("aria-busy", "true"); // the live region reads the answer in sentences
+    this.buttons();
+    await ended;
+    $("turns").removeAttribute("aria-busy");
+    this.buttons();
+    this.changed();
+  }
+
+  async request(options) {
+    const { id, context } = await this.model;
+    const prompt = await lastIds(this.prompt(), context - options.max_tokens);
+    return { model: id, prompt, stop: [stopString(this.template())], ...options };
+  }
+
+  buttons() {
+    const busy = running();
+    $("send").hidden = busy;
+    $("chat-stop").hidden = !busy;
+    $("chat-again").disabled = $("chat-clear").disabled = $("chat-write").disabled = busy || !this.turns.length;
+  }
+}

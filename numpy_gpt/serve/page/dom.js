@@ -1,0 +1,66 @@
+// Create elements from text, never from HTML.
+
+export const $ = (id) => document.getElementById(id);
+
+export const SVG = "http://www.w3.org/2000/svg";
+
+// Return an element. Properties that exist on the element are assigned, others become attributes. Children that are
+// strings become text nodes.
+export function el(tag, properties = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name === "dataset") Object.assign(node.dataset, value);
+    else if (name in node) node[name] = value;
+    else node.setAttribute(name, value);
+  }
+  node.append(...children.filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+export function svg(tag, attributes = {}, ...children) {
+  const node = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}
+
+// Move through the items of a list of buttons with the arrow keys, Home and End: only one item is in the tab order.
+export function roving(list, selector, choose) {
+  list.addEventListener("keydown", (event) => {
+    const items = [...list.querySelectorAll(selector)];
+    const now = items.indexOf(document.activeElement);
+    const steps = { ArrowRight: now + 1, ArrowDown: now + 1, ArrowLeft: now - 1, ArrowUp: now - 1, Home: 0, End: items.length - 1 };
+    const next = items[steps[event.key]];
+    if (now < 0 || !next) return;
+    event.preventDefault();
+    next.focus();
+    choose(next);
+  });
+}
+
+export function selectTab(list, tab) {
+  for (const item of list.querySelectorAll('[role="tab"]')) {
+    item.setAttribute("aria-selected", item === tab);
+    item.tabIndex = item === tab ? 0 : -1;
+  }
+}
+
+export function fail(error) {
+  $("alert").textContent = error ? error.message : "";
+  $("alert").hidden = !error;
+}
+
+export function announce(text) {
+  $("status").textContent = text;
+}
+
+// Return a paragraph that explains a view.
+export const explain = (text) => el("p", { className: "explain" }, text);
+
+// Return a labelled list of options, [value, text] pairs, that calls choose(value).
+export function menu(label, options, value, choose) {
+  const select = el("select", { "aria-label": label }, ...options.map(([value, text]) => el("option", { value }, text)));
+  select.value = value;
+  select.addEventListener("change", () => choose(select.value));
+  return el("label", { className: "menu" }, label, select);
+}

@@ -1,0 +1,28 @@
+// Keep the state of the page in the URL's fragment, so that a link reproduces the screen.
+
+const DELAY = 300; // ms; browsers limit how often a page may replace its URL
+
+let timer = 0;
+
+// Call read() a little later and put the values that it returns into the URL.
+export function saveSoon(read) {
+  clearTimeout(timer);
+  timer = setTimeout(() => saveNow(read), DELAY);
+}
+
+export function saveNow(read) {
+  clearTimeout(timer);
+  history.replaceState(null, "", "#" + new URLSearchParams(read()));
+}
+
+export function load() {
+  return Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
+}
+
+// Write ranges of the text as "16-200,230-300".
+export const formatRanges = (ranges) => ranges.map(([from, to]) => `${from}-${to}`).join(",");
+
+export function parseRanges(text, length) {
+  const ranges = (text ?? "").split(",").map((range) => range.split("-").map(Number));
+  return ranges.filter(([from, to]) => from >= 0 && from < to && to <= length);
+}

@@ -1,0 +1,128 @@
+// Start the page: read the URL and the server's model, then connect the parts.
+
+import { $, announce, fail, roving, selectTab } from "./dom.js";
+import { get } from "./api.js";
+import { Chat } from "./chat.js";
+import { Inside } from "./inside.js";
+import { formatRanges, load, parseRanges, saveNow, saveSoon } from "./link.js";
+import { running, stop } from "./run.js";
+import { save } from "./save.js";
+import { Settings } from "./settings.js";
+import { Write } from "./write.js";
+
+const WIDE = matchMedia("(min-width: 900px)");
+const BACKENDS = { numpy: "NumPy", torch: "PyTorch" };
+
+let mode = "write";
+let write = null;
+let chat = null;
+let inside = null;
+let settings = null;
+const model = readModel();
+
+async function readModel() {
+  const [{ data: [model] }, health] = await Promise.all([get("/v1/models"), get("/health")]);
+  const backend = model.backend ?? health.backend ?? "";
+  return { id: model.id, context: model.max_model_len, template: model.chat_template ?? null, backend };
+}
+
+async function showModel() {
+  const { id, backend, context } = await model;
+  $("fact-model").textContent = id;
+  $("fact-backend").textContent = BACKENDS[backend] ?? backend;
+  document.title = `${id} – numpy_gpt`;
+  settings.limit(context);
+}
+
+// Return the state of the page as the values of the URL.
+function state() {
+  const { fixed } = settings;
+  const values = { ...settings.values(), fixed: Number(fixed.checked) };
+  if (mode === "write") return { text: $("text").value, made: formatRanges(write.ranges), ...values };
+  return { mode, turns: JSON.stringify(chat.turns), ...chat.template(), ...values };
+}
+
+function changed() {
+  if (!inside) return; // the parts aren't connected yet
+  $("fact-seed").textContent = settings.seed.value;
+  if (running()) return;
+  saveSoon(state);
+  inside.outdated();
+}
+
+// Show the state of the URL. A link keeps its seed, so that Again repeats what is on the screen.
+function open(values) {
+  for (const [name, value] of Object.entries(values)) settings.set(name, value);
+  if (values.seed) settings.fixed.checked = values.fixed !== "0" || "made" in values;
+  if (values.turn) chat.setTemplate(values);
+  if (values.turns) chat.open(parseTurns(values.turns));
+  write.open(values.text, parseRanges(values.made, values.text?.length ?? 0));
+  show(values.mode === "chat" ? "chat" : "write");
+}
+
+function parseTurns(text) {
+  try {
+    const turns = JSON.parse(text);
+    return turns.map(({ message, answer }) => ({ message: String(message), answer: String(answer) }));
+  } catch {
+    fail(new Error("The link's conversation can't be read: it was cut or changed."));
+    return [];
+  }
+}
+
+function show(name) {
+  if (running()) stop();
+  mode = name;
+  $("write").hidden = name !== "write";
+  $("chat").hidden = $("template").hidden = name !== "chat";
+  selectTab($("modes"), $(`tab-${name}`));
+  changed();
+}
+
+async function copyLink() {
+  saveNow(state);
+  await navigator.clipboard.writeText(location.href);
+  announce("Link copied.");
+}
+
+const promptText = () => (mode === "write" ? $("text").value : chat.prompt());
+
+function connect() {
+  settings = new Settings(changed);
+  write = new Write({ settings, model, changed });
+  chat = new Chat({ settings, model, changed });
+  inside = new Inside({ settings, model, text: promptText });
+  for (const name of ["write", "chat"]) $(`tab-${name}`).addEventListener("click", () => show(name));
+  roving($("modes"), '[role="tab"]', (tab) => tab.click());
+  addEventListener("keydown", (event) => event.key === "Escape" && stop());
+  addEventListener("hashchange", () => open(load()));
+  for (const id of ["copy", "chat-copy"]) $(id).addEventListener("click", () => copyLink().catch(fail));
+  for (const id of ["save", "chat-save"]) {
+    $(id).addEventListener("click", () => {
+      saveNow(state);
+      save(document.title.split(" ")[0]);
+    });
+  }
+  for (const id of ["look", "chat-look"]) $(id).addEventListener("click", () => inside.toggle());
+  $("chat-write").addEventListener("click", () => {
+    write.open(chat.prompt() + chat.turns.at(-1).answer);
+    show("write");
+  });
+  WIDE.addEventListener("change", () => ($("settings").open = WIDE.matches));
+  $("settings").open = WIDE.matches;
+}
+
+async function start() {
+  connect();
+  const values = load();
+  open(values);
+  try {
+    await showModel();
+    const { template } = await model;
+    if (template && !values.mode && !values.text) show("chat");
+  } catch (error) {
+    fail(error);
+  }
+}
+
+start();

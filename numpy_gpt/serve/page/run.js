@@ -1,0 +1,79 @@
+// Stream one continuation at a time, with its speed.
+
+import { $, announce, fail } from "./dom.js";
+import { complete } from "./api.js";
+
+const SENTENCE_END = /[.!?\n]["”']?\s*$/;
+
+let controller = null;
+
+export const running = () => controller !== null;
+
+export function stop() {
+  controller?.abort();
+}
+
+// Send the body that makeBody returns to the completions endpoint, and call write(text) for each piece. Return why the
+// run ended: "stop" or "length" as the server reports it, "stopped" after stop(), or "failed".
+export async function run(makeBody, write) {
+  controller = new AbortController();
+  const { signal } = controller;
+  const meter = new Meter();
+  const reader = new Reader();
+  document.body.classList.add("running");
+  fail(null);
+  let reason = "stopped";
+  try {
+    for await (const { text, finish, usage } of complete(await makeBody(), signal)) {
+      if (signal.aborted) break;
+      if (text) write(text);
+      if (finish) reason = finish;
+      meter.show(text, usage);
+      reader.read(text);
+    }
+  } catch (error) {
+    if (error.name !== "AbortError") {
+      fail(error);
+      reason = "failed";
+    }
+  }
+  controller = null;
+  document.body.classList.remove("running");
+  reader.finish();
+  announce({ stopped: "Stopped.", failed: "" }[reason] ?? `Done: ${meter.tokens} tokens.`);
+  return reason;
+}
+
+// Measure tokens per second from the first piece on. The usage at the end has the exact number of tokens.
+class Meter {
+  constructor() {
+    this.tokens = 0;
+    this.start = null;
+  }
+
+  show(text, usage) {
+    if (usage) this.tokens = usage.completion_tokens;
+    else if (text) this.tokens++;
+    this.start ??= performance.now();
+    const seconds = (performance.now() - this.start) / 1000;
+    if (this.tokens > 1 && seconds > 0) $("fact-speed").textContent = ((this.tokens - 1) / seconds).toFixed(0);
+  }
+}
+
+// Put whole sentences into the live region: a screen reader would repeat or skip single tokens.
+class Reader {
+  constructor() {
+    this.text = "";
+    $("live").textContent = "";
+  }
+
+  read(text) {
+    this.text += text;
+    if (SENTENCE_END.test(this.text)) this.finish();
+  }
+
+  finish() {
+    if (this.text.trim()) $("live").append(this.text);
+    this.text = "";
+  }
+}

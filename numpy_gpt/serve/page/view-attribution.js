@@ -1,0 +1,61 @@
+// Direct logit attribution: the parts of the difference between the logits of two tokens.
+
+import { el, explain, menu } from "./dom.js";
+import { css, diverging, ink } from "./colours.js";
+import { choices } from "./choices.js";
+import { number, quoted } from "./tokens.js";
+
+export const attribution = { name: "Attribution", render };
+
+async function render(inside, show, target, other) {
+  const position = inside.position() ?? inside.tokens.length - 1;
+  const options = await choices(inside, position);
+  const chosen = { target: target ?? inside.tokens[position + 1]?.id, other };
+  if (chosen.target === undefined) delete chosen.target;
+  if (chosen.other === undefined || chosen.other === chosen.target) {
+    delete chosen.other;
+    if (chosen.target === options[0].id) chosen.other = options[1].id;
+    else if (chosen.target !== undefined) chosen.other = options[0].id;
+  }
+  const answer = await inside.ask("attribution", { position, ...chosen });
+  const list = [...options, answer.target, answer.other].map((token) => [token.id, quoted(token)]);
+  const unique = [...new Map(list)];
+  const choose = (target, other) => render(inside, show, Number(target), Number(other));
+  const sizes = [...answer.heads.flat(), ...answer.mlps, ...answer.attention_biases, ...rest(answer).map(([, value]) => value)];
+  const largest = Math.max(...sizes.map(Math.abs)) || 1;
+  show(
+    explain(`The logit of ${quoted(answer.target)} minus that of ${quoted(answer.other)} is ${number(answer.difference)}. It is the sum of these parts: orange raises it, blue lowers it.`),
+    el(
+      "div",
+      { className: "menus" },
+      menu("Token", unique, answer.target.id, (value) => choose(value, answer.other.id)),
+      menu("against", unique, answer.other.id, (value) => choose(answer.target.id, value)),
+    ),
+    el("div", { className: "wide" }, table(answer, largest)),
+    el("dl", { className: "removed" }, ...rest(answer).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, number(value))))),
+    explain(answer.note),
+  );
+}
+
+const rest = ({ token_embedding, position_embedding, final_bias }) => [
+  ["Token embedding", token_embedding],
+  ["Position embedding", position_embedding],
+  ["Bias of the final LayerNorm", final_bias],
+];
+
+function table({ heads, mlps, attention_biases }, largest) {
+  const names = [...heads[0].map((_, i) => `Head ${i}`), "Attention bias", "MLP"];
+  const header = el("tr", {}, el("td"), ...names.map((name) => el("th", { scope: "col" }, name)));
+  const rows = heads.map((row, i) =>
+    el("tr", {}, el("th", { scope: "row" }, `Layer ${i}`), ...[...row, attention_biases[i], mlps[i]].map((value) => cell(value, largest))),
+  );
+  return el("table", { className: "parts" }, el("thead", {}, header), el("tbody", {}, ...rows));
+}
+
+function cell(value, largest) {
+  const colour = diverging(value / largest);
+  const node = el("td", { className: "figure" }, value.toFixed(2));
+  node.style.backgroundColor = css(colour);
+  node.style.color = ink(colour);
+  return node;
+}

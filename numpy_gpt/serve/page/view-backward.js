@@ -1,0 +1,58 @@
+// Backward: the gradient of a token's log-probability at every tensor, and gradient times input over the text.
+
+import { el, explain, menu } from "./dom.js";
+import { sequential, tint } from "./colours.js";
+import { choices } from "./choices.js";
+import { HeatMap, legend } from "./heatmap.js";
+import { fromBase64, number, quoted, shown } from "./tokens.js";
+
+const ROW = 15; // pixels
+
+export const backward = { name: "Backward", render };
+
+async function render(inside, show, target) {
+  const position = inside.position() ?? inside.tokens.length - 1;
+  const options = await choices(inside, position);
+  const answer = await inside.ask("backward", { position, ...(target !== undefined && { target }) });
+  const norms = new Float32Array(fromBase64(answer.norms).buffer);
+  const list = [...new Map([...options, answer.target].map((token) => [token.id, quoted(token)]))];
+  const detail = el("p", { className: "detail", "aria-live": "polite" });
+  const map = heatMap(inside, answer, norms, position + 1, detail);
+  const drawn = show(
+    explain(
+      `The log-probability of ${quoted(answer.target)} is ${number(answer.logprob)}. The map shows how strongly it depends on each tensor ` +
+        `at each token: the norm of its gradient. The text above shows gradient times input: orange tokens raise the log-probability, blue ones lower it.`,
+    ),
+    el("div", { className: "menus" }, menu("Target", list, answer.target.id, (value) => render(inside, show, Number(value)))),
+    map.element,
+    detail,
+    legend("least", "largest gradient, on a logarithmic scale"),
+  );
+  if (!drawn) return;
+  const largest = Math.max(...answer.times_input.map(Math.abs)) || 1;
+  inside.strip.colour((i) => tint((answer.times_input[i] ?? 0) / largest));
+  inside.hover = (i) => {
+    const value = answer.times_input[i];
+    detail.textContent = value === undefined ? "" : `Gradient times input of ${quoted(inside.tokens[i])}: ${number(value)}`;
+  };
+}
+
+function heatMap(inside, { tensors }, norms, T, detail) {
+  const logs = norms.map((value) => Math.log(value)); // of 0: -Infinity
+  const finite = logs.filter(Number.isFinite);
+  const high = finite.reduce((a, b) => Math.max(a, b), -Infinity);
+  const low = Math.max(finite.reduce((a, b) => Math.min(a, b), Infinity), high - Math.log(1e4));
+  return new HeatMap({
+    rows: tensors.length,
+    columns: T,
+    rowLabels: tensors,
+    columnLabels: inside.tokens.slice(0, T).map(shown),
+    rowHeight: ROW,
+    label: "Gradient of each tensor at each token: a row per tensor, in the order of the forward. The arrow keys move over it.",
+    colour: (row, column) => sequential((logs[row * T + column] - low) / (high - low || 1)),
+    over: (row, column) => {
+      detail.textContent = `Gradient at ${tensors[row]}, token ${quoted(inside.tokens[column])}: ${number(norms[row * T + column])}`;
+    },
+    choose: (row, column) => inside.select(column),
+  });
+}

@@ -1,0 +1,84 @@
+// A diagram of the model. Each box shows its tensor, its parameters and the lines of code that compute it.
+
+import { el, explain, menu } from "./dom.js";
+import { number, quoted } from "./tokens.js";
+
+const BRANCHES = [
+  ["ln_1.out", "layernorm", "attn.qkv", "linear", "attn.ctx", "attention", "attn.out", "linear"],
+  ["ln_2.out", "layernorm", "mlp.fc", "linear", "mlp.act", "gelu", "mlp.out", "linear"],
+];
+const SUMS = ["resid_mid", "resid_out"];
+const chosen = { layer: 0, box: "emb" };
+
+export const diagram = { name: "Diagram", render };
+
+async function render(inside, show) {
+  chosen.layer = Math.min(chosen.layer, inside.layers - 1);
+  const detail = el("div", { className: "box-detail" });
+  const flow = el("div", { className: "flow", role: "group", "aria-label": "Diagram of the model" });
+  const draw = () => flow.replaceChildren(...boxes(inside, choose, draw));
+  draw();
+  if (!show(explain("Numbers flow from the top to the bottom. Choose a box to see what it computes for the selected token."), el("div", { className: "side" }, flow, detail))) return;
+  await choose(chosen.box);
+
+  async function choose(box) {
+    chosen.box = box;
+    for (const node of flow.querySelectorAll("[data-box]")) node.setAttribute("aria-pressed", node.dataset.box === box);
+    const position = Math.min(inside.selected, inside.tokens.length - 1);
+    const answer = await inside.ask("diagram", { box, position });
+    if (chosen.box === box) detail.replaceChildren(...describe(answer, inside.tokens[position]));
+  }
+}
+
+function boxes(inside, choose, draw) {
+  const { layers } = inside;
+  const button = (box, op, name = box) => {
+    const node = el("button", { className: "box", dataset: { box }, "aria-pressed": chosen.box === box }, el("b", {}, name), el("small", {}, op));
+    node.addEventListener("click", () => choose(box));
+    return node;
+  };
+  const prefix = `h.${chosen.layer}.`;
+  const branch = (parts, sum) => {
+    const row = el("div", { className: "branch" });
+    for (let i = 0; i < parts.length; i += 2) row.append(button(prefix + parts[i], parts[i + 1], parts[i]));
+    return [row, button(prefix + sum, "sum", sum)];
+  };
+  const options = Array.from({ length: layers }, (_, i) => [i, `${i} of 0 to ${layers - 1}`]);
+  const layer = menu("Layer", options, chosen.layer, (value) => {
+    chosen.layer = Number(value);
+    if (chosen.box.startsWith("h.")) chosen.box = chosen.box.replace(/^h\.\d+/, `h.${value}`);
+    draw();
+    choose(chosen.box);
+  });
+  const block = el("div", { className: "block" }, layer, ...BRANCHES.flatMap((parts, i) => branch(parts, SUMS[i])));
+  return [button("emb", "embedding"), block, button("ln_f.out", "layernorm"), button("logits", "unembedding")];
+}
+
+function describe({ box, op, shape, values, parameters, source, ...statistics }, token) {
+  const facts = [["shape", `(${shape.join(", ")})`], ...["mean", "std", "min", "max"].map((name) => [name, number(statistics[name])])];
+  return [
+    el("h3", {}, el("code", {}, box), ` ${op}`),
+    el("dl", { className: "removed" }, ...facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))),
+    el("h4", {}, `First values at ${quoted(token)}`),
+    el("p", { className: "values code" }, values.map(number).join("  ")),
+    ...(parameters.length ? [el("h4", {}, "Parameters"), parameterTable(parameters)] : []),
+    ...source.flatMap(code),
+  ];
+}
+
+function parameterTable(parameters) {
+  const names = ["", "shape", "mean", "std", "min", "max"];
+  const rows = parameters.map(({ name, shape, mean, std, min, max }) => {
+    const cells = [`(${shape.join(", ")})`, ...[mean, std, min, max].map(number)];
+    return el("tr", {}, el("th", { scope: "row", className: "code" }, name), ...cells.map((cell) => el("td", { className: "figure" }, cell)));
+  });
+  const head = el("tr", {}, ...names.map((name) => el("th", { scope: "col" }, name)));
+  return el("div", { className: "wide" }, el("table", {}, el("thead", {}, head), el("tbody", {}, ...rows)));
+}
+
+function code({ title, file, line, code }) {
+  const lines = code.replace(/\n$/, "").split("\n");
+  const pre = el("pre", { tabIndex: 0, "aria-label": `${title}, ${file}` });
+  lines.forEach((text, i) => pre.append(el("span", { className: "line", "aria-hidden": "true" }, String(line + i)), text + "\n"));
+  return [el("h4", {}, title, " ", el("small", {}, `${file}, line ${line}`)), pre];
+}
