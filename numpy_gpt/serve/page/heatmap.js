@@ -13,7 +13,7 @@ const maps = new Set();
 onThemeChange(() => maps.forEach((map) => map.isConnected() && map.repaint()));
 
 export class HeatMap {
-  // options: rows, columns, rowLabels, columnLabels, label, cellHeight (default: square cells), load(first, count) that
+  // options: rows, columns, rowLabels, columnLabels, label, rowHeight (default: square cells), load(first, count) that
   // resolves when those rows have values, colour(row, column) -> [r, g, b], over(row, column), choose(row, column)
   constructor(options) {
     Object.assign(this, options);
@@ -52,17 +52,23 @@ export class HeatMap {
     const width = this.element.clientWidth;
     if (!width) return;
     this.left = this.rowLabels ? GUTTER : 0;
-    const fit = Math.min(LARGEST, (width - this.left) / this.columns);
-    this.cellWidth = fit * this.zoom;
+    this.cellWidth = this.fit(width - GUTTER);
+    if (!this.rowHeight && this.cellWidth < LABELLED) {
+      this.left = 0;
+      this.cellWidth = this.fit(width);
+    }
     this.cellHeight = this.rowHeight ?? this.cellWidth;
-    if (!this.rowHeight && this.cellHeight < LABELLED) this.left = 0;
-    if (this.left === 0) this.cellWidth = Math.min(LARGEST, width / this.columns) * this.zoom;
-    if (!this.rowHeight) this.cellHeight = this.cellWidth;
     this.top = this.columnLabels && this.cellWidth >= LABELLED ? GUTTER : 0;
     const [wide, tall] = [this.left + this.columns * this.cellWidth, this.top + this.rows * this.cellHeight];
     Object.assign(this.spacer.style, { width: `${wide}px`, height: `${tall}px` });
     Object.assign(this.viewport.style, { width: `${Math.min(width, wide)}px`, height: `${Math.min(TALLEST, tall)}px` });
     this.draw();
+  }
+
+  // Return the width of a cell; without zoom, all columns fit, and all rows too if the cells are squares.
+  fit(width) {
+    const height = this.rowHeight ? Infinity : TALLEST;
+    return Math.min(LARGEST, width / this.columns, height / this.rows) * this.zoom;
   }
 
   // Return the range of visible rows or columns.

@@ -15,8 +15,9 @@ import { lens } from "./view-lens.js";
 
 const PAUSE = 500; // ms without a change of the text, after which it is computed again
 
-// Each view is {name, render(inside, panel)}. render shows the view for inside.selected in the panel. hover(index) is
-// called while the pointer is over a token.
+// Each view is {name, render(inside, show)}. render calls show(...nodes), which returns false if another view has been
+// chosen meanwhile. A view may then set inside.hover, which is called with the token under the pointer or null, and
+// inside.onSelect, which is called instead of render when another token is selected.
 const VIEWS = { candidates, attention, lens, attribution, backward, diagram, compare };
 
 export class Inside {
@@ -66,6 +67,8 @@ export class Inside {
       const { context, backend } = await this.model;
       $("view-compare").hidden = backend !== "torch";
       this.ids = await lastIds(this.shownText, context);
+      this.answers = new Map();
+      this.onSelect = null;
       if (!this.ids.length) return this.empty();
       const { tokens, surprisal, ...sizes } = await this.ask("tokens");
       Object.assign(this, { tokens, surprisal, ...sizes });
@@ -92,25 +95,29 @@ export class Inside {
     $("inside-summary").textContent = bits.length ? `${size}, ${mean.toFixed(2)} bits of surprisal per token on average` : size;
   }
 
-  // Request a view of the current text.
-  ask(view, options = {}, request = post) {
-    return request("/inspect", { view, prompt: this.ids, ...options });
+  // Return the server's answer for a view of the text; equal requests are sent once.
+  ask(view, options = {}) {
+    const key = JSON.stringify([view, options]);
+    if (!this.answers.has(key)) this.answers.set(key, post("/inspect", { view, prompt: this.ids, ...options }));
+    return this.answers.get(key);
   }
 
   askForBytes(view, options) {
-    return this.ask(view, options, postForBytes);
+    return postForBytes("/inspect", { view, prompt: this.ids, ...options });
   }
 
   select(index) {
     this.selected = index;
     this.strip.select(index);
     this.describe();
-    this.render();
+    if (this.onSelect) this.onSelect();
+    else this.render();
   }
 
-  // Return the last position that the model reads to predict the selected token, or null for the first token.
+  // Return the last position that the model reads to predict the selected token. No position predicts the first token:
+  // 0 stands for it too.
   position() {
-    return this.selected > 0 ? this.selected - 1 : null;
+    return Math.max(0, this.selected - 1);
   }
 
   describe() {
@@ -135,7 +142,7 @@ export class Inside {
     if (!this.tokens) return;
     const { view } = this;
     selectTab($("views"), $(`view-${Object.keys(VIEWS).find((id) => VIEWS[id] === view)}`));
-    this.hover = null;
+    this.hover = this.onSelect = null;
     this.strip.showSurprisal();
     const turn = (this.turn = {}); // a later render makes this one stale
     this.panel.setAttribute("aria-busy", "true");

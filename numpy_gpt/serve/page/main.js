@@ -50,10 +50,10 @@ function changed() {
   inside.outdated();
 }
 
-// Show the state of the URL. A link keeps its seed, so that Again repeats what is on the screen.
+// Show the state of the URL. A seed in it is kept unless fixed is 0.
 function open(values) {
-  for (const [name, value] of Object.entries(values)) settings.set(name, value);
-  if (values.seed) settings.fixed.checked = values.fixed !== "0" || "made" in values;
+  const { fixed = "1", ...others } = values;
+  for (const [name, value] of Object.entries({ ...others, ...(values.seed && { fixed }) })) settings.set(name, value);
   if (values.turn) chat.setTemplate(values);
   if (values.turns) chat.open(parseTurns(values.turns));
   write.open(values.text, parseRanges(values.made, values.text?.length ?? 0));
@@ -79,10 +79,15 @@ function show(name) {
   changed();
 }
 
-async function copyLink() {
+// Copy a link that keeps the seed, so that Again repeats what is on the screen.
+async function copyLink(button) {
   saveNow(state);
-  await navigator.clipboard.writeText(location.href);
+  const values = new URLSearchParams({ ...state(), fixed: 1 });
+  await navigator.clipboard.writeText(`${location.href.split("#")[0]}#${values}`);
   announce("Link copied.");
+  const { textContent } = button;
+  button.textContent = "Copied";
+  setTimeout(() => (button.textContent = textContent), 1500);
 }
 
 const promptText = () => (mode === "write" ? $("text").value : chat.prompt());
@@ -96,7 +101,7 @@ function connect() {
   roving($("modes"), '[role="tab"]', (tab) => tab.click());
   addEventListener("keydown", (event) => event.key === "Escape" && stop());
   addEventListener("hashchange", () => open(load()));
-  for (const id of ["copy", "chat-copy"]) $(id).addEventListener("click", () => copyLink().catch(fail));
+  for (const id of ["copy", "chat-copy"]) $(id).addEventListener("click", () => copyLink($(id)).catch(fail));
   for (const id of ["save", "chat-save"]) {
     $(id).addEventListener("click", () => {
       saveNow(state);

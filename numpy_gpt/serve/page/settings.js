@@ -59,7 +59,7 @@ export class Settings {
 
   set(name, value) {
     if (name === "seed") this.seed.value = value;
-    if (name === "fixed") this.fixed.checked = value;
+    if (name === "fixed") this.fixed.checked = value !== "0";
     const field = this.inputs[name];
     if (!field) return;
     const { number, slider, standard } = field;

@@ -5,6 +5,7 @@ import { css, sequential, tint } from "./colours.js";
 import { shown } from "./tokens.js";
 
 const FULL = 10; // bits of surprisal at which the colour is strongest
+const MARGIN = 12; // pixels around a token that is scrolled into view
 const MOST_LINES = 48;
 const WEAKEST_LINE = 0.015; // probability
 
@@ -49,15 +50,23 @@ export class Strip {
       item.setAttribute("aria-selected", i === index);
       item.tabIndex = i === index ? 0 : -1;
     });
-    this.items[index]?.scrollIntoView({ block: "nearest" });
+    this.reveal(this.items[index]);
+  }
+
+  // Scroll the strip, but not the page.
+  reveal({ offsetTop, offsetHeight }) {
+    const { scrollTop, clientHeight } = this.node;
+    if (offsetTop < scrollTop) this.node.scrollTop = offsetTop - MARGIN;
+    if (offsetTop + offsetHeight > scrollTop + clientHeight) this.node.scrollTop = offsetTop + offsetHeight + MARGIN - clientHeight;
   }
 
   showSurprisal() {
-    this.colour((i) => tint((this.surprisal[i] ?? 0) / FULL));
+    this.colour((i) => tint((this.surprisal[i] ?? 0) / FULL), `Colour: surprisal, from 0 to ${FULL} bits or more.`);
   }
 
-  // Colour each token by background(index), and remove the lines.
-  colour(background) {
+  // Colour each token by background(index), remove the lines, and show the meaning of the colours.
+  colour(background, meaning) {
+    $("meaning").textContent = meaning;
     this.items.forEach((item, i) => (item.style.backgroundColor = i < this.tokens.length ? background(i) : ""));
     this.clear();
   }
@@ -81,7 +90,7 @@ export class Strip {
 
   line(context, from, to, probability) {
     const [[x0, y0], [x1, y1]] = [this.middle(from), this.middle(to)];
-    const lift = 12 + Math.min(60, Math.abs(x1 - x0) / 6);
+    const lift = y0 === y1 ? 6 + Math.min(20, Math.abs(x1 - x0) / 16) : 6;
     context.strokeStyle = css(sequential(0.7), 0.25 + 0.75 * probability);
     context.lineWidth = 0.75 + 4 * probability;
     context.beginPath();

@@ -22,8 +22,8 @@ export function percent(p) {
 export function number(x) {
   if (x === null || x === undefined) return "–";
   const size = Math.abs(x);
-  if (size !== 0 && (size < 0.001 || size >= 10000)) return x.toExponential(2);
-  return x.toFixed(size < 10 ? 3 : 1);
+  if (size !== 0 && (size < 0.001 || size >= 10000)) return x.toExponential(2).replace("-", "−");
+  return x.toFixed(size < 10 ? 3 : 1).replace("-", "−");
 }
 
 export const count = (n) => n.toLocaleString("en");

@@ -117,6 +117,7 @@ class Head {
       over: (row, column) => this.show(row, column),
       choose: (row) => inside.select(row),
     });
+    inside.onSelect = () => this.show(this.row(), null);
     inside.hover = (index) => this.show(index === null ? this.row() : Math.min(index, T - 1), null);
   }
 
@@ -130,7 +131,7 @@ class Head {
     if (!bytes) return;
     const { tokens, strip } = this.inside;
     const probabilities = [...bytes.subarray(0, row + 1)].map(probability);
-    strip.colour((i) => accentTint(Math.sqrt(probabilities[i] ?? 0)));
+    strip.colour((i) => accentTint(Math.sqrt(probabilities[i] ?? 0)), `Colour and lines: attention of ${quoted(tokens[row])} in layer ${chosen.layer}, head ${chosen.head}.`);
     strip.lines(row, probabilities);
     const best = column ?? probabilities.indexOf(Math.max(...probabilities));
     const sentence = `${quoted(tokens[row])} gives ${percent(probabilities[best] ?? 0)} of its attention to ${quoted(tokens[best])}`;

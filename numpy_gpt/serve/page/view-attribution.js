@@ -8,7 +8,7 @@ import { number, quoted } from "./tokens.js";
 export const attribution = { name: "Attribution", render };
 
 async function render(inside, show, target, other) {
-  const position = inside.position() ?? inside.tokens.length - 1;
+  const position = inside.position();
   const options = await choices(inside, position);
   const chosen = { target: target ?? inside.tokens[position + 1]?.id, other };
   if (chosen.target === undefined) delete chosen.target;
@@ -54,7 +54,7 @@ function table({ heads, mlps, attention_biases }, largest) {
 
 function cell(value, largest) {
   const colour = diverging(value / largest);
-  const node = el("td", { className: "figure" }, value.toFixed(2));
+  const node = el("td", { className: "figure" }, value.toFixed(2).replace("-", "−"));
   node.style.backgroundColor = css(colour);
   node.style.color = ink(colour);
   return node;

@@ -11,7 +11,7 @@ const ROW = 15; // pixels
 export const backward = { name: "Backward", render };
 
 async function render(inside, show, target) {
-  const position = inside.position() ?? inside.tokens.length - 1;
+  const position = inside.position();
   const options = await choices(inside, position);
   const answer = await inside.ask("backward", { position, ...(target !== undefined && { target }) });
   const norms = new Float32Array(fromBase64(answer.norms).buffer);
@@ -30,7 +30,7 @@ async function render(inside, show, target) {
   );
   if (!drawn) return;
   const largest = Math.max(...answer.times_input.map(Math.abs)) || 1;
-  inside.strip.colour((i) => tint((answer.times_input[i] ?? 0) / largest));
+  inside.strip.colour((i) => tint((answer.times_input[i] ?? 0) / largest), "Colour: gradient times input, orange above 0, blue below 0.");
   inside.hover = (i) => {
     const value = answer.times_input[i];
     detail.textContent = value === undefined ? "" : `Gradient times input of ${quoted(inside.tokens[i])}: ${number(value)}`;

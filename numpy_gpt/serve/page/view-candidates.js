@@ -9,7 +9,7 @@ export const candidates = { name: "Candidates", render };
 
 async function render(inside, show) {
   const position = inside.position();
-  if (position === null) return show(explain("The first token has no text before it, so nothing predicts it. Choose another token."));
+  if (inside.selected === 0) return show(explain("The first token has no text before it, so nothing predicts it. Choose another token."));
   const { temperature, top_k, top_p } = inside.settings.values();
   const answer = await inside.ask("candidates", { position, temperature, top_k, top_p });
   const most = Math.max(...answer.candidates.flatMap(({ before, after }) => [before, after]));

@@ -18,7 +18,7 @@ async function render(inside, show) {
   const flow = el("div", { className: "flow", role: "group", "aria-label": "Diagram of the model" });
   const draw = () => flow.replaceChildren(...boxes(inside, choose, draw));
   draw();
-  if (!show(explain("Numbers flow from the top to the bottom. Choose a box to see what it computes for the selected token."), el("div", { className: "side" }, flow, detail))) return;
+  if (!show(explain("The line is the residual stream. Each branch reads from it, and + adds the branch's result. Choose a box or a + to see what it computes for the selected token."), el("div", { className: "side" }, flow, detail))) return;
   await choose(chosen.box);
 
   async function choose(box) {
@@ -37,13 +37,20 @@ function boxes(inside, choose, draw) {
     node.addEventListener("click", () => choose(box));
     return node;
   };
+  const plus = (box) => {
+    const node = button(box, "", "+");
+    node.classList.add("sum");
+    node.setAttribute("aria-label", `${box}, sum`);
+    node.title = box;
+    return node;
+  };
   const prefix = `h.${chosen.layer}.`;
   const branch = (parts, sum) => {
     const row = el("div", { className: "branch" });
     for (let i = 0; i < parts.length; i += 2) row.append(button(prefix + parts[i], parts[i + 1], parts[i]));
-    return [row, button(prefix + sum, "sum", sum)];
+    return [row, plus(prefix + sum)];
   };
-  const options = Array.from({ length: layers }, (_, i) => [i, `${i} of 0 to ${layers - 1}`]);
+  const options = Array.from({ length: layers }, (_, i) => [i, `${i}`]);
   const layer = menu("Layer", options, chosen.layer, (value) => {
     chosen.layer = Number(value);
     if (chosen.box.startsWith("h.")) chosen.box = chosen.box.replace(/^h\.\d+/, `h.${value}`);

@@ -7,7 +7,7 @@ import { number, percent, quoted, shown } from "./tokens.js";
 export const lens = { name: "Logit lens", render };
 
 async function render(inside, show) {
-  const position = inside.position() ?? 0;
+  const position = inside.position();
   const answer = await inside.ask("lens", { positions: [position] });
   const [{ best, of_final, settled, norms }] = answer.positions;
   const largest = Math.max(...norms);
@@ -49,6 +49,6 @@ function prediction({ token, probability }) {
 
 function norm(value, largest) {
   const bar = el("i", { className: "after" });
-  bar.style.width = `${(100 * value) / largest}%`;
+  bar.style.width = `${(8 * value) / largest}rem`;
   return el("td", { className: "track norm" }, bar, el("span", { className: "figure" }, number(value)));
 }
