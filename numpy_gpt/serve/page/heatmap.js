@@ -6,7 +6,8 @@ import { css, onThemeChange, sequential } from "./colours.js";
 const BLOCK = 128; // rows that are loaded at once
 const TALLEST = 520; // pixels
 const LABELLED = 11; // pixels of a cell from which labels fit
-const GUTTER = 96; // pixels
+const LETTER = 7; // pixels of a letter of a label
+const LONGEST = 14; // letters of a label
 const LARGEST = 22; // pixels of a cell without zoom
 
 const maps = new Set();
@@ -51,14 +52,14 @@ export class HeatMap {
   resize() {
     const width = this.element.clientWidth;
     if (!width) return;
-    this.left = this.rowLabels ? GUTTER : 0;
-    this.cellWidth = this.fit(width - GUTTER);
+    this.left = gutter(this.rowLabels);
+    this.cellWidth = this.fit(width - this.left);
     if (!this.rowHeight && this.cellWidth < LABELLED) {
       this.left = 0;
       this.cellWidth = this.fit(width);
     }
     this.cellHeight = this.rowHeight ?? this.cellWidth;
-    this.top = this.columnLabels && this.cellWidth >= LABELLED ? GUTTER : 0;
+    this.top = this.cellWidth >= LABELLED ? gutter(this.columnLabels) : 0;
     const [wide, tall] = [this.left + this.columns * this.cellWidth, this.top + this.rows * this.cellHeight];
     Object.assign(this.spacer.style, { width: `${wide}px`, height: `${tall}px` });
     Object.assign(this.viewport.style, { width: `${Math.min(width, wide)}px`, height: `${Math.min(TALLEST, tall)}px` });
@@ -130,8 +131,6 @@ export class HeatMap {
     context.font = "11px ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace";
     context.textBaseline = "middle";
     context.textAlign = "right";
-    const most = Math.floor(GUTTER / 7);
-    const short = (text) => (text.length > most ? text.slice(0, most - 1) + "…" : text);
     if (this.left) {
       for (let row = r0; row < r1; row++) {
         const y = this.y(row) + this.cellHeight / 2;
@@ -217,6 +216,10 @@ export class HeatMap {
     view.scrollLeft = near(view.scrollLeft, view.clientWidth - this.left, column * this.cellWidth, this.cellWidth);
   }
 }
+
+const gutter = (labels) => 12 + LETTER * Math.max(...labels.map((label) => Math.min(label.length, LONGEST)));
+
+const short = (text) => (text.length > LONGEST ? text.slice(0, LONGEST - 1) + "…" : text);
 
 // Return a legend: a bar from the colour of 0 to the colour of 1, with words at its ends.
 export function legend(low, high, colour = sequential) {

@@ -98,8 +98,10 @@ export class Inside {
   // Return the server's answer for a view of the text; equal requests are sent once.
   ask(view, options = {}) {
     const key = JSON.stringify([view, options]);
-    if (!this.answers.has(key)) this.answers.set(key, post("/inspect", { view, prompt: this.ids, ...options }));
-    return this.answers.get(key);
+    const { answers } = this;
+    if (!answers.has(key)) answers.set(key, post("/inspect", { view, prompt: this.ids, ...options }));
+    answers.get(key).catch(() => answers.delete(key));
+    return answers.get(key);
   }
 
   askForBytes(view, options) {

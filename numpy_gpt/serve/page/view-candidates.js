@@ -18,7 +18,7 @@ async function render(inside, show) {
     explain("The model gives every token of its vocabulary a probability. The settings reshape these before one is drawn."),
     el("dl", { className: "removed" }, ...removals(answer, { temperature, top_k, top_p })),
     el("p", { className: "legend note" }, el("i", { className: "key before" }), "the model's probability", el("i", { className: "key after" }), "the probability of being drawn"),
-    el("table", { className: "bars" }, head(), el("tbody", {}, ...rows)),
+    el("div", { className: "wide" }, el("table", { className: "bars" }, head(), el("tbody", {}, ...rows))),
     ...next(answer),
   );
 }
