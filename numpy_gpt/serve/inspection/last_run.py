@@ -30,7 +30,7 @@ class LastRun:
         with self.lock:
             last = self.run
             if last is None or last.source is not m:
-                self.run = None  # frees its memory before the next one is computed
+                self.run = last = None  # frees its memory before the next one is computed
                 last = Run(m, functions.to_numpy(m), [], {})
             if last.ids != ids:
                 self.run = last = last._replace(ids=[], tensors={})
