@@ -11,6 +11,7 @@ COMMANDS = {
     "generate": "continue a prompt",
     "train": "train a model on text",
     "evaluate": "measure a model on text",
+    "serve": "serve a model over HTTP, with a page to write with it",
     "download": "download a released model",
     "checkpoint": "inspect, verify or convert a checkpoint",
 }

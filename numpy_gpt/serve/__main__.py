@@ -1,0 +1,162 @@
+"""python -m numpy_gpt.serve: serve a model over HTTP, with a page to write with it."""
+
+import argparse
+import os
+import re
+import sys
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .. import fast
+from ..checkpoint import source
+from ..checks import check_tokenizer
+from ..errors import GPTError
+from ..params import Model
+from ..system import cli
+from ..system.cli import print_stderr, run
+from . import inspection
+from .engine import Engine
+from .functions import Functions, functions
+
+EPILOG = """examples:
+  python -m {0}
+  python -m {0} --model 124M --port 9000 --open
+  curl http://127.0.0.1:8000/v1/completions -H "Content-Type: application/json" \\
+    -d '{{"prompt": "Once upon a time", "max_tokens": 40}}'
+
+The page is at the printed address, and the API at /v1: clients of OpenAI's completions API work with it.
+/openapi.json describes all parameters.
+
+Other devices can reach the server only with --host 0.0.0.0. Then set an API key. In a file of --config, other users of
+this machine can't see it: api-key = "..." """
+
+
+class Backend(NamedTuple):
+    """Bundle the parts of the command that differ between numpy_gpt and torch_gpt"""
+
+    command: str  # as in python -m COMMAND
+    name: str  # "numpy" or "torch"
+    add_arguments: Callable[[argparse.ArgumentParser], None]  # adds the package's own options
+    load: Callable[[argparse.Namespace], Model]
+    functions: Callable[[Model], Functions]  # for the engine
+    inspection: inspection.InspectionFunctions
+
+
+NUMPY = Backend(
+    command="numpy_gpt.serve",
+    name="numpy",
+    add_arguments=lambda parser: None,
+    load=lambda args: source.load(args.model),
+    functions=functions,
+    inspection=inspection.FUNCTIONS,
+)
+
+
+def main(backend: Backend = NUMPY) -> None:
+    """Run the command: listen, load the model, and answer requests until Ctrl-C"""
+    fast.tune()
+    args = parse(backend)
+    check_installed()
+    from . import server  # here, since it needs the web extra
+
+    listener = server.listen(args.host, args.port)
+    m = backend.load(args)
+    check_tokenizer(m.tokenizer, m.config, args.model)
+    engine = Engine(m, backend.functions(m), args.max_running, args.max_waiting)
+    app = new_app(backend, args, m, engine)
+    address = server.url(listener)
+    print(f"Serving {model_name(args.model)} at {address} (Ctrl-C ends it)", flush=True)
+    if args.api_key is None and not server.is_loopback(listener):
+        print_stderr("serve: everyone in this network can use the model: set --api-key to prevent that.")
+    if args.open:
+        open_browser(address)
+    server.Server(app, engine).run([listener])
+
+
+def new_app(backend: Backend, args: argparse.Namespace, m: Model, engine: Engine) -> Any:
+    """Return the application for a model"""
+    from .app import new_app
+    from .metrics import Metrics
+    from .request import parameters
+    from .service import Service
+
+    name = model_name(args.model)
+    service = Service(
+        m=m,
+        name=name,
+        backend=backend.name,
+        engine=engine,
+        inspect=lambda body: inspection.answer(backend.inspection, m, body),
+        parameters=parameters(m, name),
+        metrics=Metrics(),
+        timeout=args.timeout,
+        started=int(time.time()),
+    )
+    return new_app(service, args.api_key, args.allow_origin)
+
+
+def check_installed() -> None:
+    """Raise GPTError if a library of the web extra is missing"""
+    missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
+    if missing:
+        raise GPTError(f'{" and ".join(missing)} must be installed: run pip install "numpy-gpt[web]".')
+
+
+def parse(backend: Backend) -> argparse.Namespace:
+    """Parse the command line; exit with status 2 if a value is invalid"""
+    parser = new_parser(backend)
+    args = cli.parse(parser, sys.argv[1:])
+    if not 0 <= args.port < 2**16:
+        parser.error(f"port is {args.port}: it must be from 0 to 65535.")
+    if args.api_key is not None and not re.fullmatch("[!-~]+", args.api_key):
+        parser.error("api_key must have at least one character, and only ASCII characters without spaces.")
+    for name in ("max_running", "max_waiting"):
+        if getattr(args, name) < 1:
+            parser.error(f"{name} is {getattr(args, name)}: it must be at least 1.")
+    if not args.timeout > 0:
+        parser.error(f"timeout is {args.timeout}: it must be more than 0.")
+    return args
+
+
+def new_parser(backend: Backend) -> argparse.ArgumentParser:
+    """Return the parser of the command's options"""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {backend.command}",
+        description="Serve a model over HTTP: OpenAI's completions API, and a page to write with the model.",
+        epilog=EPILOG.format(backend.command),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--model", default="storyteller", metavar="M", help="name or path of a model (default: storyteller, a toy)")
+    add("--host", default="127.0.0.1", metavar="H", help="address to listen on (default: 127.0.0.1, this machine only)")
+    add("--port", type=int, default=8000, metavar="P", help="0 takes a free port (default: 8000)")
+    add("--open", action="store_true", help="open the page in a browser")
+    add("--api-key", metavar="KEY", help="answer only requests with this key; the page asks for it")
+    what = "let pages of this origin use the API in a browser; may be given several times"
+    add("--allow-origin", action="append", default=[], metavar="URL", help=what)
+    what = "decode at most N sequences at the same time (default: 64)"
+    add("--max-running", type=int, default=64, metavar="N", help=what)
+    what = "queue at most N more, and answer 429 to others (default: 256)"
+    add("--max-waiting", type=int, default=256, metavar="N", help=what)
+    add("--timeout", type=float, default=600, metavar="S", help="cancel a completion after S seconds (default: 600)")
+    backend.add_arguments(parser)
+    return parser
+
+
+def model_name(model: str) -> str:
+    """Return the name of a model for clients: the last part of a path"""
+    return Path(os.path.abspath(model)).name
+
+
+def open_browser(address: str) -> None:
+    """Open the page in the user's browser"""
+    import webbrowser  # here, since few users need it
+
+    webbrowser.open(address)
+
+
+if __name__ == "__main__":
+    sys.exit(run("serve", main))

@@ -1,0 +1,57 @@
+"""Answer GET /v1/models, /health and /metrics, and POST /v1/chat/completions."""
+
+from dataclasses import asdict
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from .. import __version__
+from .api_error import APIError
+from .body import read_json
+from .service import Service
+
+
+async def models(service: Service, request: Request) -> Response:
+    return JSONResponse({"object": "list", "data": [model_object(service)]})
+
+
+async def model(service: Service, request: Request) -> Response:
+    name = request.path_params["name"]
+    if name != service.name:
+        message = f"The model {name!r:.100} does not exist: this server has {service.name}."
+        raise APIError(message, "model", status=404, code="model_not_found")
+    return JSONResponse(model_object(service))
+
+
+def model_object(service: Service) -> dict[str, Any]:
+    """Return OpenAI's description of the model, its context as in vLLM, and what the page shows"""
+    return {
+        "id": service.name,
+        "object": "model",
+        "created": service.started,
+        "owned_by": "numpy_gpt",
+        "max_model_len": service.m.config.n_ctx,
+        "backend": service.backend,
+        "chat_template": None,
+        "config": asdict(service.m.config),
+    }
+
+
+async def health(service: Service, request: Request) -> Response:
+    return JSONResponse({"status": "ok", "model": service.name, "backend": service.backend, "version": __version__})
+
+
+async def metrics(service: Service, request: Request) -> Response:
+    text = service.metrics.text(service.engine.counts())
+    return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
+
+
+async def chat_completions(service: Service, request: Request) -> Response:
+    """Refuse: no checkpoint stores a chat template"""
+    await read_json(request)
+    raise APIError(
+        f"{service.name} has no chat template: it continues text and was not trained to chat; use /v1/completions.",
+        "model",
+        code="no_chat_template",
+    )

@@ -1,0 +1,73 @@
+"""Listen on a port, and run the application until Ctrl-C."""
+
+import asyncio
+import errno
+import socket
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from ..errors import GPTError
+from .engine import Engine
+
+SHUTDOWN_SECONDS = 5  # for clients that have stopped reading
+
+
+class Server(uvicorn.Server):
+    """Close the engine before waiting for open responses, so that all of them end within one token"""
+
+    def __init__(self, app: ASGIApp, engine: Engine):
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_level="error",
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+            )
+        )
+        self.engine = engine
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await asyncio.to_thread(self.engine.close)
+        await super().shutdown(sockets)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on the host and port; port 0 means a free one"""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+    except (OSError, UnicodeError) as e:
+        raise GPTError(f"--host {host} isn't an address of this machine ({e}): try 127.0.0.1.") from None
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+        listener.listen(1024)
+    except OSError as e:
+        listener.close()
+        raise GPTError(explain(e, host, port)) from None
+    return listener
+
+
+def explain(error: OSError, host: str, port: int) -> str:
+    """Return why the host and port can't be used"""
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} of {host} is in use: choose another one with --port, or a free one with --port 0."
+    if error.errno == errno.EACCES:
+        return f"port {port} needs more rights: choose one from 1024 with --port."
+    return f"--host {host} can't be used ({error.strerror}): try 127.0.0.1."
+
+
+def url(listener: socket.socket) -> str:
+    """Return the address of the server"""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def is_loopback(listener: socket.socket) -> bool:
+    host = listener.getsockname()[0]
+    return host.startswith("127.") or host == "::1"

@@ -1,0 +1,52 @@
+"""Answer GET /tokenizer_info, POST /tokenize and POST /detokenize, which evaluation harnesses use."""
+
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from ..text.tokenizer import EOT
+from .api_error import APIError
+from .body import read_json
+from .parameters import Parameter, boolean, check_names, read_all, shown, text
+from .prompt import IDS, encode, read_ids
+from .service import Service
+
+
+def required_text(name: str, value: Any) -> str:
+    if value is None:
+        raise APIError(f"{name} is missing: give a text.", name)
+    return text(name, value)
+
+
+def required_list(name: str, value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise APIError(f"{name} is {shown(value)}: it must be a list of token ids.", name)
+    return value
+
+
+TOKENIZE = {
+    "prompt": Parameter({"type": "string"}, required_text),
+    "add_special_tokens": boolean("no effect: GPT-2 adds no tokens to a text"),
+}
+DETOKENIZE = {"tokens": Parameter({**IDS, "minItems": 0}, required_list)}
+
+
+async def tokenizer_info(service: Service, request: Request) -> Response:
+    eot = None if service.m.tokenizer.eot is None else EOT
+    return JSONResponse({"eos_token": eot, "bos_token": eot, "chat_template": None})
+
+
+async def tokenize(service: Service, request: Request) -> Response:
+    """Return the token ids of a text; <|endoftext|> in it becomes that token"""
+    values = read_all(check_names(await read_json(request), TOKENIZE), TOKENIZE)
+    ids = await run_in_threadpool(encode, service.m.tokenizer, values["prompt"])
+    return JSONResponse({"tokens": ids})
+
+
+async def detokenize(service: Service, request: Request) -> Response:
+    """Return the text of token ids"""
+    values = read_all(check_names(await read_json(request), DETOKENIZE), DETOKENIZE)
+    tokenizer = service.m.tokenizer
+    return JSONResponse({"prompt": tokenizer.decode(read_ids("tokens", values["tokens"], tokenizer))})
