@@ -1,88 +1,93 @@
 """Decode the sequences of concurrent requests in one thread."""
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from threading import Condition, Thread
 
-import numpy as np
-
 from ..errors import GPTError
 from ..generate.stopping import StopConditions
 from ..params import Model
-from .choice import choose
+from .batch import Batch
 from .functions import Functions
-from .scores import score
 from .sequence import Drawn, Event, Finished, PromptScored, Score, Sequence
+from .task import Prompt, Task
 
 __all__ = ["Drawn", "Engine", "Event", "Finished", "PromptScored", "QueueFull", "Score", "Sequence", "Ticket"]
-
-CHUNK = 64  # tokens of a prompt that are read between two steps of decoding
 
 
 class QueueFull(GPTError):
     """Report that the engine accepts no more sequences at the moment"""
 
 
-class Work:
-    """Hold the state of one sequence"""
-
-    def __init__(self, sequence: Sequence, conditions: StopConditions, emit: Callable[[Event], None]):
-        self.sequence = sequence
-        self.conditions = conditions
-        self.emit = emit
-        self.cancelled = False
-
-
 class Ticket:
     """Hold the sequences of one request"""
 
-    def __init__(self, works: list[Work]):
-        self.works = works
+    def __init__(self, tasks: list[Task]):
+        self.tasks = tasks
 
     def cancel(self) -> None:
         """End all sequences that haven't ended yet, within one token"""
-        for work in self.works:
-            work.cancelled = True
+        for task in self.tasks:
+            task.cancelled = True
 
 
 class Engine:
-    """Decode sequences in a worker thread, and emit each token as soon as it is drawn"""
+    """Decode sequences in a thread of its own, and emit each token as soon as it is drawn
+
+    Up to max_sequences run at the same time, and up to max_waiting others wait. Requests take turns: when a sequence
+    ends, the next one is of the request that has waited longest since its last turn.
+    """
 
     def __init__(self, m: Model, functions: Functions, max_sequences: int = 64, max_waiting: int = 256):
-        self.m = m
-        self.functions = functions
-        self.max_open = max_sequences + max_waiting
-        self.waiting: deque[Work] = deque()
+        self.tokenizer = m.tokenizer
+        self.max_sequences, self.max_waiting = max_sequences, max_waiting
+        self.batch = Batch(functions, m.tokenizer.n_vocab if m.tokenizer else None)
+        self.waiting: deque[deque[Task]] = deque()  # the sequences of each request that haven't started
         self.running = 0
-        self.generated = 0
         self.closed = False
         self.changed = Condition()
         self.thread = Thread(target=self.run, name="engine", daemon=True)
         self.thread.start()
 
     def submit(self, sequences: list[Sequence], emit: Callable[[int, Event], None]) -> Ticket:
-        """Append the sequences to the queue; raise QueueFull if there is no room for all of them
+        """Queue the sequences of a request; raise QueueFull if there is no room for all of them
 
-        emit(index, event) is called in the engine's thread, and must not block.
+        The engine's thread calls emit(index, event) for each event of the sequence at this index. emit must not block.
         """
-        works = [
-            Work(sequence, StopConditions(sequence.stop, self.m.tokenizer), partial(emit, i))
-            for i, sequence in enumerate(sequences)
-        ]
+        tasks = self.create_tasks(sequences, emit)
         with self.changed:
             if self.closed:
                 raise GPTError("the engine is closed: create another one.")
-            if len(self.waiting) + self.running + len(works) > self.max_open:
-                raise QueueFull(f"the queue has no room for {len(works)} sequences: try again later.")
-            self.waiting.extend(works)
+            room = self.max_sequences + self.max_waiting - self.running - self.n_waiting()
+            if len(tasks) > room:
+                raise QueueFull(f"the queue has room for {room} of {len(tasks)} sequences: try again later.")
+            if tasks:
+                self.waiting.append(deque(tasks))
             self.changed.notify()
-        return Ticket(works)
+        return Ticket(tasks)
+
+    def create_tasks(self, sequences: list[Sequence], emit: Callable[[int, Event], None]) -> list[Task]:
+        """Return a task for each sequence; sequences with the same prompt share it"""
+        prompts: dict[object, Prompt] = {}
+        tasks = []
+        for i, sequence in enumerate(sequences):
+            k = (sequence.logprobs or 0) if sequence.prompt_logprobs else None
+            prompt = prompts.setdefault((tuple(sequence.ids), k), Prompt(sequence.ids, k))
+            prompt.max_new_tokens = max(prompt.max_new_tokens, sequence.options.max_new_tokens)
+            conditions = StopConditions(sequence.stop, self.tokenizer)
+            tasks.append(Task(sequence, prompt, conditions, partial(emit, i)))
+        return tasks
 
     def counts(self) -> dict[str, int]:
-        """Return the number of running and waiting sequences, and of the tokens generated so far"""
+        """Return how many sequences run and wait, and how many tokens were read and generated so far"""
         with self.changed:
-            return {"running": self.running, "waiting": len(self.waiting), "generated_tokens": self.generated}
+            return {
+                "running": self.running,
+                "waiting": self.n_waiting(),
+                "prompt_tokens": self.batch.prompt_tokens,
+                "generated_tokens": self.batch.generated_tokens,
+            }
 
     def close(self) -> None:
         """Cancel all sequences, and wait until the thread has ended"""
@@ -91,64 +96,46 @@ class Engine:
             self.changed.notify()
         self.thread.join()
 
+    def n_waiting(self) -> int:
+        return sum(map(len, self.waiting))
+
     def run(self) -> None:
-        """Decode one sequence after another until the engine is closed"""
-        while work := self.next_work():
-            error = None
-            try:
-                self.decode(work)
-            except Exception as e:
-                error = e
+        """Decode until the engine is closed; then end all sequences"""
+        while self.wait():
+            self.drop_cancelled()
+            for task in self.next_tasks():
+                self.batch.add(task)
+            self.batch.iterate()
             with self.changed:
-                self.running = 0
-            reason = "failed" if error else "cancelled" if self.stopped(work) else "done"
-            work.emit(Finished(reason, error))
-        for work in self.waiting:
-            work.emit(Finished("cancelled", None))
+                self.running = len(self.batch.tasks())
+        for task in [*self.batch.tasks(), *(task for queue in self.waiting for task in queue)]:
+            task.finish("cancelled")
+        self.waiting.clear()
+        self.running = 0
 
-    def next_work(self) -> Work | None:
-        """Wait for a sequence, and return it; return None if the engine is closed"""
+    def wait(self) -> bool:
+        """Wait until there is a sequence to decode; return False if the engine is closed"""
         with self.changed:
-            while not self.waiting and not self.closed:
-                self.changed.wait()
-            if self.closed:
-                return None
-            self.running = 1
-            return self.waiting.popleft()
+            self.changed.wait_for(lambda: self.waiting or self.running or self.closed)
+            return not self.closed
 
-    def stopped(self, work: Work) -> bool:
-        return work.cancelled or self.closed
+    def drop_cancelled(self) -> None:
+        """End the waiting sequences that have been cancelled"""
+        with self.changed:
+            cancelled = [task for queue in self.waiting for task in queue if task.cancelled]
+            kept = [deque(task for task in queue if not task.cancelled) for queue in self.waiting]
+            self.waiting = deque(queue for queue in kept if queue)
+        for task in cancelled:
+            task.finish("cancelled")
 
-    def decode(self, work: Work) -> None:
-        """Emit all events of a sequence but the last"""
-        sequence = work.sequence
-        n = sequence.options.max_new_tokens
-        n_vocab = self.m.tokenizer.n_vocab if self.m.tokenizer else None
-        kv = self.functions.new_kv(1, len(sequence.ids) + n)
-        scores: list[Score | None] = [None]
-        drawn: Counter[int] = Counter()
-        for start in range(0, len(sequence.ids), CHUNK):
-            if self.stopped(work):
-                return
-            tokens = sequence.ids[start : start + CHUNK]
-            logits = self.functions.all_logits(np.array([tokens]), kv)[:, :n_vocab]
-            if sequence.prompt_logprobs:
-                following = sequence.ids[start + 1 : start + CHUNK + 1]
-                rows = zip(logits, following, strict=False)
-                scores += [score(z, token, sequence.logprobs or 0) for z, token in rows]
-        if sequence.prompt_logprobs:
-            work.emit(PromptScored(scores))
-        for step in range(n):
-            if self.stopped(work):
-                return
-            if step:
-                logits = self.functions.next_logits([np.array([tokens])], [kv])[:, :n_vocab]
-            token = choose(logits[-1], sequence, drawn, step)
-            drawn[token] += 1
-            tokens = [token]
-            end = work.conditions.check(0, token) or ("length" if step + 1 == n else None)
-            found = None if sequence.logprobs is None else score(logits[-1], token, sequence.logprobs)
-            self.generated += 1
-            work.emit(Drawn(token, end, work.conditions.held(0), found))
-            if end:
-                return
+    def next_tasks(self) -> list[Task]:
+        """Remove the sequences that can start now from the queue, and return them"""
+        tasks: list[Task] = []
+        with self.changed:
+            while self.waiting and self.running < self.max_sequences:
+                queue = self.waiting.popleft()
+                tasks.append(queue.popleft())
+                self.running += 1
+                if queue:
+                    self.waiting.append(queue)
+        return tasks

@@ -11,25 +11,48 @@ from ..generate import next_logits
 from ..generate.kv import new_kv
 from ..generate.step import gpt2_all
 from ..params import Model
+from .rows import min_rows
 
 
 class Functions(NamedTuple):
-    """Bundle a framework's functions; all raise GPTError if the logits aren't finite"""
+    """Bundle a framework's functions; all logits are NumPy arrays, and an error is raised if they aren't finite"""
 
-    new_kv: Callable[[int, int], list[Any]]  # B, N -> a kv for B sequences of up to N tokens
-    next_logits: Callable[[list[np.ndarray], list[list[Any]]], np.ndarray]  # groups (B,T), their kvs -> (ΣB,V)
-    all_logits: Callable[[np.ndarray, list[Any]], np.ndarray]  # tokens (1,T), their kv -> the logits of each (T,V)
+    new_kv: Callable[[int], list[Any]]  # N -> a kv for one sequence of up to N tokens
+    read: Callable[[list[int], list[Any]], np.ndarray]  # the next tokens of a sequence, its kv -> logits (V,)
+    read_all: Callable[[list[int], list[Any]], np.ndarray]  # the same -> the logits after each token (T,V)
+    step: Callable[[list[int], list[list[Any]]], np.ndarray]  # a token of each sequence, their kvs -> logits (B,V)
 
 
 def functions(m: Model) -> Functions:
     """Return NumPy's functions for the model m"""
     check_model(m)
-    return Functions(partial(new_kv, m.config, m.params.wte.dtype), partial(next_logits, m), partial(all_logits, m))
+    return Functions(
+        new_kv=partial(new_kv, m.config, m.params.wte.dtype, 1),
+        read=partial(read, m),
+        read_all=partial(read_all, m),
+        step=partial(step, m, min_rows(m.params)),
+    )
 
 
-def all_logits(m, tokens, kv):
-    """Return gpt2_all's logits; raise GPTError if they aren't finite"""
+def read(m, tokens, kv):
+    return next_logits(m, [np.array([tokens])], [kv])[0]
+
+
+def read_all(m, tokens, kv):
     with no_overflow("the output", m.params):
-        logits = gpt2_all(tokens, m.params, m.config, kv)
+        logits = gpt2_all(np.array([tokens]), m.params, m.config, kv)
     check_finite("the output", logits, m.params)
     return logits
+
+
+def step(m, rows, tokens, kvs):
+    """Return the logits after a new token of each sequence, from matmuls of at least `rows` rows
+
+    The additional rows are those of sequences that consist of one token.
+    """
+    groups = [np.array([[token]]) for token in tokens]
+    added = rows - len(groups)
+    if added > 0:
+        groups.append(np.zeros((added, 1), int))
+        kvs = [*kvs, new_kv(m.config, m.params.wte.dtype, added, 1)]
+    return next_logits(m, groups, kvs)[: len(tokens)]

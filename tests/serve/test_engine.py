@@ -75,9 +75,9 @@ def test_cancelled_sequence_ends_within_one_token(engine):
 
 
 def test_full_queue_raises_and_submits_nothing(engine):
-    with pytest.raises(QueueFull, match="no room for 6 sequences"):
+    with pytest.raises(QueueFull, match="room for 5 of 6 sequences"):
         engine.submit([sequence([1])] * 6, lambda *_: None)
-    assert engine.counts() == {"running": 0, "waiting": 0, "generated_tokens": 0}
+    assert engine.counts() == {"running": 0, "waiting": 0, "prompt_tokens": 0, "generated_tokens": 0}
 
 
 def test_no_new_tokens_emit_the_scores_of_the_prompt(engine):
@@ -87,8 +87,8 @@ def test_no_new_tokens_emit_the_scores_of_the_prompt(engine):
     assert isinstance(scored, PromptScored)
     assert finished == Finished("done", None)
     assert scored.scores[0] is None
-    kv = functions(M).new_kv(1, 5)
-    z = functions(M).all_logits(np.array([ids]), kv)
+    kv = functions(M).new_kv(5)
+    z = functions(M).read_all(ids, kv)
     logprobs = z - np.log(np.exp(z).sum(-1, keepdims=True))
     for i, found in enumerate(scored.scores[1:]):
         assert found.logprob == pytest.approx(logprobs[i, ids[i + 1]], rel=1e-5)
