@@ -7,11 +7,10 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
+from browser import CHROMIUM, Visit, keep_screenshot, serve
 
 import numpy_gpt
 from numpy_gpt.serve import __file__ as package
-
-from .browser import CHROMIUM, Visit, keep_screenshot, serve
 
 PAGE = Path(package).parent / "page"
 FILES = sorted(PAGE.iterdir())
@@ -20,6 +19,7 @@ TEXT = "Once upon a time there was a little girl"
 HTML = '<img src="https://example.com/x.png" onerror="alert(1)"> <b>bold</b> <script>alert(2)</script>'
 VIEWS = ["candidates", "attention", "lens", "attribution", "backward", "diagram"]
 IDLE = "body:not(.running)"
+MINUS = "\N{MINUS SIGN}"
 
 
 # ----- without a browser
@@ -60,7 +60,7 @@ def chromium():
 
 @pytest.fixture
 def visit(chromium, address):
-    """Return a function that opens a context; after the test, none of them had requested another host or logged an error"""
+    """Return a function that opens a context; check at the end that none requested another host or logged an error"""
     with ExitStack() as stack:
         visits = []
 
@@ -255,7 +255,7 @@ def test_shared_link_reproduces_text_settings_and_continuation(visit):
 @pytest.mark.slow
 def test_address_follows_the_text(page):
     run(page)
-    page.wait_for_url(lambda url: "made=" in url)
+    page.wait_for_url(re.compile(r"made=\d"))
     values = parse_qs(urlsplit(page.url).fragment)
     assert values["text"] == [text(page)]
     assert values["seed"] == ["7"]
@@ -312,7 +312,7 @@ def test_tokens_show_surprisal_id_and_bytes(page):
     assert f"id {ids[4]}" in detail
     assert f"bytes {m.tokenizer.token(ids[4]).hex(' ')}" in detail
     bits = [float(re.search(r"([\d.]+) bits", token.get_attribute("aria-label"))[1]) for token in tokens.all()[1:]]
-    strength = [float(re.search(r"/ ([\d.]+)", token.get_attribute("style"))[1]) for token in tokens.all()[1:]]
+    strength = [float(re.search(r"([\d.]+)\)", token.get_attribute("style"))[1]) for token in tokens.all()[1:]]
     assert sorted(range(len(bits)), key=bits.__getitem__)[-1] == sorted(range(len(bits)), key=strength.__getitem__)[-1]
 
 
@@ -372,12 +372,12 @@ def test_lens_marks_the_layer_where_the_prediction_settles(page):
 def test_attribution_sums_to_the_difference_of_the_logits(page):
     look(page, "attribution")
     parts = page.locator(".parts td.figure").all_text_contents() + page.locator("#view .removed dd").all_text_contents()
-    difference = float(re.search(r"is (−?[\d.]+)\.", page.text_content("#view .explain"))[1].replace("−", "-"))
-    total = sum(float(part.replace("−", "-")) for part in parts)
+    difference = number(re.search(rf"is ({MINUS}?[\d.]+)\.", page.text_content("#view .explain"))[1])
+    total = sum(map(number, parts))
     assert total == pytest.approx(difference, abs=0.005 * len(parts))
     target = page.input_value("[aria-label=against]")
     page.select_option("[aria-label=Token]", target)
-    page.wait_for_selector(f"[aria-label=Token] option:checked[value='{target}']")
+    page.wait_for_selector(f"[aria-label=Token] option:checked[value='{target}']", state="attached")
     keep_screenshot(page, "attribution", full_page=True)
 
 
@@ -391,7 +391,7 @@ def test_backward_shows_the_gradient_of_the_chosen_target(page):
     assert picture(page, "#view .viewport canvas") != first
     page.focus("#view .viewport")
     page.keyboard.press("ArrowDown")
-    assert re.match(r"Gradient at h\.0\.ln_1\.out, token “Once”: [\d.e−]+", page.text_content("#view .detail"))
+    assert re.match(r"Gradient at h\.0\.ln_1\.out, token “Once”: [\d.]+", page.text_content("#view .detail"))
     styles = page.locator(".token:not(.next)").evaluate_all("all => all.map((token) => token.style.backgroundColor)")
     assert len(set(styles)) > 4
     keep_screenshot(page, "backward", full_page=True)
@@ -459,6 +459,10 @@ def test_dark_mode_has_light_text_on_a_dark_page(visit):
     assert picture(page, "#view .viewport canvas") != before
 
 
+def number(shown):
+    return float(shown.replace(MINUS, "-"))
+
+
 def lightness(page, property):
     colour = page.evaluate("(name) => getComputedStyle(document.body)[name]", property)
     return sum(map(int, re.findall(r"\d+", colour)[:3])) / (3 * 255)
@@ -515,9 +519,10 @@ def test_every_control_and_canvas_has_a_name(page):
     for view in VIEWS:
         choose(page, view)
         nameless = page.evaluate(
-            """() => [...document.querySelectorAll("button, input, select, textarea, canvas, [role=option]")].filter((node) =>
-              node.getAttribute("aria-hidden") !== "true" && !node.labels?.length &&
-              !(node.getAttribute("aria-label") || node.textContent || "").trim()).map((node) => node.outerHTML)"""
+            """() => [...document.querySelectorAll("button, input, select, textarea, canvas, [role=option]")]
+              .filter((node) => node.getAttribute("aria-hidden") !== "true" && !node.labels?.length)
+              .filter((node) => !(node.getAttribute("aria-label") || node.textContent).trim())
+              .map((node) => node.outerHTML)"""
         )
         assert nameless == []
 

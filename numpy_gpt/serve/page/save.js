@@ -2,7 +2,8 @@
 
 import { $, el } from "./dom.js";
 
-const LEFT_OUT = "script, link, dialog, noscript, button:not([role]), .actions, .skip, [hidden], .hidden, #say, #marks";
+const REPLACED = "textarea, input, select, canvas";
+const LEFT_OUT = "script, link, dialog, noscript, button:not([role], .box), .actions, .skip, [hidden], .hidden, #say, #marks, .slider";
 
 export function save(name) {
   const url = URL.createObjectURL(new Blob([page()], { type: "text/html" }));
@@ -13,29 +14,36 @@ export function save(name) {
 // Return the HTML of a copy of this page: styles are inside, canvases are pictures, boxes are text.
 function page() {
   const copy = document.documentElement.cloneNode(true);
-  const find = (node) => copy.querySelector(`#${node.id}`);
-  for (const box of document.querySelectorAll("textarea")) {
-    find(box).replaceWith(el("div", { className: "text" }, ...(box.id === "text" ? marked() : [box.value])));
-  }
-  for (const box of document.querySelectorAll("input, select")) {
-    const value = box.type === "checkbox" ? (box.checked ? "yes" : "no") : box.value;
-    if (find(box)) find(box).replaceWith(el("output", {}, value));
-  }
-  const canvases = [...document.querySelectorAll("canvas")];
-  [...copy.querySelectorAll("canvas")].forEach((canvas, i) => {
-    canvas.replaceWith(el("img", { src: canvases[i].toDataURL(), alt: canvas.getAttribute("aria-label") ?? "" }));
-  });
+  const shown = [...document.querySelectorAll(REPLACED)];
+  [...copy.querySelectorAll(REPLACED)].forEach((node, i) => node.replaceWith(replacement(shown[i])));
   copy.querySelectorAll(LEFT_OUT).forEach((node) => node.remove());
   copy.querySelector("head").append(el("meta", { "http-equiv": "Content-Security-Policy", content: POLICY }), styles());
   copy.querySelector("body").append(el("p", { className: "note" }, "Saved from ", el("a", { href: location.href }, link())));
   return `<!doctype html>\n${copy.outerHTML}`;
 }
 
+// Return what shows the state of a field or a canvas in the copy.
+function replacement(node) {
+  if (node.id === "text") return el("div", { className: "text" }, ...marked());
+  if (node.tagName === "TEXTAREA") return el("div", { className: "text" }, node.value);
+  if (node.tagName === "SELECT") return el("output", {}, node.selectedOptions[0]?.text ?? "");
+  if (node.type === "checkbox") return el("output", {}, node.checked ? "yes:" : "no:");
+  if (node.tagName === "INPUT") return el("output", { className: node.type === "range" ? "slider" : "" }, node.value);
+  const picture = el("img", { src: node.width ? node.toDataURL() : "", alt: node.getAttribute("aria-label") ?? "" });
+  picture.style.cssText = node.style.cssText;
+  return picture;
+}
+
+// Return the text with the marks of the model's parts, without the line break that keeps the last line tall.
+function marked() {
+  const nodes = [...$("marks").cloneNode(true).childNodes];
+  nodes.at(-1).data = nodes.at(-1).data.replace(/\n$/, "");
+  return nodes;
+}
+
 const POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:";
 
 const link = () => location.origin + location.pathname;
-
-const marked = () => [...$("marks").cloneNode(true).childNodes];
 
 function styles() {
   const rules = [...document.styleSheets].flatMap((sheet) => [...sheet.cssRules].map((rule) => rule.cssText));
