@@ -68,7 +68,7 @@ export class HeatMap {
 
   // Return the width of a cell; without zoom, all columns fit, and all rows too if the cells are squares.
   fit(width) {
-    const height = this.rowHeight ? Infinity : TALLEST;
+    const height = this.rowHeight ? Infinity : TALLEST - gutter(this.columnLabels);
     return Math.min(LARGEST, width / this.columns, height / this.rows) * this.zoom;
   }
 
