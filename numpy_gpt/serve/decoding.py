@@ -27,11 +27,16 @@ class Decoding:
         self.logprobs = [0.0] * len(prompts)  # sums over the drawn tokens
         self.events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
         self.ticket = self.submit(service)
-        service.metrics.prompt_tokens += self.prompt_tokens
 
     def submit(self, service: Service) -> Ticket:
         """Submit the sequences to the engine; raise APIError if its queue is full or it is closed"""
         loop = asyncio.get_running_loop()
+        capacity = service.engine.max_sequences + service.engine.max_waiting
+        if len(self.transcripts) > capacity:
+            message = (
+                f"the request has {len(self.transcripts)} sequences, and the server's queue {capacity}: send fewer."
+            )
+            raise APIError(message, "prompt")
 
         def emit(index: int, event: Event) -> None:
             with suppress(RuntimeError):  # the loop is closed

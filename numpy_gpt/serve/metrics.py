@@ -4,18 +4,17 @@ from collections import Counter
 
 
 class Metrics:
-    """Count the responses by path and status, and the tokens of prompts"""
+    """Count the responses by path and status"""
 
     def __init__(self) -> None:
         self.responses: Counter[tuple[str, int]] = Counter()
-        self.prompt_tokens = 0
 
     def text(self, engine: dict[str, int]) -> str:
         """Return all counts, with those of the engine"""
         responses = {f'{{path="{path}",status="{status}"}}': n for (path, status), n in sorted(self.responses.items())}
         families = [
             family("responses_total", "counter", "responses by path and status", responses),
-            family("prompt_tokens_total", "counter", "tokens of the prompts of completions", {"": self.prompt_tokens}),
+            family("prompt_tokens_total", "counter", "tokens of prompts read", {"": engine["prompt_tokens"]}),
             family("generated_tokens_total", "counter", "tokens drawn", {"": engine["generated_tokens"]}),
             family("running_sequences", "gauge", "sequences that are being decoded", {"": engine["running"]}),
             family("waiting_sequences", "gauge", "sequences in the queue", {"": engine["waiting"]}),
