@@ -1,6 +1,7 @@
 """Test /v1/completions: results equal those of the library, in every combination of echo, logprobs, stream and n."""
 
 import itertools
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -213,12 +214,18 @@ def test_logit_bias_bans_and_forces_tokens(server):
     assert first not in M.tokenizer.encode(banned)
 
 
-def test_frequency_penalty_prevents_repetition(server):
-    token = M.tokenizer.encode(" dog")[0]
-    bias = {str(token): 15}
-    assert server.complete(**SEEDED, logit_bias=bias)["choices"][0]["text"] == " dog" * 12
-    penalised = server.complete(**SEEDED, logit_bias=bias, frequency_penalty=2)["choices"][0]["text"]
-    assert penalised != " dog" * 12
+def test_penalties_are_those_of_the_formula(server):
+    ids = list(IDS)
+    for _ in range(24):
+        z = forward(M, np.array([ids]))[0, -1].astype(np.float64)
+        for token, count in Counter(ids[len(IDS) :]).items():
+            z[token] -= 1.5 * count + 0.5
+        ids.append(int(z.argmax()))
+    expected = M.tokenizer.decode(ids[len(IDS) :])
+    assert expected != text(IDS, n=24, temperature=0)
+    parameters = {"prompt": ONCE, "max_tokens": 24, "temperature": 0}
+    (choice,) = server.complete(**parameters, frequency_penalty=1.5, presence_penalty=0.5)["choices"]
+    assert choice["text"] == expected
 
 
 def test_top_k_1_takes_the_best_token(server):
