@@ -216,14 +216,14 @@ def test_logit_bias_bans_and_forces_tokens(server):
 
 def test_penalties_are_those_of_the_formula(server):
     ids = list(IDS)
-    for _ in range(24):
+    for _ in range(48):
         z = forward(M, np.array([ids]))[0, -1].astype(np.float64)
         for token, count in Counter(ids[len(IDS) :]).items():
             z[token] -= 1.5 * count + 0.5
         ids.append(int(z.argmax()))
     expected = M.tokenizer.decode(ids[len(IDS) :])
-    assert expected != text(IDS, n=24, temperature=0)
-    parameters = {"prompt": ONCE, "max_tokens": 24, "temperature": 0}
+    assert expected != text(IDS, n=48, temperature=0)
+    parameters = {"prompt": ONCE, "max_tokens": 48, "temperature": 0}
     (choice,) = server.complete(**parameters, frequency_penalty=1.5, presence_penalty=0.5)["choices"]
     assert choice["text"] == expected
 
