@@ -15,16 +15,16 @@ SECONDS = 30.0  # to receive a body
 CLOSE = {"connection": "close"}
 
 
-async def read_json(request: Request, seconds: float = SECONDS) -> Any:
+async def read_json(request: Request) -> Any:
     """Return the JSON value of a request's body"""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise APIError(f"the content type is {kind or 'missing'}: it must be application/json.", status=415)
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(SECONDS):
             body = await read_bytes(request)
     except TimeoutError:
-        raise APIError(f"the body didn't arrive within {seconds:g} s.", status=408, headers=CLOSE) from None
+        raise APIError(f"the body didn't arrive within {SECONDS:g} s.", status=408, headers=CLOSE) from None
     return parse(body)
 
 

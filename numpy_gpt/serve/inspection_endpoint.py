@@ -29,4 +29,8 @@ class Inspection:
             answer = await run_sync(service.inspect, body, limiter=self.limiter)
         except GPTError as e:
             raise APIError(str(e)) from None
-        return JSONResponse(answer) if isinstance(answer, dict) else Response(answer, media_type="application/octet-stream")
+        return (
+            JSONResponse(answer)
+            if isinstance(answer, dict)
+            else Response(answer, media_type="application/octet-stream")
+        )
