@@ -108,6 +108,13 @@ def test_bfloat16_model_is_inspected_in_float32(device):
     assert 1e-4 < found["differences"][-1] < 0.1
 
 
+def test_backward_in_a_thread_without_autograd_is_the_same(device):
+    m, body = torch_gpt.from_numpy(random_model(TINY), device), {"view": "backward", "prompt": IDS, "position": 3}
+    expected = answer(torch_inspection.FUNCTIONS, m, body)
+    with torch.no_grad():
+        assert answer(torch_inspection.FUNCTIONS, m, body) == expected
+
+
 def test_parameters_of_the_model_get_no_gradient(device):
     m = torch_gpt.from_numpy(random_model(TINY), device)
     answer(torch_inspection.FUNCTIONS, m, {"view": "backward", "prompt": IDS, "position": 3})

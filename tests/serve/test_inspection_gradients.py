@@ -137,7 +137,7 @@ def test_norms_are_those_of_the_gradients_of_the_whole_prompt():
 
 
 def test_target_is_the_next_token_or_the_best_one():
-    assert ask("backward", position=2)["target"]["id"] == IDS[3]
+    assert ask("backward", position=4)["target"]["id"] == IDS[5]
     assert ask("backward", position=6)["target"]["id"] == numpy_gpt.forward(M, [IDS])[0, 6].argmax()
 
 

@@ -10,6 +10,7 @@ from inspecting import CONFIG, IDS, M, ask, softmax
 import numpy_gpt
 from numpy_gpt.generate.sampling import sample
 from numpy_gpt.serve.inspection.candidates import apply_settings
+from numpy_gpt.serve.inspection.numbers import log_softmax
 from parity.inputs import VARIANTS, random_model
 
 STORYTELLER = numpy_gpt.load("storyteller")
@@ -98,6 +99,29 @@ def test_candidates_are_those_of_a_loop_over_the_ids(temperature, top_k, top_p):
         gone = [tempered for tempered, _, removed_by in expected.values() if removed_by == name]
         assert found["removed"][name]["tokens"] == len(gone)
         assert found["removed"][name]["probability"] == pytest.approx(sum(gone), rel=1e-5, abs=1e-12)
+
+
+def test_candidates_without_settings_are_those_of_the_model():
+    found = ask("candidates", position=5)
+    assert all(row["before"] == row["tempered"] == row["after"] for row in found["candidates"])
+    assert found["kept"] == 61
+    assert found["next"]["token"]["id"] == IDS[6]
+
+
+def test_rank_of_a_tie_counts_the_lower_id_first():
+    p = M.params
+    wte = p.wte.copy()
+    wte[20] = wte[40] = wte[5]  # the same logit as id 5
+    m = M._replace(params=p._replace(wte=wte))
+    ranks = [ask("candidates", [7, i], m, position=0)["next"]["rank"] for i in (5, 20, 40)]
+    assert ranks == [ranks[0], ranks[0] + 1, ranks[0] + 2]
+
+
+def test_log_softmax_of_large_logits_is_exact():
+    z = np.array([[1000, 999, -1000], [3e38, 3e38, 0]], np.float32)
+    expected = [[-math.log1p(math.exp(-1)), -1 - math.log1p(math.exp(-1))], [-math.log(2), -math.log(2)]]
+    np.testing.assert_allclose(log_softmax(z)[:, :2], expected, rtol=1e-12)
+    assert np.isfinite(log_softmax(z)).all()
 
 
 def test_temperature_0_keeps_the_best_candidate_alone():

@@ -2,6 +2,7 @@
 
 import json
 import weakref
+from dataclasses import replace
 from threading import Barrier, Thread
 
 import numpy as np
@@ -132,12 +133,13 @@ def test_text_and_its_ids_have_the_same_answer():
     assert ask("tokens", text, STORYTELLER) == ask("tokens", ids, STORYTELLER)
 
 
-def test_model_with_an_infinite_result_is_refused():
-    m = random_model(TINY)
-    m.params.h[0].mlp.c_fc.w[...] = 1e38
-    for view in ("tokens", "backward"):
-        with pytest.raises(GPTError, match="not finite"):
-            ask(view, m=m, **FIELDS[view])
+@pytest.mark.parametrize("view", ["tokens", "backward"])
+@pytest.mark.parametrize("name", ["h.0.mlp.c_fc.w", "head.w"])
+def test_model_with_an_infinite_result_is_refused(view, name):
+    m = random_model(replace(TINY, tied=False))
+    dict(numpy_gpt.named(m.params))[name][...] = 1e38
+    with pytest.raises(GPTError, match="not finite though every parameter is"):
+        ask(view, m=m, **FIELDS[view])
 
 
 class Counting:
@@ -179,11 +181,15 @@ def test_tensors_of_the_last_prompt_are_freed_before_the_next_forward():
         alive.append([a() is not None for a in arrays])
         return FUNCTIONS.run_forward(m, ids)
 
+    def to_numpy(m):
+        alive.append([a() is not None for a in arrays])
+        return m
+
     arrays = []
-    functions = FUNCTIONS._replace(run_forward=run_forward)
+    functions = FUNCTIONS._replace(run_forward=run_forward, to_numpy=to_numpy)
     for m, ids in ((M, [1]), (M, [2]), (M._replace(), [2])):
         arrays.append(weakref.ref(last.get(functions, m, ids).tensors["h.0.mlp.act"].base))
-    assert alive == [[], [False], [False, False]]
+    assert alive == [[], [], [False], [False, False], [False, False]]
 
 
 def test_failed_forward_is_run_again():

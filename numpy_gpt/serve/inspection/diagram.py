@@ -50,14 +50,14 @@ def answer_diagram(request):
         "parameters": [
             {"name": leaf, "shape": list(w.shape), **statistics(w)}
             for leaf, w in named(request.run.m.params)
-            if any(leaf == prefix or leaf.startswith(f"{prefix}.") for prefix in parameters)
+            if leaf.startswith(parameters)
         ],
         "source": sources(op, request.functions.twin),
     }
 
 
 def find_box(name, config):
-    """Return the op of a box and the names of its parameters"""
+    """Return the op of a box and the beginnings of its parameters' names"""
     boxes = OUTER | {"logits": ("unembedding", ("wte",))} if config.tied else OUTER
     boxes = boxes | {
         f"h.{i}.{result}": (op, tuple(f"h.{i}.{parameter}" for parameter in parameters))
