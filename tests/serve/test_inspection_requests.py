@@ -142,6 +142,17 @@ def test_model_with_an_infinite_result_is_refused(view, name):
         ask(view, m=m, **FIELDS[view])
 
 
+def test_infinite_gradient_of_a_finite_output_is_refused():
+    m = random_model(TINY)
+    p = m.params.h[0]
+    p.ln_2.g[...] = p.ln_2.b[...] = 0  # c_fc gets zeros
+    p.mlp.c_fc.w[...] = np.copysign(3e38, p.mlp.c_fc.w)
+    p.mlp.c_proj.w[...] *= 1000
+    assert ask("tokens", m=m)
+    with pytest.raises(GPTError, match="the gradient is not finite though every parameter is"):
+        ask("backward", m=m, position=2)
+
+
 class Counting:
     """Count the forwards of FUNCTIONS"""
 

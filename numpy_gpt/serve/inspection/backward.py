@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ...checks import check_finite
 from .numbers import encode
 
 
@@ -13,13 +14,16 @@ def answer_backward(request):
     position, target = request.position(), request.token_id("target")
     target = default_target(request, position) if target is None else target
     ids = request.ids[: position + 1]
+    x = request.tensors["emb"][: position + 1]  # of a forward that has checked its output
     logprob, gradients = request.functions.run_backward(request.m, ids, target, request.n_vocab)
+    lengths = np.stack([norms(g) for g in gradients.values()])
+    check_finite("the gradient", lengths, request.run.m.params)
     return {
         "target": request.token(target),
         "logprob": logprob,
         "tensors": list(gradients),
-        "norms": encode(np.stack([norms(g) for g in gradients.values()]), np.float32),
-        "times_input": times_input(gradients["emb"], request.tensors["emb"][: position + 1]),
+        "norms": encode(lengths, np.float32),
+        "times_input": times_input(gradients["emb"], x),
     }
 
 
