@@ -153,6 +153,15 @@ def test_infinite_gradient_of_a_finite_output_is_refused():
         ask("backward", m=m, position=2)
 
 
+def test_full_memory_is_an_error_with_a_remedy():
+    def run_forward(m, ids):
+        return np.empty(1 << 60, np.uint8)
+
+    functions = FUNCTIONS._replace(run_forward=run_forward)
+    with pytest.raises(GPTError, match="the memory is full: the view tokens needs a shorter prompt"):
+        answer(functions, M._replace(), {"view": "tokens", "prompt": IDS})
+
+
 class Counting:
     """Count the forwards of FUNCTIONS"""
 

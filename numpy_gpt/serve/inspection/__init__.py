@@ -43,7 +43,7 @@ def answer(functions: InspectionFunctions, m: Model, body: Any) -> dict[str, Any
 
     The tensors of the last prompt are kept. Several threads may call answer at the same time.
 
-    Raises GPTError if the request is invalid, or if the model's output isn't finite.
+    Raises GPTError if the request is invalid, if the output or a gradient isn't finite, or if the memory is full.
     """
     if not isinstance(body, dict):
         raise GPTError(f"the request is {body!r:.60}: it must be a JSON object with a view and a prompt.")
@@ -54,7 +54,10 @@ def answer(functions: InspectionFunctions, m: Model, body: Any) -> dict[str, Any
     unknown = [name for name in body if name not in ("view", "prompt", *fields)]
     if unknown:
         raise GPTError(f"the view {view} has no field {unknown[0]!r:.60}: {explain(fields)}.")
-    return rounded(f(Request(functions, m, body)))
+    try:
+        return rounded(f(Request(functions, m, body)))
+    except MemoryError:
+        raise GPTError(f"the memory is full: the view {view} needs a shorter prompt or a smaller model.") from None
 
 
 def explain(fields: tuple[str, ...]) -> str:
