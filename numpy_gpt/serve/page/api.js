@@ -85,5 +85,5 @@ async function* events(stream) {
 export async function lastIds(text, room) {
   if (!text) return [];
   const { tokens } = await post("/tokenize", { prompt: text, add_special_tokens: false });
-  return tokens.slice(-room);
+  return tokens.slice(-Math.max(1, room));
 }

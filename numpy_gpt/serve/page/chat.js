@@ -1,6 +1,6 @@
 // Chat: a conversation in bubbles. A template turns it into the text that the model continues.
 
-import { $, el } from "./dom.js";
+import { $, el, takeTurns } from "./dom.js";
 import { lastIds } from "./api.js";
 import { run, running, stop } from "./run.js";
 import { PRESETS, compose, stopString } from "./template.js";
@@ -100,8 +100,8 @@ export class Chat {
 
   buttons() {
     const busy = running();
-    $("send").hidden = busy;
-    $("chat-stop").hidden = !busy;
+    if (busy) takeTurns($("chat-stop"), $("send"));
+    else takeTurns($("send"), $("chat-stop"));
     $("chat-again").disabled = $("chat-clear").disabled = $("chat-write").disabled = busy || !this.turns.length;
   }
 }

@@ -45,6 +45,14 @@ export function selectTab(list, tab) {
   }
 }
 
+// Show one of two buttons that take turns; the focus moves with them.
+export function takeTurns(shown, hidden) {
+  const focused = document.activeElement === hidden;
+  shown.hidden = false;
+  hidden.hidden = true;
+  if (focused) shown.focus();
+}
+
 export function fail(error) {
   $("alert").textContent = error ? error.message : "";
   $("alert").hidden = !error;

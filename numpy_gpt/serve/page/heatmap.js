@@ -8,7 +8,8 @@ const TALLEST = 520; // pixels
 const LABELLED = 11; // pixels of a cell from which labels fit
 const LETTER = 7; // pixels of a letter of a label
 const LONGEST = 14; // letters of a label
-const LARGEST = 22; // pixels of a cell without zoom
+const SMALLEST = 1; // pixels of a cell without zoom
+const LARGEST = 22;
 
 const maps = new Set();
 onThemeChange(() => maps.forEach((map) => map.isConnected() && map.repaint()));
@@ -66,10 +67,11 @@ export class HeatMap {
     this.draw();
   }
 
-  // Return the width of a cell; without zoom, all columns fit, and all rows too if the cells are squares.
+  // Return the width of a cell. Without zoom, all columns fit, and all rows too if the cells are squares, but a cell has
+  // at least a pixel.
   fit(width) {
     const height = this.rowHeight ? Infinity : TALLEST - gutter(this.columnLabels);
-    return Math.min(LARGEST, width / this.columns, height / this.rows) * this.zoom;
+    return Math.max(SMALLEST, Math.min(LARGEST, width / this.columns, height / this.rows)) * this.zoom;
   }
 
   // Return the range of visible rows or columns.
@@ -113,7 +115,7 @@ export class HeatMap {
     context.beginPath();
     context.rect(this.left, this.top, width, height);
     context.clip();
-    context.imageSmoothingEnabled = this.cellWidth < 1;
+    context.imageSmoothingEnabled = false;
     const target = [this.x(c0), this.y(r0), (c1 - c0) * this.cellWidth, (r1 - r0) * this.cellHeight];
     if (r1 > r0 && c1 > c0) context.drawImage(this.image, c0, r0, c1 - c0, r1 - r0, ...target);
     if (this.cursor) {

@@ -1,6 +1,6 @@
 // Start the page: read the URL and the server's model, then connect the parts.
 
-import { $, announce, fail, roving, selectTab } from "./dom.js";
+import { $, announce, el, fail, roving, selectTab } from "./dom.js";
 import { get } from "./api.js";
 import { Chat } from "./chat.js";
 import { Inside } from "./inside.js";
@@ -83,11 +83,21 @@ function show(name) {
 async function copyLink(button) {
   saveNow(state);
   const values = new URLSearchParams({ ...state(), fixed: 1 });
-  await navigator.clipboard.writeText(`${location.href.split("#")[0]}#${values}`);
+  await copy(`${location.href.split("#")[0]}#${values}`);
   announce("Link copied.");
   const { textContent } = button;
   button.textContent = "Copied";
   setTimeout(() => (button.textContent = textContent), 1500);
+}
+
+// Browsers offer the clipboard only to pages of this machine and of https.
+async function copy(text) {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  const box = el("textarea", { value: text });
+  document.body.append(box);
+  box.select();
+  document.execCommand("copy");
+  box.remove();
 }
 
 const promptText = () => (mode === "write" ? $("text").value : chat.prompt());

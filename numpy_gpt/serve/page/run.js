@@ -44,19 +44,18 @@ export async function run(makeBody, write) {
   return reason;
 }
 
-// Measure tokens per second from the first piece on. The usage at the end has the exact number of tokens.
+// Measure tokens per second, from the request on. The usage at the end has the exact number of tokens.
 class Meter {
   constructor() {
     this.tokens = 0;
-    this.start = null;
+    this.start = performance.now();
   }
 
   show(text, usage) {
     if (usage) this.tokens = usage.completion_tokens;
     else if (text) this.tokens++;
-    this.start ??= performance.now();
     const seconds = (performance.now() - this.start) / 1000;
-    if (this.tokens > 1 && seconds > 0) $("fact-speed").textContent = ((this.tokens - 1) / seconds).toFixed(0);
+    if (this.tokens) $("fact-speed").textContent = (this.tokens / seconds).toFixed(0);
   }
 }
 

@@ -75,8 +75,9 @@ export class Strip {
     this.canvas.width = this.canvas.height = 0;
   }
 
-  // Draw a line from a token to each token that it attends to, as strong as the probability.
+  // Scroll to a token, and draw a line from it to each token that it attends to, as strong as the probability.
   lines(from, probabilities) {
+    this.reveal(this.items[from]);
     const { scrollWidth, scrollHeight } = this.node;
     const scale = devicePixelRatio;
     Object.assign(this.canvas, { width: scrollWidth * scale, height: scrollHeight * scale });

@@ -1,6 +1,6 @@
 // Write: one editable text that the model continues.
 
-import { $, el } from "./dom.js";
+import { $, el, takeTurns } from "./dom.js";
 import { lastIds } from "./api.js";
 import { History } from "./history.js";
 import { cutAt, edited } from "./ranges.js";
@@ -145,8 +145,8 @@ export class Write {
 
   buttons() {
     const busy = running();
-    $("continue").hidden = busy;
-    $("stop").hidden = !busy;
+    if (busy) takeTurns($("stop"), $("continue"));
+    else takeTurns($("continue"), $("stop"));
     $("from-cursor").disabled = busy || this.box.selectionStart === this.box.value.length;
     $("again").disabled = busy || this.lastStart() === null;
     $("undo").disabled = busy || !this.history.has(-1);
