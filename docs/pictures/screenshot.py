@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 from playwright.sync_api import sync_playwright
 
-STATE = {"text": "Once upon a time there was a little girl", "max_tokens": 110, "seed": 3}
+STATE = {"text": "Once upon a time there was a little girl", "max_tokens": 100, "seed": 3}
 SIZE = {"width": 1280, "height": 1500}
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -129,9 +130,15 @@ def picture(page, canvas):
     )
 
 
+@cache
+def storyteller():
+    return numpy_gpt.load("storyteller")
+
+
+@cache
 def completed(text, seed=7, n=30):
     """Return a text with its continuation, as the library computes it with the page's settings"""
-    m = numpy_gpt.load("storyteller")
+    m = storyteller()
     ids = m.tokenizer.encode(text)
     return text + m.tokenizer.decode(
         numpy_gpt.complete(m, ids, max_new_tokens=n, temperature=0.8, top_p=0.95, seed=seed, stop=[m.tokenizer.eot])
@@ -268,7 +275,7 @@ def test_text_longer_than_the_context_loses_its_beginning(visit):
     visitor = visit()
     page = visitor.open(link("The cat sat on the mat. " * 100))
     run(page)
-    ids = numpy_gpt.load("storyteller").tokenizer.encode("The cat sat on the mat. " * 100)
+    ids = storyteller().tokenizer.encode("The cat sat on the mat. " * 100)
     assert visitor.completions[-1]["prompt"] == ids[-(256 - 30) :]
     look(page)
     assert page.locator(".token:not(.next)").count() == 256
@@ -303,7 +310,7 @@ def test_html_in_the_text_stays_text(visit):
 @pytest.mark.slow
 def test_tokens_show_surprisal_id_and_bytes(page):
     look(page)
-    m = numpy_gpt.load("storyteller")
+    m = storyteller()
     ids = m.tokenizer.encode(TEXT)
     tokens = page.locator(".token:not(.next)")
     assert tokens.all_text_contents() == [m.tokenizer.decode([i]).replace(" ", "·") for i in ids]
@@ -362,7 +369,7 @@ def test_lens_marks_the_layer_where_the_prediction_settles(page):
     best = [row.locator("td.code").first.evaluate("cell => cell.firstChild.data") for row in rows.all()]
     settled = next(i for i in range(5) if len(set(best[i:])) == 1)
     assert rows.nth(settled).get_attribute("class") == "settled"
-    m = numpy_gpt.load("storyteller")
+    m = storyteller()
     logits = numpy_gpt.forward(m, [m.tokenizer.encode(TEXT)])[0, -1]
     assert best[-1] == m.tokenizer.decode([int(logits.argmax())]).replace(" ", "·")
     keep_screenshot(page, "lens", full_page=True)
@@ -429,7 +436,7 @@ def test_chat_streams_turns_that_the_template_composes(visit):
     assert len(answers) == 2
     assert all(answer and '"' not in answer for answer in answers)
     composed = f'A talk.\nTom said, "I found a ball."\nSue said, "{answers[0]}"\nTom said, "Can we play?"\nSue said, "'
-    m = numpy_gpt.load("storyteller")
+    m = storyteller()
     assert m.tokenizer.decode(visitor.completions[-1]["prompt"]) == composed
     assert visitor.completions[-1]["stop"] == ['"']
     keep_screenshot(page, "chat")

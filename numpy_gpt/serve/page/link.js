@@ -4,12 +4,13 @@ const DELAY = 300; // ms; browsers limit how often a page may replace its URL
 
 let timer = 0;
 
-// Call read() a little later and put the values that it returns into the URL.
-export function saveSoon(read) {
+// Call save() once no other call has followed for a while.
+export function saveSoon(save) {
   clearTimeout(timer);
-  timer = setTimeout(() => saveNow(read), DELAY);
+  timer = setTimeout(save, DELAY);
 }
 
+// Put the values that read() returns into the URL.
 export function saveNow(read) {
   clearTimeout(timer);
   history.replaceState(null, "", "#" + new URLSearchParams(read()));

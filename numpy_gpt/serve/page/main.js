@@ -46,7 +46,7 @@ function changed() {
   if (!inside) return; // the parts aren't connected yet
   $("fact-seed").textContent = settings.seed.value;
   if (running()) return;
-  saveSoon(state);
+  saveSoon(() => running() || saveNow(state)); // the end of a run is a change too
   inside.outdated();
 }
 
