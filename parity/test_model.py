@@ -152,6 +152,21 @@ def test_logits_with_a_kv_equal_those_of_the_whole_text(pieces, tile, device):
             assert error("logits", {"logits": side}, truth) <= FLOAT64
 
 
+@pytest.mark.parametrize("name", ["as released", "untied"])
+def test_logits_of_all_tokens_with_a_kv_equal_those_of_the_whole_text(name, device):
+    m = random_model(VARIANTS[name], dtype=np.float64)
+    twin = torch_gpt.from_numpy(m, device)
+    text, _ = random_batch(m.config, B=1, T=9)
+    truth = numpy_gpt.forward(m, text)[0]
+    our_kv = numpy_gpt.generate.kv.new_kv(m.config, np.float64)
+    their_kv = torch_gpt.generate.kv.new_kv(m.config, torch.float64, device)
+    for part in (slice(0, 4), slice(4, 9)):
+        ours = numpy_gpt.generate.step.gpt2_all(text[:, part], m.params, m.config, our_kv)
+        theirs = torch_gpt.generate.step.gpt2_all(text[:, part], twin.params, m.config, their_kv)
+        for side in (ours, torch_gpt.to_numpy(theirs)):
+            assert error("logits", {"logits": side}, {"logits": truth[part]}) <= FLOAT64
+
+
 def test_sequences_taken_from_a_kv_keep_their_past(device):
     m = random_model(TINY, dtype=np.float64)
     twin = torch_gpt.from_numpy(m, device)

@@ -30,29 +30,31 @@ def functions(m: Model) -> Functions:
         new_kv=partial(new_kv, m.config, m.params.wte.dtype, 1),
         read=partial(read, m),
         read_all=partial(read_all, m),
-        step=partial(step, m, min_rows(m.params)),
+        step=partial(padded_step, m, min_rows(m.params)),
     )
 
 
 def read(m, tokens, kv):
+    """Return the logits (V,) after the next tokens of a sequence"""
     return next_logits(m, [np.array([tokens])], [kv])[0]
 
 
 def read_all(m, tokens, kv):
+    """Return the logits (T,V) after each of the next tokens of a sequence"""
     with no_overflow("the output", m.params):
         logits = gpt2_all(np.array([tokens]), m.params, m.config, kv)
     check_finite("the output", logits, m.params)
     return logits
 
 
-def step(m, rows, tokens, kvs):
-    """Return the logits after a new token of each sequence, from matmuls of at least `rows` rows
+def padded_step(m, rows, tokens, kvs):
+    """Return the logits (B,V) after a new token of each sequence, from matmuls of at least `rows` rows
 
-    The additional rows are those of sequences that consist of one token.
+    Sequences of one token fill the other rows.
     """
     groups = [np.array([[token]]) for token in tokens]
-    added = rows - len(groups)
-    if added > 0:
-        groups.append(np.zeros((added, 1), int))
-        kvs = [*kvs, new_kv(m.config, m.params.wte.dtype, added, 1)]
+    missing = rows - len(groups)
+    if missing > 0:
+        groups.append(np.zeros((missing, 1), int))
+        kvs = [*kvs, new_kv(m.config, m.params.wte.dtype, missing, 1)]
     return next_logits(m, groups, kvs)[: len(tokens)]

@@ -1,0 +1,1 @@
+"""Serve a model over HTTP: numpy_gpt.serve with PyTorch's computations."""
