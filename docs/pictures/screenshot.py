@@ -1,7 +1,7 @@
 """Take README's pictures of the page in headless Chromium: screenshot-light.png and screenshot-dark.png.
 
-    pip install -e ".[web]" playwright && apt-get install chromium fonts-inter fonts-sil-charis
-    python docs/pictures/screenshot.py [--to FOLDER]
+pip install -e ".[web]" playwright && apt-get install chromium fonts-inter fonts-sil-charis
+python docs/pictures/screenshot.py [--to FOLDER]
 """
 
 import argparse

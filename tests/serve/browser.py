@@ -1,11 +1,7 @@
-"""Start the server and headless Chromium for the tests of the page."""
+"""Visit the page in a browser, and watch its requests and errors."""
 
 import os
-import re
 import shutil
-import subprocess
-import sys
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,29 +9,11 @@ SCREENSHOTS = os.environ.get("PAGE_SCREENSHOTS")  # a folder; without it, no scr
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
-@contextmanager
-def serve(*options):
-    """Yield the address of python -m numpy_gpt.serve on a free port"""
-    command = [sys.executable, "-m", "numpy_gpt.serve", "--port", "0", *options]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        printed = ""
-        for line in server.stdout:
-            printed += line
-            if address := re.search(r"http://[\w.]+:\d+", line):
-                yield address[0] + "/"
-                return
-        raise AssertionError(f"the server printed no address: {printed}")
-    finally:
-        server.terminate()
-        server.communicate()
-
-
 class Visit:
     """Open pages of one browser context, and collect the requests to other hosts and the errors in the console"""
 
-    def __init__(self, context, address):
-        self.context, self.address = context, address
+    def __init__(self, context, server):
+        self.context, self.url = context, server.url
         self.completions = []  # bodies of the requests to /v1/completions
         self.foreign = []
         self.errors = []
@@ -46,14 +24,14 @@ class Visit:
 
     def check(self, request):
         url = urlsplit(request.url)
-        if url.scheme in ("http", "https") and url.netloc != urlsplit(self.address).netloc:
+        if url.scheme in ("http", "https") and url.netloc != urlsplit(self.url).netloc:
             self.foreign.append(request.url)
         if url.path == "/v1/completions":
             self.completions.append(request.post_data_json)
 
     def open(self, fragment=""):
         page = self.context.new_page()
-        page.goto(f"{self.address}{fragment}")
+        page.goto(f"{self.url}/{fragment}")
         page.wait_for_selector("#fact-backend:has-text('NumPy')")
         return page
 

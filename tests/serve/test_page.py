@@ -8,7 +8,8 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
-from browser import CHROMIUM, Visit, keep_screenshot, serve
+from browser import CHROMIUM, Visit, keep_screenshot
+from serving import M, running
 
 import numpy_gpt
 from numpy_gpt.serve import __file__ as package
@@ -41,13 +42,6 @@ def test_file_of_the_page_names_no_other_host_and_inserts_no_html(path):
 
 
 @pytest.fixture(scope="module")
-def address():
-    pytest.importorskip("starlette", reason="Starlette isn't installed: pip install -e '.[web]'")
-    with serve() as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
 def chromium():
     api = pytest.importorskip("playwright.sync_api", reason="Playwright isn't installed: pip install playwright")
     with api.sync_playwright() as playwright:
@@ -60,15 +54,15 @@ def chromium():
 
 
 @pytest.fixture
-def visit(chromium, address):
+def visit(chromium, server):
     """Return a function that opens a context; check at the end that none requested another host or logged an error"""
     with ExitStack() as stack:
         visits = []
 
-        def new(address=address, **options):
+        def new(server=server, **options):
             options = {"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce", **options}
             context = stack.enter_context(chromium.new_context(**options))
-            visits.append(Visit(context, address))
+            visits.append(Visit(context, server))
             return visits[-1]
 
         yield new
@@ -131,17 +125,11 @@ def picture(page, canvas):
 
 
 @cache
-def storyteller():
-    return numpy_gpt.load("storyteller")
-
-
-@cache
 def completed(text, seed=7, n=30):
     """Return a text with its continuation, as the library computes it with the page's settings"""
-    m = storyteller()
-    ids = m.tokenizer.encode(text)
-    return text + m.tokenizer.decode(
-        numpy_gpt.complete(m, ids, max_new_tokens=n, temperature=0.8, top_p=0.95, seed=seed, stop=[m.tokenizer.eot])
+    ids = M.tokenizer.encode(text)
+    return text + M.tokenizer.decode(
+        numpy_gpt.complete(M, ids, max_new_tokens=n, temperature=0.8, top_p=0.95, seed=seed, stop=[M.tokenizer.eot])
     )
 
 
@@ -275,7 +263,7 @@ def test_text_longer_than_the_context_loses_its_beginning(visit):
     visitor = visit()
     page = visitor.open(link("The cat sat on the mat. " * 100))
     run(page)
-    ids = storyteller().tokenizer.encode("The cat sat on the mat. " * 100)
+    ids = M.tokenizer.encode("The cat sat on the mat. " * 100)
     assert visitor.completions[-1]["prompt"] == ids[-(256 - 30) :]
     look(page)
     assert page.locator(".token:not(.next)").count() == 256
@@ -310,14 +298,13 @@ def test_html_in_the_text_stays_text(visit):
 @pytest.mark.slow
 def test_tokens_show_surprisal_id_and_bytes(page):
     look(page)
-    m = storyteller()
-    ids = m.tokenizer.encode(TEXT)
+    ids = M.tokenizer.encode(TEXT)
     tokens = page.locator(".token:not(.next)")
-    assert tokens.all_text_contents() == [m.tokenizer.decode([i]).replace(" ", "·") for i in ids]
+    assert tokens.all_text_contents() == [M.tokenizer.decode([i]).replace(" ", "·") for i in ids]
     page.click(".token >> nth=4")
     detail = page.text_content("#token-detail")
     assert f"id {ids[4]}" in detail
-    assert f"bytes {m.tokenizer.token(ids[4]).hex(' ')}" in detail
+    assert f"bytes {M.tokenizer.token(ids[4]).hex(' ')}" in detail
     bits = [float(re.search(r"([\d.]+) bits", token.get_attribute("aria-label"))[1]) for token in tokens.all()[1:]]
     strength = [float(re.search(r"([\d.]+)\)", token.get_attribute("style"))[1]) for token in tokens.all()[1:]]
     assert sorted(range(len(bits)), key=bits.__getitem__)[-1] == sorted(range(len(bits)), key=strength.__getitem__)[-1]
@@ -369,9 +356,8 @@ def test_lens_marks_the_layer_where_the_prediction_settles(page):
     best = [row.locator("td.code").first.evaluate("cell => cell.firstChild.data") for row in rows.all()]
     settled = next(i for i in range(5) if len(set(best[i:])) == 1)
     assert rows.nth(settled).get_attribute("class") == "settled"
-    m = storyteller()
-    logits = numpy_gpt.forward(m, [m.tokenizer.encode(TEXT)])[0, -1]
-    assert best[-1] == m.tokenizer.decode([int(logits.argmax())]).replace(" ", "·")
+    logits = numpy_gpt.forward(M, [M.tokenizer.encode(TEXT)])[0, -1]
+    assert best[-1] == M.tokenizer.decode([int(logits.argmax())]).replace(" ", "·")
     keep_screenshot(page, "lens", full_page=True)
 
 
@@ -436,8 +422,7 @@ def test_chat_streams_turns_that_the_template_composes(visit):
     assert len(answers) == 2
     assert all(answer and '"' not in answer for answer in answers)
     composed = f'A talk.\nTom said, "I found a ball."\nSue said, "{answers[0]}"\nTom said, "Can we play?"\nSue said, "'
-    m = storyteller()
-    assert m.tokenizer.decode(visitor.completions[-1]["prompt"]) == composed
+    assert M.tokenizer.decode(visitor.completions[-1]["prompt"]) == composed
     assert visitor.completions[-1]["stop"] == ['"']
     keep_screenshot(page, "chat")
     page.wait_for_url(lambda url: "turns=" in url)
@@ -557,10 +542,10 @@ def test_saved_file_shows_the_screen_without_a_server(visit, tmp_path):
 
 @pytest.mark.slow
 def test_server_with_a_key_is_used_after_the_key_is_typed(visit):
-    with serve("--api-key", "secret") as address:
-        visitor = visit(address)
+    with running("--api-key", "secret") as server:
+        visitor = visit(server)
         page = visitor.context.new_page()
-        page.goto(address + link())
+        page.goto(f"{server.url}/{link()}")
         page.fill("#key", "secret")
         page.keyboard.press("Enter")
         page.wait_for_selector("#fact-backend:has-text('NumPy')")
@@ -570,8 +555,8 @@ def test_server_with_a_key_is_used_after_the_key_is_typed(visit):
 
 @pytest.mark.slow
 def test_error_of_the_server_is_shown(visit):
-    with serve() as address:
-        visitor = visit(address)
+    with running() as server:
+        visitor = visit(server)
         page = visitor.open(link())
     page.click("#continue")  # the server has ended
     page.wait_for_selector("#alert:not([hidden])")
