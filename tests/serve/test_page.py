@@ -265,6 +265,7 @@ def test_text_longer_than_the_context_loses_its_beginning(visit):
     run(page)
     ids = M.tokenizer.encode("The cat sat on the mat. " * 100)
     assert visitor.completions[-1]["prompt"] == ids[-(256 - 30) :]
+    assert page.text_content("#cut").startswith(f"The model reads the last 226 of {len(ids)} tokens")
     look(page)
     assert page.locator(".token:not(.next)").count() == 256
 

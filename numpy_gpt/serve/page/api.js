@@ -81,9 +81,9 @@ async function* events(stream) {
   }
 }
 
-// Return the token ids of a text; only the last ones if it is longer than the context allows.
-export async function lastIds(text, room) {
-  if (!text) return [];
+// Return the token ids of a text, and the last of them that fit into the room for them.
+export async function tokenize(text, room) {
+  if (!text) return { ids: [], last: [] };
   const { tokens } = await post("/tokenize", { prompt: text, add_special_tokens: false });
-  return tokens.slice(-Math.max(1, room));
+  return { ids: tokens, last: tokens.slice(-Math.max(1, room)) };
 }

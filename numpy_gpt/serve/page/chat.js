@@ -1,7 +1,7 @@
 // Chat: a conversation in bubbles. A template turns it into the text that the model continues.
 
 import { $, el, takeTurns } from "./dom.js";
-import { lastIds } from "./api.js";
+import { tokenize } from "./api.js";
 import { run, running, stop } from "./run.js";
 import { PRESETS, compose, stopString } from "./template.js";
 
@@ -94,8 +94,8 @@ export class Chat {
 
   async request(options) {
     const { id, context } = await this.model;
-    const prompt = await lastIds(this.prompt(), context - options.max_tokens);
-    return { model: id, prompt, stop: [stopString(this.template())], ...options };
+    const { last } = await tokenize(this.prompt(), context - options.max_tokens);
+    return { model: id, prompt: last, stop: [stopString(this.template())], ...options };
   }
 
   buttons() {

@@ -1,7 +1,7 @@
 // Look inside: the tokens of the text, and views of what the model computes for them.
 
 import { $, el, fail, roving, selectTab } from "./dom.js";
-import { lastIds, post, postForBytes } from "./api.js";
+import { post, postForBytes, tokenize } from "./api.js";
 import { onThemeChange } from "./colours.js";
 import { Strip } from "./strip.js";
 import { bytes, count, percent, quoted } from "./tokens.js";
@@ -66,7 +66,7 @@ export class Inside {
     try {
       const { context, backend } = await this.model;
       $("view-compare").hidden = backend !== "torch";
-      this.ids = await lastIds(this.shownText, context);
+      this.ids = (await tokenize(this.shownText, context)).last;
       this.answers = new Map();
       this.onSelect = null;
       if (!this.ids.length) return this.empty();

@@ -1,7 +1,7 @@
 // Write: one editable text that the model continues.
 
 import { $, el, takeTurns } from "./dom.js";
-import { lastIds } from "./api.js";
+import { tokenize } from "./api.js";
 import { History } from "./history.js";
 import { cutAt, edited } from "./ranges.js";
 import { run, running, stop } from "./run.js";
@@ -113,8 +113,10 @@ export class Write {
   // prompt continues <|endoftext|>.
   async request(options) {
     const { id, context } = await this.model;
-    const ids = await lastIds(this.box.value, context - options.max_tokens);
-    return { model: id, ...(ids.length && { prompt: ids }), ...options };
+    const { ids, last } = await tokenize(this.box.value, context - options.max_tokens);
+    const cut = last.length < ids.length;
+    $("cut").textContent = cut ? `The model reads the last ${last.length} of ${ids.length} tokens; the rest doesn't fit into its context.` : "";
+    return { model: id, ...(ids.length && { prompt: last }), ...options };
   }
 
   append(piece) {

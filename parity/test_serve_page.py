@@ -1,0 +1,32 @@
+"""Does the page of torch_gpt.serve show the difference between both packages?"""
+
+import re
+import shutil
+
+import pytest
+
+from .test_serve import ONCE, serving
+
+
+@pytest.mark.slow
+def test_page_under_torch_plots_the_difference_at_every_tensor():
+    api = pytest.importorskip("playwright.sync_api", reason="Playwright isn't installed: pip install playwright")
+    with serving("torch_gpt") as url, api.sync_playwright() as playwright:
+        try:
+            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
+        except api.Error as e:
+            pytest.skip(f"Chromium can't be started: {e.message.splitlines()[0]}")
+        page = browser.new_page()
+        page.goto(f"{url}#text={ONCE}")
+        page.wait_for_selector("#fact-backend:has-text('PyTorch')")
+        page.click("#look")
+        page.click("#view-compare")
+        page.wait_for_selector(".chart")
+        titles = page.locator(".chart circle title").all_text_contents()
+        largest = float(re.search(r"The largest is ([\d.e-]+),", page.text_content("#view .explain"))[1])
+        page.click("#view-diagram")
+        page.wait_for_selector(".box-detail h4:has-text('PyTorch')")
+        browser.close()
+    assert len(titles) == 1 + 4 * 13 + 2
+    assert (titles[0].split(":")[0], titles[-1].split(":")[0]) == ("emb", "logits")
+    assert 0 < largest < 1e-5
