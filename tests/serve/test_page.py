@@ -107,21 +107,10 @@ def settled(page):
     page.wait_for_selector("#view:not([aria-busy]) > *")
 
 
-def picture(page, canvas):
-    """Return the pixels of a canvas once two frames in a row are equal, so that all rows have arrived"""
-    return page.evaluate(
-        """async (selector) => {
-          const frame = () => new Promise(requestAnimationFrame);
-          let before = null;
-          for (;;) {
-            await frame();
-            const now = document.querySelector(selector)?.toDataURL();
-            if (now && now === before && now.length > 1000) return now;
-            before = now;
-          }
-        }""",
-        canvas,
-    )
+def picture(page):
+    """Return the heat map as a data URL once all of its rows have arrived"""
+    page.wait_for_selector("#view .viewport:not([aria-busy]) canvas")
+    return page.evaluate("""() => document.querySelector("#view .viewport canvas").toDataURL()""")
 
 
 @cache
@@ -224,6 +213,7 @@ def test_again_replaces_the_last_continuation(page):
     page.uncheck("#fixed")
     second = run(page, "#again")
     seed = int(page.input_value("#seed"))
+    assert seed != 7
     assert second == completed(TEXT, seed)
     page.fill("#seed", "7")
     assert run(page, "#again") == first
@@ -332,11 +322,11 @@ def test_candidates_show_what_each_setting_removes(visit):
 def test_attention_of_a_head_is_drawn_and_read_by_hover_and_keys(page):
     run(page)
     look(page, "attention")
-    first = picture(page, "#view .viewport canvas")
+    first = picture(page)
     page.select_option("[aria-label=Layer]", "2")
     page.select_option("[aria-label=Head]", "1")
     page.wait_for_selector("#meaning:has-text('layer 2, head 1')")
-    assert picture(page, "#view .viewport canvas") != first
+    assert picture(page) != first
     page.hover(".token >> nth=3")
     sentence = page.text_content("#view .detail")
     assert re.match(r"“·time” gives [\d.]+ % of its attention to “.+”, its largest share\.", sentence)
@@ -378,11 +368,11 @@ def test_attribution_sums_to_the_difference_of_the_logits(page):
 @pytest.mark.slow
 def test_backward_shows_the_gradient_of_the_chosen_target(page):
     look(page, "backward")
-    first = picture(page, "#view .viewport canvas")
+    first = picture(page)
     explained = page.text_content("#view .explain")
     page.select_option("[aria-label=Target]", index=3)
     page.wait_for_selector(f'#view .explain:not(:has-text("{explained[:40]}"))')
-    assert picture(page, "#view .viewport canvas") != first
+    assert picture(page) != first
     page.focus("#view .viewport")
     page.keyboard.press("ArrowDown")
     assert re.match(r"Gradient at h\.0\.ln_1\.out, token “Once”: [\d.]+", page.text_content("#view .detail"))
@@ -441,15 +431,17 @@ def test_dark_mode_has_light_text_on_a_dark_page(visit):
     page = visit(color_scheme="dark").open(link())
     run(page)
     look(page, "attention")
-    picture(page, "#view .viewport canvas")
+    picture(page)
     assert lightness(page, "backgroundColor") < 0.2
     assert lightness(page, "color") > 0.8
     keep_screenshot(page, "dark", full_page=True)
-    before = picture(page, "#view .viewport canvas")
+    assert lightness_of_later_keys(page) < 0.2
     page.emulate_media(color_scheme="light")
-    page.wait_for_selector("#view:not([aria-busy]) .viewport canvas")
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    settled(page)
+    picture(page)
     assert lightness(page, "backgroundColor") > 0.8
-    assert picture(page, "#view .viewport canvas") != before
+    assert lightness_of_later_keys(page) > 0.8
 
 
 def number(shown):
@@ -459,6 +451,17 @@ def number(shown):
 def lightness(page, property):
     colour = page.evaluate("(name) => getComputedStyle(document.body)[name]", property)
     return sum(map(int, re.findall(r"\d+", colour)[:3])) / (3 * 255)
+
+
+def lightness_of_later_keys(page):
+    """Return the lightness of a pixel in the upper right half of the heat map, whose probabilities are 0"""
+    colour = page.evaluate(
+        """() => {
+          const canvas = document.querySelector("#view .viewport canvas");
+          return [...canvas.getContext("2d").getImageData(0.95 * canvas.width, 0.5 * canvas.height, 1, 1).data];
+        }"""
+    )
+    return sum(colour[:3]) / (3 * 255)
 
 
 @pytest.mark.slow
@@ -525,7 +528,7 @@ def test_saved_file_shows_the_screen_without_a_server(visit, tmp_path):
     page = visit(accept_downloads=True).open(link(HTML + TEXT))
     shown = run(page)
     look(page, "attention")
-    picture(page, "#view .viewport canvas")
+    picture(page)
     with page.expect_download() as download:
         page.click("#save")
     file = tmp_path / download.value.suggested_filename
@@ -559,7 +562,8 @@ def test_error_of_the_server_is_shown(visit):
     with running() as server:
         visitor = visit(server)
         page = visitor.open(link())
-    page.click("#continue")  # the server has ended
+    page.locator("#text").press("Control+Home")
+    page.click("#from-cursor")  # the server has ended
     page.wait_for_selector("#alert:not([hidden])")
     assert page.text_content("#alert").startswith("The server can't be reached.")
     assert text(page) == TEXT

@@ -72,6 +72,11 @@ export class Chat {
     return this.turns.length ? compose(this.template(), this.turns) : this.template().opening;
   }
 
+  // Return this text with the last answer.
+  text() {
+    return this.prompt() + (this.turns.at(-1)?.answer ?? "");
+  }
+
   // Stream an answer to the last message, in place of the one that is there.
   async answer() {
     if (running() || !this.turns.length) return;

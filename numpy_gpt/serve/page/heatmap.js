@@ -1,6 +1,6 @@
 // A heat map on a canvas. It draws only the visible cells and loads only the visible rows.
 
-import { el } from "./dom.js";
+import { el, fail } from "./dom.js";
 import { css, onThemeChange, sequential } from "./colours.js";
 
 const BLOCK = 128; // rows that are loaded at once
@@ -21,11 +21,12 @@ export class HeatMap {
     Object.assign(this, options);
     this.zoom = 1;
     this.cursor = null;
-    this.requested = new Set();
+    this.requested = new Set(); // blocks of rows
+    this.loaded = new Set();
     this.image = el("canvas", { width: this.columns, height: this.rows });
     this.canvas = el("canvas", { role: "img", "aria-label": this.label });
     this.spacer = el("div", { className: "spacer" });
-    this.viewport = el("div", { className: "viewport", tabIndex: 0, role: "application", "aria-label": this.label }, this.canvas, this.spacer);
+    this.viewport = el("div", { className: "viewport", tabIndex: 0, role: "application", "aria-label": this.label, "aria-busy": "true" }, this.canvas, this.spacer);
     const [out, closer] = [this.button("−", "Zoom out", 0.5), this.button("+", "Zoom in", 2)];
     this.element = el("div", { className: "heatmap" }, el("div", { className: "zoom" }, out, closer), this.viewport);
     this.viewport.addEventListener("scroll", () => this.draw());
@@ -99,7 +100,8 @@ export class HeatMap {
     const [c0, c1] = this.visible(scrollLeft, width - this.left, this.cellWidth, this.columns);
     this.request(r0, r1);
     this.paintCells(context, r0, r1, c0, c1, width, height);
-    this.paintLabels(context, r0, r1, c0, c1, width, height);
+    this.paintLabels(context, r0, r1, c0, c1);
+    if (this.loaded.size === this.requested.size) this.viewport.removeAttribute("aria-busy");
   }
 
   x(column) {
@@ -151,16 +153,27 @@ export class HeatMap {
     }
   }
 
-  async request(first, last) {
+  // Load the blocks of rows that are visible for the first time.
+  request(first, last) {
     for (let block = Math.floor(first / BLOCK); block * BLOCK < last; block++) {
-      if (this.requested.has(block)) continue;
-      this.requested.add(block);
-      const row = block * BLOCK;
-      const n = Math.min(BLOCK, this.rows - row);
+      if (!this.requested.has(block)) this.loadBlock(block);
+    }
+  }
+
+  async loadBlock(block) {
+    const row = block * BLOCK;
+    const n = Math.min(BLOCK, this.rows - row);
+    this.requested.add(block);
+    this.viewport.setAttribute("aria-busy", "true");
+    try {
       await this.load?.(row, n);
       this.fill(row, n);
-      this.draw();
+      this.loaded.add(block);
+    } catch (error) {
+      fail(error);
+      return;
     }
+    this.draw();
   }
 
   // Write the colours of rows into the image, which has one pixel per cell.
@@ -175,7 +188,7 @@ export class HeatMap {
   }
 
   repaint() {
-    for (const block of this.requested) this.fill(block * BLOCK, Math.min(BLOCK, this.rows - block * BLOCK));
+    for (const block of this.loaded) this.fill(block * BLOCK, Math.min(BLOCK, this.rows - block * BLOCK));
     this.draw();
   }
 

@@ -57,13 +57,22 @@ export class Inside {
   // The text or the settings have changed: show them after a pause.
   outdated() {
     clearTimeout(this.timer);
-    if (this.isOpen()) this.timer = setTimeout(() => (this.text() === this.shownText ? this.render() : this.refresh()), PAUSE);
+    if (this.isOpen()) this.timer = setTimeout(() => this.update(), PAUSE);
+  }
+
+  update() {
+    try {
+      if (this.text() === this.shownText) this.render();
+      else this.refresh();
+    } catch (error) {
+      fail(error); // the template of the chat can't be filled
+    }
   }
 
   async refresh() {
-    this.shownText = this.text();
     fail(null);
     try {
+      this.shownText = this.text();
       const { context, backend } = await this.model;
       $("view-compare").hidden = backend !== "torch";
       this.ids = (await tokenize(this.shownText, context)).last;

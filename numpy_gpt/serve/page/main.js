@@ -100,7 +100,16 @@ async function copy(text) {
   box.remove();
 }
 
-const promptText = () => (mode === "write" ? $("text").value : chat.prompt());
+const promptText = () => (mode === "write" ? $("text").value : chat.text());
+
+function openInWrite() {
+  try {
+    write.open(chat.text());
+    show("write");
+  } catch (error) {
+    fail(error);
+  }
+}
 
 function connect() {
   settings = new Settings(changed);
@@ -119,10 +128,7 @@ function connect() {
     });
   }
   for (const id of ["look", "chat-look"]) $(id).addEventListener("click", () => inside.toggle());
-  $("chat-write").addEventListener("click", () => {
-    write.open(chat.prompt() + chat.turns.at(-1).answer);
-    show("write");
-  });
+  $("chat-write").addEventListener("click", openInWrite);
   WIDE.addEventListener("change", () => ($("settings").open = WIDE.matches));
   $("settings").open = WIDE.matches;
 }
