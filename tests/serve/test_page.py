@@ -255,7 +255,7 @@ def test_text_longer_than_the_context_loses_its_beginning(visit):
     run(page)
     ids = M.tokenizer.encode("The cat sat on the mat. " * 100)
     assert visitor.completions[-1]["prompt"] == ids[-(256 - 30) :]
-    assert page.text_content("#cut").startswith(f"The model reads the last 226 of {len(ids)} tokens")
+    assert page.text_content("#hint").startswith(f"The model reads the last 226 of {len(ids)} tokens")
     look(page)
     assert page.locator(".token:not(.next)").count() == 256
 
@@ -265,6 +265,17 @@ def test_empty_text_is_continued(visit):
     page = visit().open("#seed=7&max_tokens=10")
     page.fill("#text", "")
     assert len(run(page)) > 10
+
+
+@pytest.mark.slow
+def test_end_of_the_text_is_explained(visit):
+    story = f"{TEXT}. They lived happily ever after. The end."
+    assert completed(story, seed=3) == story
+    page = visit().open(link(story, seed=3))
+    assert run(page) == story
+    assert page.text_content("#hint") == "The model has ended the text."
+    assert page.is_disabled("#undo")
+    assert page.is_disabled("#again")
 
 
 @pytest.mark.slow

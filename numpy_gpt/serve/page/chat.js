@@ -89,10 +89,8 @@ export class Chat {
       this.bubble.textContent = turn.answer;
       $("turns").scrollTop = $("turns").scrollHeight;
     });
-    $("turns").setAttribute("aria-busy", "true"); // the live region reads the answer in sentences
     this.buttons();
     await ended;
-    $("turns").removeAttribute("aria-busy");
     this.buttons();
     this.changed();
   }

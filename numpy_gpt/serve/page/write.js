@@ -51,7 +51,7 @@ export class Write {
   }
 
   record(kind) {
-    this.history.record(this.state(), kind);
+    if (this.box.value !== this.history.state.text) this.history.record(this.state(), kind);
     this.paint();
     this.buttons();
     this.changed();
@@ -98,6 +98,7 @@ export class Write {
   async continue(from) {
     if (running() || from === null) return;
     const before = this.state();
+    $("hint").textContent = "";
     const options = this.settings.next();
     this.show({ text: before.text.slice(0, from), ranges: cutAt(before.ranges, from), cursor: from });
     this.ranges = [...this.ranges, [from, from]];
@@ -105,6 +106,7 @@ export class Write {
     this.buttons();
     const reason = await ended;
     this.ranges = this.ranges.filter(([start, end]) => start < end);
+    if (reason === "stop") $("hint").textContent = "The model has ended the text.";
     if (reason === "failed" && this.box.value.length === from) this.show(before);
     this.record("run");
   }
@@ -114,8 +116,9 @@ export class Write {
   async request(options) {
     const { id, context } = await this.model;
     const { ids, last } = await tokenize(this.box.value, context - options.max_tokens);
-    const cut = last.length < ids.length;
-    $("cut").textContent = cut ? `The model reads the last ${last.length} of ${ids.length} tokens; the rest doesn't fit into its context.` : "";
+    if (last.length < ids.length) {
+      $("hint").textContent = `The model reads the last ${last.length} of ${ids.length} tokens. The rest doesn't fit into its context.`;
+    }
     return { model: id, ...(ids.length && { prompt: last }), ...options };
   }
 
