@@ -24,7 +24,7 @@ from .tokens import detokenize, tokenize, tokenizer_info
 
 def new_app(service: Service, api_key: str | None = None, origins: list[str] | None = None) -> ASGIApp:
     """Return the ASGI application; pages of these origins may use it in a browser"""
-    routes = endpoints(service)
+    routes = endpoints(service, describe(service.parameters, service.m.tokenizer, api_key is not None))
     middleware = []
     if origins:
         methods = ["GET", "POST"]
@@ -36,9 +36,8 @@ def new_app(service: Service, api_key: str | None = None, origins: list[str] | N
     return observed(app, service.metrics, {route.path for route in routes})
 
 
-def endpoints(service: Service) -> list[Route]:
-    """Return the routes"""
-    document = describe(service.parameters)
+def endpoints(service: Service, document: dict[str, Any]) -> list[Route]:
+    """Return the routes; document describes them as OpenAPI does"""
 
     async def openapi(service: Service, request: Request) -> Response:
         return JSONResponse(document)

@@ -3,8 +3,9 @@
 from typing import Any
 
 from .. import __version__
+from ..text.tokenizer import Tokenizer
 from .parameters import Parameter
-from .tokens import DETOKENIZE, TOKENIZE
+from .tokens import TOKENIZE, detokenize_parameters
 
 Schema = dict[str, Any]
 
@@ -23,8 +24,15 @@ STATUS = {
 BODY = (400, 401, 408, 413, 415, 500)  # of every endpoint with a body
 
 
-def describe(completion: dict[str, Parameter]) -> Schema:
-    """Return the document; `completion` is the parameters of a completion"""
+def describe(completion: dict[str, Parameter], tokenizer: Tokenizer, has_key: bool) -> Schema:
+    """Return the document
+
+    Arguments:
+        completion: the parameters of a completion.
+        tokenizer: the tokenizer of the model.
+        has_key: whether requests need an API key.
+    """
+    detokenize = detokenize_parameters(tokenizer)
     paths = {
         "/v1/completions": post("Continue prompts", inputs(completion), COMPLETION, 404, 429, 503, 504),
         "/v1/chat/completions": post("Answer a chat, if the model has a chat template", {"type": "object"}, None),
@@ -32,11 +40,11 @@ def describe(completion: dict[str, Parameter]) -> Schema:
         "/v1/models/{name}": get("Describe the model", MODEL, 401, 404),
         "/tokenizer_info": get("Return the special tokens", TOKENIZER_INFO, 401),
         "/tokenize": post("Convert text to token ids", inputs(TOKENIZE, "prompt"), record(tokens=IDS)),
-        "/detokenize": post("Convert token ids to text", inputs(DETOKENIZE, "tokens"), record(prompt=STRING)),
+        "/detokenize": post("Convert token ids to text", inputs(detokenize, "tokens"), record(prompt=STRING)),
         "/inspect": post("Compute what the page displays of a prompt", INSPECTION, {}, 429),
-        "/health": get("Return whether the server is up", HEALTH),
+        "/health": public("Return whether the server is up", HEALTH),
         "/metrics": get("Return counts for Prometheus", None, 401, text="text/plain"),
-        "/openapi.json": get("Return this document", {"type": "object"}),
+        "/openapi.json": public("Return this document", {"type": "object"}),
     }
     paths["/v1/completions"]["post"]["responses"]["200"]["content"]["text/event-stream"] = {}
     paths["/v1/models/{name}"]["get"]["parameters"] = [
@@ -47,7 +55,7 @@ def describe(completion: dict[str, Parameter]) -> Schema:
         "info": {"title": "numpy-gpt", "version": __version__},
         "paths": paths,
         "components": {"schemas": {"Error": ERROR}, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
-        "security": [{}, {"key": []}],
+        "security": [{"key": []}] if has_key else [],
     }
 
 
@@ -78,6 +86,11 @@ def post(summary: str, body: Schema, result: Schema | None, *errors: int) -> Sch
 
 def get(summary: str, result: Schema | None, *errors: int, text: str = "application/json") -> Schema:
     return {"get": {"summary": summary} | responses(result, text, *errors)}
+
+
+def public(summary: str, result: Schema) -> Schema:
+    """Return an operation that needs no API key"""
+    return {"get": {"summary": summary, "security": []} | responses(result, "application/json")}
 
 
 def responses(result: Schema | None, kind: str, *errors: int) -> Schema:

@@ -4,21 +4,9 @@ from typing import Any, NamedTuple
 
 from ..text.tokenizer import EOT, Tokenizer
 from .api_error import APIError
-from .parameters import Parameter, shown, text
+from .parameters import Parameter, shown, text, whole
 
 MAX_PROMPTS = 128
-
-IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
-SCHEMA = {
-    "description": "text, token ids, or a list of either; an empty or absent prompt means <|endoftext|>",
-    "default": EOT,
-    "anyOf": [
-        {"type": ["string", "null"]},
-        {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": MAX_PROMPTS},
-        IDS,
-        {"type": "array", "items": IDS, "minItems": 1, "maxItems": MAX_PROMPTS},
-    ],
-}
 
 
 class Prompt(NamedTuple):
@@ -29,6 +17,17 @@ class Prompt(NamedTuple):
 def prompt_parameter(tokenizer: Tokenizer, n_ctx: int) -> Parameter:
     """Return the parameter for the prompts of a completion, which become a list of Prompt"""
     longest = max(map(len, tokenizer.tokens.values()))
+    ids = ids_schema(tokenizer)
+    schema = {
+        "description": "text, token ids, or a list of either; an empty or absent prompt means <|endoftext|>",
+        "default": EOT,
+        "anyOf": [
+            {"type": ["string", "null"]},
+            {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": MAX_PROMPTS},
+            ids,
+            {"type": "array", "items": ids, "minItems": 1, "maxItems": MAX_PROMPTS},
+        ],
+    }
 
     def read(name: str, value: Any) -> list[Prompt]:
         value = "" if value is None else value
@@ -60,16 +59,22 @@ def prompt_parameter(tokenizer: Tokenizer, n_ctx: int) -> Parameter:
             raise APIError(f"{name} is an empty list: give at least one token id.", name)
         return Prompt(read_ids(name, value, tokenizer))
 
-    return Parameter(SCHEMA, read)
+    return Parameter(schema, read)
+
+
+def ids_schema(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return the JSON Schema of a list of token ids"""
+    return {
+        "type": "array",
+        "items": {"type": "integer", "minimum": 0, "maximum": tokenizer.n_vocab - 1},
+        "minItems": 1,
+    }
 
 
 def read_ids(name: str, value: list[Any], tokenizer: Tokenizer) -> list[int]:
     """Return a list of token ids; raise APIError if one isn't in the vocabulary"""
-    for i, token in enumerate(value):
-        if type(token) is not int or not 0 <= token < tokenizer.n_vocab:
-            last = tokenizer.n_vocab - 1
-            raise APIError(f"{name}[{i}] is {shown(token)}: a token id must be a whole number from 0 to {last}.", name)
-    return value
+    last = tokenizer.n_vocab - 1
+    return [whole(f"{name}[{i}]", token, 0, last) for i, token in enumerate(value)]
 
 
 def encode(tokenizer: Tokenizer, text: str) -> list[int]:

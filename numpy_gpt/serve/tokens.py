@@ -6,11 +6,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ..text.tokenizer import EOT
+from ..text.tokenizer import EOT, Tokenizer
 from .api_error import APIError
 from .body import read_json
 from .parameters import Parameter, boolean, check_names, read_all, shown, text
-from .prompt import IDS, encode, read_ids
+from .prompt import encode, ids_schema, read_ids
 from .service import Service
 
 
@@ -20,17 +20,21 @@ def required_text(name: str, value: Any) -> str:
     return text(name, value)
 
 
-def required_list(name: str, value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise APIError(f"{name} is {shown(value)}: it must be a list of token ids.", name)
-    return value
-
-
 TOKENIZE = {
     "prompt": Parameter({"type": "string"}, required_text),
     "add_special_tokens": boolean("no effect: GPT-2 adds no tokens to a text"),
 }
-DETOKENIZE = {"tokens": Parameter({**IDS, "minItems": 0}, required_list)}
+
+
+def detokenize_parameters(tokenizer: Tokenizer) -> dict[str, Parameter]:
+    """Return the parameter of POST /detokenize"""
+
+    def read(name: str, value: Any) -> list[int]:
+        if not isinstance(value, list):
+            raise APIError(f"{name} is {shown(value)}: it must be a list of token ids.", name)
+        return read_ids(name, value, tokenizer)
+
+    return {"tokens": Parameter({**ids_schema(tokenizer), "minItems": 0}, read)}
 
 
 async def tokenizer_info(service: Service, request: Request) -> Response:
@@ -47,6 +51,6 @@ async def tokenize(service: Service, request: Request) -> Response:
 
 async def detokenize(service: Service, request: Request) -> Response:
     """Return the text of token ids"""
-    values = read_all(check_names(await read_json(request), DETOKENIZE), DETOKENIZE)
-    tokenizer = service.m.tokenizer
-    return JSONResponse({"prompt": tokenizer.decode(read_ids("tokens", values["tokens"], tokenizer))})
+    known = detokenize_parameters(service.m.tokenizer)
+    values = read_all(check_names(await read_json(request), known), known)
+    return JSONResponse({"prompt": service.m.tokenizer.decode(values["tokens"])})
