@@ -54,12 +54,15 @@ RECORDERS: dict[ModuleType, dict[int, "Recorder"]] = {}  # for each wrapped mode
 
 
 @contextmanager
-def record(model: ModuleType, watch: Callable[[Any], Any] = lambda value: None) -> Iterator[dict[str, Any]]:
+def record(
+    model: ModuleType, watch: Callable[[Any], Any] = lambda value: None, backward: bool = True
+) -> Iterator[dict[str, Any]]:
     """Yield a dict that fills with the tensors of a run, in the order of the run
 
     Arguments:
         model: numpy_gpt.model or torch_gpt.model
         watch: a function that is called with each value (not with gradients) as soon as it is computed
+        backward: record gradients too. If False, the values that ops save for the backward can be freed.
 
     The keys are "emb", "h.0.attn.qkv" and so on, up to "logits" and "loss", and for numpy_gpt "grad.act.h.0.attn.qkv"
     and so on. A second run inside the with-block replaces the tensors of the first.
@@ -68,7 +71,7 @@ def record(model: ModuleType, watch: Callable[[Any], Any] = lambda value: None) 
     """
     if not isinstance(model, ModuleType) or not hasattr(model, "gpt2"):
         raise GPTError("record needs the module of a model: pass numpy_gpt.model or torch_gpt.model.")
-    recorder, thread = Recorder(watch, has_backward=hasattr(model, "gpt2_backward")), get_ident()
+    recorder, thread = Recorder(watch, hasattr(model, "gpt2_backward"), backward), get_ident()
     add(model, thread, recorder)
     try:
         yield recorder.tensors
@@ -141,9 +144,10 @@ class Tensors(dict):
 class Recorder:
     """Collect the tensors of the runs of one thread"""
 
-    def __init__(self, watch: Callable[[Any], Any], has_backward: bool):
+    def __init__(self, watch: Callable[[Any], Any], has_backward: bool, records_backward: bool):
         self.tensors = Tensors(has_backward)
         self.watch = watch
+        self.records_backward = records_backward
         self.running = [("", "", Counter[str]())]  # for each function on the stack: name, block's prefix, calls in it
         self.blocks = 0
         self.recomputing = False
@@ -173,7 +177,8 @@ class Recorder:
             y, saved = returned if isinstance(returned, tuple) else (returned, None)
             if result:
                 self.add(prefix + result, y)
-            self.forwards[id(saved)] = prefix, arguments, result, saved
+            if self.records_backward:
+                self.forwards[id(saved)] = prefix, arguments, result, saved
             return returned
         finally:  # PyTorch ends a recomputed block by an exception as soon as it has the tensors that it needs
             self.running.pop()

@@ -1,6 +1,7 @@
 """Does record name every tensor correctly, in one thread or several, and leave the model unchanged?"""
 
 from threading import Barrier, Thread
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -97,6 +98,18 @@ def test_backward_of_an_earlier_forward_is_not_recorded():
     with record(model) as tensors:
         model.gpt2_backward(np.ones_like(logits), saved)
     assert tensors == {}
+
+
+def test_saved_values_can_be_freed_if_no_backward_is_recorded():
+    m, (tokens, targets) = random_model(TINY), random_batch(TINY, B=2, T=7)
+    with record(model, backward=False) as tensors:
+        numpy_gpt.loss_and_grads(m, tokens, targets)
+        assert values_of(tensors) == list(tensors) == VALUES
+        _, saved = model.gpt2(tokens, m.params, m.config)
+        t = ref(saved[2][0][3][1][1])  # of gelu in block 0
+        assert t().shape == (2, 7, 4 * TINY.n_embd)
+        del saved
+        assert t() is None
 
 
 def test_gradient_of_a_parameter_is_an_error_that_names_its_place(run):

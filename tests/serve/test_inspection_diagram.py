@@ -11,7 +11,7 @@ from inspecting import IDS, M, ask
 import numpy_gpt
 from numpy_gpt import model, ops
 from numpy_gpt.record import record
-from numpy_gpt.serve.inspection.diagram import IN_BLOCK, OUTER
+from numpy_gpt.serve.inspection.diagram import IN_BLOCK, OUTER, sources
 from parity.inputs import TINY, random_model
 
 BOXES = [*OUTER, *(f"h.{i}.{name}" for i in range(2) for name in IN_BLOCK)]
@@ -97,6 +97,14 @@ def test_source_is_the_pair_at_its_lines_in_the_file(name):
         assert lines[part["line"] - 1].startswith(f"def {f}(")
 
 
+def test_statistics_that_overflow_are_null():
+    m = random_model(TINY)
+    m.params.wpe[10] = 3e30  # a position after the prompt
+    _, wpe = ask("diagram", m=m, box="emb", position=0)["parameters"]
+    assert wpe["max"] == pytest.approx(3e30)
+    assert wpe["std"] is None
+
+
 def test_source_is_shown_while_the_model_is_recorded():
     with record(model):
-        assert "mid = x + a" in ask("diagram", box="h.0.resid_mid", position=0)["source"][0]["code"]
+        assert "mid = x + a" in sources("sum", None)[0]["code"]

@@ -45,6 +45,11 @@ def test_prompt_of_one_token_has_an_answer(view):
     assert ask(view, [3], **fields | ({"box": "emb"} if view == "diagram" else {}))
 
 
+@pytest.mark.parametrize("view", FIELDS)
+def test_vocabulary_of_one_token_has_an_answer(view):
+    assert ask(view, [0, 0], random_model(replace(TINY, n_vocab=1)), **FIELDS[view])
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
@@ -103,8 +108,8 @@ def test_invalid_request_is_refused(body, message):
         ("lens", {}, "positions is None: it must be a list of 1 to 32"),
         ("lens", {"positions": []}, r"positions is \[\]"),
         ("lens", {"positions": [0] * 33}, r"positions is \[0, 0"),
-        ("lens", {"positions": [7]}, "a position is 7"),
-        ("lens", {"positions": ["0"]}, "a position is '0'"),
+        ("lens", {"positions": [7]}, r"positions\[0\] is 7: it must be a whole number from 0 to 6"),
+        ("lens", {"positions": [0, "0"]}, r"positions\[1\] is '0'"),
         ("attribution", {"position": 0, "target": 61}, "target is 61: it must be a whole number from 0 to 60"),
         ("attribution", {"position": 0, "other": -1}, "other is -1"),
         ("backward", {"position": 0, "target": 61}, "target is 61"),

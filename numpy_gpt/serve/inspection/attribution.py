@@ -21,9 +21,9 @@ def answer_attribution(request):
     """Return the parts of the difference of two tokens' logits; they sum to the difference"""
     position, target, other = request.position(), request.token_id("target"), request.token_id("other")
     logits = request.logits(position)
-    default_target, default_other = best(logits.astype(np.float64), 2) if len(logits) > 1 else (0, 0)
-    target = default_target if target is None else target
-    other = default_other if other is None else other
+    first, *_, last = [*best(logits.astype(np.float64), min(2, len(logits)))] * 2
+    target = first if target is None else target
+    other = last if other is None else other
     return {
         "target": request.token(target),
         "other": request.token(other),

@@ -2,6 +2,8 @@
 
 import inspect
 
+import numpy as np
+
 from ... import ops
 from ...errors import GPTError
 from ...model import block, block_backward
@@ -12,7 +14,7 @@ VALUES = 16  # numbers of an answer
 OUTER = {
     "emb": ("embedding", ("wte", "wpe")),
     "ln_f.out": ("layernorm", ("ln_f",)),
-    "logits": ("unembedding", ("head",)),
+    "logits": ("unembedding", ()),  # wte or head
 }
 IN_BLOCK = {
     "ln_1.out": ("layernorm", ("ln_1",)),
@@ -58,11 +60,14 @@ def answer_diagram(request):
 
 def find_box(name, config):
     """Return the op of a box and the beginnings of its parameters' names"""
-    boxes = OUTER | {"logits": ("unembedding", ("wte",))} if config.tied else OUTER
-    boxes = boxes | {
-        f"h.{i}.{result}": (op, tuple(f"h.{i}.{parameter}" for parameter in parameters))
-        for i in range(config.n_layer)
-        for result, (op, parameters) in IN_BLOCK.items()
+    boxes = {
+        **OUTER,
+        "logits": ("unembedding", ("wte" if config.tied else "head",)),
+        **{
+            f"h.{i}.{result}": (op, tuple(f"h.{i}.{parameter}" for parameter in parameters))
+            for i in range(config.n_layer)
+            for result, (op, parameters) in IN_BLOCK.items()
+        },
     }
     if not isinstance(name, str) or name not in boxes:
         raise GPTError(f"box is {name!r:.60}: it must be one of {', '.join(OUTER)}, h.0.{', h.0.'.join(IN_BLOCK)}.")
@@ -71,7 +76,8 @@ def find_box(name, config):
 
 def statistics(a):
     """Return mean, standard deviation, minimum and maximum"""
-    return {name: float(getattr(a, name)()) for name in ("mean", "std", "min", "max")}
+    with np.errstate(over="ignore", invalid="ignore"):  # squares of numbers that are finite
+        return {name: float(getattr(a, name)()) for name in ("mean", "std", "min", "max")}
 
 
 def sources(op, twin):

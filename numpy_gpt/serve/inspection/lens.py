@@ -26,7 +26,7 @@ def read_positions(request):
     positions = request.body.get("positions")
     if not isinstance(positions, list) or not 1 <= len(positions) <= MOST_POSITIONS:
         raise GPTError(f"positions is {positions!r:.60}: it must be a list of 1 to {MOST_POSITIONS} positions.")
-    return [check_whole(t, "a position", 0, len(request.ids) - 1) for t in positions]
+    return [check_whole(t, f"positions[{i}]", 0, len(request.ids) - 1) for i, t in enumerate(positions)]
 
 
 def describe(request, position):

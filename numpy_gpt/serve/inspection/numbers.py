@@ -1,6 +1,7 @@
 """Convert numbers for JSON, and logits to probabilities."""
 
 import base64
+import math
 
 import numpy as np
 
@@ -18,9 +19,11 @@ def log_softmax(z):
 
 
 def rounded(answer):
-    """Return an answer of dicts and lists in which all floats have 6 significant digits"""
+    """Return an answer of dicts and lists in which floats have 6 significant digits, and inf and NaN are None"""
     if isinstance(answer, dict):
         return {name: rounded(value) for name, value in answer.items()}
     if isinstance(answer, list):
         return [rounded(value) for value in answer]
-    return float(f"{answer:.6g}") if isinstance(answer, float) else answer
+    if isinstance(answer, float):
+        return float(f"{answer:.6g}") if math.isfinite(answer) else None
+    return answer

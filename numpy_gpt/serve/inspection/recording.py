@@ -11,7 +11,7 @@ from ...record import record
 
 def run_forward(m, ids):
     """Return the tensors of a forward of ids (T,), each without the batch axis: (T,...), or (H,T,D) for q, k and v"""
-    with record(model) as tensors:
+    with record(model, backward=False) as tensors:
         forward(m, [ids])
     return {name: a[0] for name, a in tensors.items()}
 
