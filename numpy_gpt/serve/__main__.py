@@ -68,9 +68,9 @@ def main(backend: Backend = NUMPY) -> None:
     engine = Engine(m, backend.functions(m), args.max_running, args.max_waiting)
     app = new_app(backend, args, m, engine)
     address = server.url(listener)
-    print(f"Serving {model_name(args.model)} at {address} (Ctrl-C ends it)", flush=True)
     if args.api_key is None and not server.is_loopback(listener):
         print_stderr("serve: everyone in this network can use the model: set --api-key to prevent that.")
+    print(f"Serving {model_name(args.model)} at {address} (Ctrl-C ends it)", flush=True)
     if args.open:
         open_browser(address)
     server.Server(app, engine).run([listener])
