@@ -21,9 +21,9 @@ def answer_attribution(request):
     """Return the parts of the difference of two tokens' logits; they sum to the difference"""
     position, target, other = request.position(), request.token_id("target"), request.token_id("other")
     logits = request.logits(position)
-    first, *_, last = [*best(logits.astype(np.float64), min(2, len(logits)))] * 2
-    target = first if target is None else target
-    other = last if other is None else other
+    two = best(logits.astype(np.float64), min(2, len(logits)))
+    target = two[0] if target is None else target
+    other = two[-1] if other is None else other
     return {
         "target": request.token(target),
         "other": request.token(other),

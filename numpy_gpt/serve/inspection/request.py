@@ -11,7 +11,7 @@ from ...errors import GPTError
 from ...number import is_index
 from ...params import Model
 from .functions import InspectionFunctions
-from .last_run import LAST
+from .last_run import LAST, Run
 
 REQUIRED = object()
 
@@ -53,9 +53,9 @@ class Request:
             raise GPTError(f"{name} is missing: give a whole number from {low} to {high}.")
         return default if value is default else check_whole(value, name, low, high)
 
-    def position(self, default: Any = REQUIRED) -> Any:
+    def position(self) -> int:
         """Return the index of a token of the prompt"""
-        return self.whole("position", 0, len(self.ids) - 1, default)
+        return self.whole("position", 0, len(self.ids) - 1)
 
     def layer(self) -> int:
         """Return the number of a block"""
@@ -75,7 +75,7 @@ class Request:
         return self.tokenizer.n_vocab if self.tokenizer else self.m.config.n_vocab
 
     @cached_property
-    def run(self):
+    def run(self) -> Run:
         """Return the model with NumPy arrays and the tensors of the prompt's forward"""
         return LAST.get(self.functions, self.m, self.ids)
 
