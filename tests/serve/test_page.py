@@ -427,7 +427,7 @@ def test_chat_streams_turns_that_the_template_composes(visit):
     assert M.tokenizer.decode(visitor.completions[-1]["prompt"]) == composed
     assert visitor.completions[-1]["stop"] == ['"']
     keep_screenshot(page, "chat")
-    page.wait_for_url(lambda url: "turns=" in url)
+    page.wait_for_url(lambda url: [turn["answer"] for turn in turns_in(url)] == answers)
     page.reload()
     assert page.locator(".bubble:not(.mine) span:not(.hidden)").all_text_contents() == answers
     page.click("#chat-again")
@@ -435,6 +435,11 @@ def test_chat_streams_turns_that_the_template_composes(visit):
     assert page.locator(".bubble:not(.mine) span:not(.hidden)").all_text_contents() == answers
     page.click("#chat-write")
     assert text(page) == composed + answers[1]
+
+
+def turns_in(url):
+    values = parse_qs(urlsplit(url).fragment)
+    return json.loads(values.get("turns", ["[]"])[0])
 
 
 @pytest.mark.slow

@@ -106,7 +106,7 @@ export class Write {
     this.buttons();
     const reason = await ended;
     this.ranges = this.ranges.filter(([start, end]) => start < end);
-    if (reason === "stop") $("hint").textContent = "The model has ended the text.";
+    if (reason === "stop") $("hint").append("The model has ended the text.");
     if (reason === "failed" && this.box.value.length === from) this.show(before);
     this.record("run");
   }
@@ -117,7 +117,7 @@ export class Write {
     const { id, context } = await this.model;
     const { ids, last } = await tokenize(this.box.value, context - options.max_tokens);
     if (last.length < ids.length) {
-      $("hint").textContent = `The model reads the last ${last.length} of ${ids.length} tokens. The rest doesn't fit into its context.`;
+      $("hint").append(`The model reads the last ${last.length} of ${ids.length} tokens. The rest doesn't fit into its context. `);
     }
     return { model: id, ...(ids.length && { prompt: last }), ...options };
   }
