@@ -321,11 +321,11 @@ def test_candidates_show_what_each_setting_removes(visit):
     figures = [row.locator(".figure").all_text_contents() for row in rows.all()]
     assert [after for _, after in figures[12:]] == ["0"] * 8
     assert page.locator(".bars tr.gone").count() >= 8
-    effects = page.locator("#view .removed dd").all_text_contents()
+    effects = page.locator("#view .facts dd").all_text_contents()
     assert effects[1].startswith("removes 4,084 tokens")
     keep_screenshot(page, "candidates", full_page=True)
     page.fill("#temperature", "0")
-    page.wait_for_selector("#view .removed dd:has-text('4,095 tokens')")
+    page.wait_for_selector("#view .facts dd:has-text('4,095 tokens')")
     assert page.locator(".bars tbody .figure").all_text_contents()[1] == "100.0 %"
 
 
@@ -335,8 +335,10 @@ def test_attention_of_a_head_is_drawn_and_read_by_hover_and_keys(page):
     look(page, "attention")
     first = picture(page)
     page.select_option("[aria-label=Layer]", "2")
-    page.select_option("[aria-label=Head]", "1")
+    page.focus("[aria-label=Head]")
+    page.keyboard.press("ArrowDown")
     page.wait_for_selector("#meaning:has-text('layer 2, head 1')")
+    assert page.evaluate("() => document.activeElement.getAttribute('aria-label')") == "Head"
     assert picture(page) != first
     page.hover(".token >> nth=3")
     sentence = page.text_content("#view .detail")
@@ -366,7 +368,7 @@ def test_lens_marks_the_layer_where_the_prediction_settles(page):
 @pytest.mark.slow
 def test_attribution_sums_to_the_difference_of_the_logits(page):
     look(page, "attribution")
-    parts = page.locator(".parts td.figure").all_text_contents() + page.locator("#view .removed dd").all_text_contents()
+    parts = page.locator(".parts td.figure").all_text_contents() + page.locator("#view .facts dd").all_text_contents()
     difference = number(re.search(rf"is ({MINUS}?[\d.]+)\.", page.text_content("#view .explain"))[1])
     total = sum(map(number, parts))
     assert total == pytest.approx(difference, abs=0.005 * len(parts))

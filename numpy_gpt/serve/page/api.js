@@ -29,10 +29,14 @@ function requestKey() {
   const dialog = $("key-dialog");
   if (!dialog.open) dialog.showModal();
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => {
-      sessionStorage.setItem("api-key", $("key").value.trim());
-      resolve();
-    }, { once: true });
+    dialog.addEventListener(
+      "close",
+      () => {
+        sessionStorage.setItem("api-key", $("key").value.trim());
+        resolve();
+      },
+      { once: true },
+    );
   });
 }
 

@@ -9,7 +9,10 @@ export class Chat {
   constructor({ settings, model, changed }) {
     Object.assign(this, { settings, model, changed });
     this.turns = [];
-    $("preset").append(...Object.keys(PRESETS).map((name) => el("option", {}, name)), el("option", { value: "" }, "Own"));
+    $("preset").append(
+      ...Object.keys(PRESETS).map((name) => el("option", {}, name)),
+      el("option", { value: "" }, "Own"),
+    );
     $("preset").addEventListener("change", () => this.setTemplate(PRESETS[$("preset").value] ?? this.template()));
     for (const id of ["opening", "turn"]) {
       $(id).addEventListener("input", () => this.setTemplate(this.template()));
@@ -84,11 +87,14 @@ export class Chat {
     const options = this.settings.next();
     turn.answer = "";
     this.bubble.textContent = "";
-    const ended = run(() => this.request(options), (text) => {
-      turn.answer += text;
-      this.bubble.textContent = turn.answer;
-      $("turns").scrollTop = $("turns").scrollHeight;
-    });
+    const ended = run(
+      () => this.request(options),
+      (text) => {
+        turn.answer += text;
+        this.bubble.textContent = turn.answer;
+        $("turns").scrollTop = $("turns").scrollHeight;
+      },
+    );
     this.buttons();
     await ended;
     this.buttons();

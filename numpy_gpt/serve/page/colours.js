@@ -2,8 +2,18 @@
 
 const DARK = matchMedia("(prefers-color-scheme: dark)");
 const SEQUENTIAL = {
-  light: [[250, 249, 246], [163, 199, 222], [46, 112, 176], [10, 36, 80]],
-  dark: [[24, 25, 28], [26, 72, 118], [79, 160, 210], [235, 247, 255]],
+  light: [
+    [250, 249, 246],
+    [163, 199, 222],
+    [46, 112, 176],
+    [10, 36, 80],
+  ],
+  dark: [
+    [24, 25, 28],
+    [26, 72, 118],
+    [79, 160, 210],
+    [235, 247, 255],
+  ],
 };
 const DIVERGING = {
   light: { low: [32, 88, 160], middle: [250, 249, 246], high: [201, 106, 20] },
@@ -37,7 +47,8 @@ export function diverging(value) {
 export const css = (rgb, alpha = 1) => `rgb(${rgb.join(" ")} / ${alpha})`;
 
 // Return a background over which the page's text stays readable: value from 0 to 1, or from -1 to 1.
-export const tint = (value) => css(value < 0 ? DIVERGING[theme()].low : DIVERGING[theme()].high, 0.62 * Math.min(Math.abs(value), 1));
+export const tint = (value) =>
+  css(value < 0 ? DIVERGING[theme()].low : DIVERGING[theme()].high, 0.62 * Math.min(Math.abs(value), 1));
 
 export const accentTint = (value) => css(DIVERGING[theme()].low, 0.6 * Math.min(value, 1));
 

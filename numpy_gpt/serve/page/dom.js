@@ -29,7 +29,14 @@ export function roving(list, selector, choose) {
   list.addEventListener("keydown", (event) => {
     const items = [...list.querySelectorAll(selector)];
     const now = items.indexOf(document.activeElement);
-    const steps = { ArrowRight: now + 1, ArrowDown: now + 1, ArrowLeft: now - 1, ArrowUp: now - 1, Home: 0, End: items.length - 1 };
+    const steps = {
+      ArrowRight: now + 1,
+      ArrowDown: now + 1,
+      ArrowLeft: now - 1,
+      ArrowUp: now - 1,
+      Home: 0,
+      End: items.length - 1,
+    };
     const next = items[steps[event.key]];
     if (now < 0 || !next) return;
     event.preventDefault();
@@ -58,6 +65,22 @@ export function fail(error) {
   $("alert").hidden = !error;
 }
 
+// Call an async function, and show its error.
+export async function attempt(action) {
+  try {
+    await action();
+  } catch (error) {
+    fail(error);
+  }
+}
+
+// Replace the children of a node. If the focus was on one of them, move it to the new one of the same name.
+export function replaceChildren(node, ...children) {
+  const name = node.contains(document.activeElement) && document.activeElement.getAttribute("aria-label");
+  node.replaceChildren(...children);
+  if (name) node.querySelector(`[aria-label="${CSS.escape(name)}"]`)?.focus();
+}
+
 export function announce(text) {
   $("status").textContent = text;
 }
@@ -67,8 +90,27 @@ export const explain = (text) => el("p", { className: "explain" }, text);
 
 // Return a labelled list of options, [value, text] pairs, that calls choose(value).
 export function menu(label, options, value, choose) {
-  const select = el("select", { "aria-label": label }, ...options.map(([value, text]) => el("option", { value }, text)));
+  const select = el(
+    "select",
+    { "aria-label": label },
+    ...options.map(([value, text]) => el("option", { value }, text)),
+  );
   select.value = value;
-  select.addEventListener("change", () => choose(select.value));
+  select.addEventListener("change", () => attempt(() => choose(select.value)));
   return el("label", { className: "menu" }, label, select);
 }
+
+// Return a list of names and values.
+export const facts = (pairs) =>
+  el(
+    "dl",
+    { className: "facts" },
+    ...pairs.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))),
+  );
+
+// Return a cell of a table with a number.
+export const figure = (text) => el("td", { className: "figure" }, text);
+
+// Return a table that scrolls by itself where the screen is narrow.
+export const table = (className, head, rows) =>
+  el("div", { className: "wide" }, el("table", { className }, el("thead", {}, head), el("tbody", {}, ...rows)));

@@ -1,7 +1,7 @@
 // A heat map on a canvas. It draws only the visible cells and loads only the visible rows.
 
 import { el, fail } from "./dom.js";
-import { css, onThemeChange, sequential } from "./colours.js";
+import { css, sequential } from "./colours.js";
 
 const BLOCK = 128; // rows that are loaded at once
 const TALLEST = 520; // pixels
@@ -11,9 +11,6 @@ const LONGEST = 14; // letters of a label
 const SMALLEST = 1; // pixels of a cell without zoom
 const LARGEST = 22;
 
-const maps = new Set();
-onThemeChange(() => maps.forEach((map) => map.isConnected() && map.repaint()));
-
 export class HeatMap {
   // options: rows, columns, rowLabels, columnLabels, label, rowHeight (default: square cells), load(first, count) that
   // resolves when those rows have values, colour(row, column) -> [r, g, b], over(row, column), choose(row, column)
@@ -22,11 +19,16 @@ export class HeatMap {
     this.zoom = 1;
     this.cursor = null;
     this.requested = new Set(); // blocks of rows
-    this.loaded = new Set();
+    this.loaded = 0; // of these blocks
     this.image = el("canvas", { width: this.columns, height: this.rows });
     this.canvas = el("canvas", { role: "img", "aria-label": this.label });
     this.spacer = el("div", { className: "spacer" });
-    this.viewport = el("div", { className: "viewport", tabIndex: 0, role: "application", "aria-label": this.label, "aria-busy": "true" }, this.canvas, this.spacer);
+    this.viewport = el(
+      "div",
+      { className: "viewport", tabIndex: 0, role: "application", "aria-label": this.label, "aria-busy": "true" },
+      this.canvas,
+      this.spacer,
+    );
     const [out, closer] = [this.button("−", "Zoom out", 0.5), this.button("+", "Zoom in", 2)];
     this.element = el("div", { className: "heatmap" }, el("div", { className: "zoom" }, out, closer), this.viewport);
     this.viewport.addEventListener("scroll", () => this.draw());
@@ -34,12 +36,6 @@ export class HeatMap {
     this.viewport.addEventListener("click", (event) => this.pick(this.cell(event)));
     this.viewport.addEventListener("keydown", (event) => this.key(event));
     new ResizeObserver(() => this.resize()).observe(this.element);
-    maps.add(this);
-  }
-
-  isConnected() {
-    if (!this.element.isConnected) maps.delete(this);
-    return this.element.isConnected;
   }
 
   button(text, label, factor) {
@@ -68,8 +64,8 @@ export class HeatMap {
     this.draw();
   }
 
-  // Return the width of a cell. Without zoom, all columns fit, and all rows too if the cells are squares, but a cell has
-  // at least a pixel.
+  // Return the width of a cell. Without zoom, all columns fit, and all rows too if the cells are squares. But a cell
+  // has at least a pixel.
   fit(width) {
     const height = this.rowHeight ? Infinity : TALLEST - gutter(this.columnLabels);
     return Math.max(SMALLEST, Math.min(LARGEST, width / this.columns, height / this.rows)) * this.zoom;
@@ -101,7 +97,7 @@ export class HeatMap {
     this.request(r0, r1);
     this.paintCells(context, r0, r1, c0, c1, width, height);
     this.paintLabels(context, r0, r1, c0, c1);
-    if (this.loaded.size === this.requested.size) this.viewport.removeAttribute("aria-busy");
+    if (this.loaded === this.requested.size) this.viewport.removeAttribute("aria-busy");
   }
 
   x(column) {
@@ -168,7 +164,7 @@ export class HeatMap {
     try {
       await this.load?.(row, n);
       this.fill(row, n);
-      this.loaded.add(block);
+      this.loaded++;
     } catch (error) {
       fail(error);
       return;
@@ -185,11 +181,6 @@ export class HeatMap {
       data.data[4 * i + 3] = 255;
     }
     this.image.getContext("2d").putImageData(data, 0, first);
-  }
-
-  repaint() {
-    for (const block of this.loaded) this.fill(block * BLOCK, Math.min(BLOCK, this.rows - block * BLOCK));
-    this.draw();
   }
 
   cell(event) {

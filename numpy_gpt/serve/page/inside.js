@@ -1,6 +1,6 @@
 // Look inside: the tokens of the text, and views of what the model computes for them.
 
-import { $, el, fail, roving, selectTab } from "./dom.js";
+import { $, el, fail, replaceChildren, roving, selectTab } from "./dom.js";
 import { post, postForBytes, tokenize } from "./api.js";
 import { onThemeChange } from "./colours.js";
 import { Strip } from "./strip.js";
@@ -35,7 +35,11 @@ export class Inside {
   }
 
   tab(id, name) {
-    const tab = el("button", { role: "tab", id: `view-${id}`, "aria-controls": "view", hidden: id === "compare" }, name);
+    const tab = el(
+      "button",
+      { role: "tab", id: `view-${id}`, "aria-controls": "view", hidden: id === "compare" },
+      name,
+    );
     tab.addEventListener("click", () => this.show(id));
     return tab;
   }
@@ -50,7 +54,9 @@ export class Inside {
     for (const id of ["look", "chat-look"]) $(id).setAttribute("aria-expanded", open);
     if (!open) return;
     $("inside-title").focus({ preventScroll: true });
-    $("inside").scrollIntoView({ behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
+    $("inside").scrollIntoView({
+      behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth",
+    });
     await this.refresh();
   }
 
@@ -101,7 +107,9 @@ export class Inside {
     const bits = this.surprisal.filter((value) => value !== null);
     const mean = bits.reduce((sum, value) => sum + value, 0) / bits.length;
     const size = `${count(this.tokens.length)} of ${count(this.context)} tokens`;
-    $("inside-summary").textContent = bits.length ? `${size}, ${mean.toFixed(2)} bits of surprisal per token on average` : size;
+    $("inside-summary").textContent = bits.length
+      ? `${size}, ${mean.toFixed(2)} bits of surprisal per token on average`
+      : size;
   }
 
   // Return the server's answer for a view of the text; equal requests are sent once.
@@ -159,7 +167,7 @@ export class Inside {
     this.panel.setAttribute("aria-busy", "true");
     try {
       await view.render(this, (...children) => {
-        if (this.turn === turn) this.panel.replaceChildren(...children);
+        if (this.turn === turn) replaceChildren(this.panel, ...children);
         return this.turn === turn;
       });
       fail(null);

@@ -21,7 +21,12 @@ let settings = null;
 const model = readModel();
 
 async function readModel() {
-  const [{ data: [model] }, health] = await Promise.all([get("/v1/models"), get("/health")]);
+  const [
+    {
+      data: [model],
+    },
+    health,
+  ] = await Promise.all([get("/v1/models"), get("/health")]);
   const backend = model.backend ?? health.backend ?? "";
   return { id: model.id, context: model.max_model_len, template: model.chat_template ?? null, backend };
 }

@@ -9,10 +9,12 @@ export function edited(ranges, before, after) {
   while (same < shortest - start && before.at(-1 - same) === after.at(-1 - same)) same++;
   const end = before.length - same;
   const shift = after.length - before.length;
-  return ranges.flatMap(([from, to]) => [
-    [from, Math.min(to, start)],
-    [Math.max(from, end) + shift, to + shift],
-  ]).filter(([from, to]) => from < to);
+  return ranges
+    .flatMap(([from, to]) => [
+      [from, Math.min(to, start)],
+      [Math.max(from, end) + shift, to + shift],
+    ])
+    .filter(([from, to]) => from < to);
 }
 
 // Cut all ranges at a position.

@@ -3,7 +3,8 @@
 import { $, el } from "./dom.js";
 
 const REPLACED = "textarea, input, select, canvas";
-const LEFT_OUT = "script, link, dialog, noscript, button:not([role], .box), .actions, .skip, [hidden], .hidden, #say, #marks, .slider";
+const LEFT_OUT =
+  "script, link, dialog, noscript, button:not([role], .box), .actions, .skip, [hidden], .hidden, #say, #marks, .slider";
 
 export function save(name) {
   const url = URL.createObjectURL(new Blob([page()], { type: "text/html" }));
@@ -18,7 +19,9 @@ function page() {
   [...copy.querySelectorAll(REPLACED)].forEach((node, i) => node.replaceWith(replacement(shown[i])));
   copy.querySelectorAll(LEFT_OUT).forEach((node) => node.remove());
   copy.querySelector("head").append(el("meta", { "http-equiv": "Content-Security-Policy", content: POLICY }), styles());
-  copy.querySelector("body").append(el("p", { className: "note" }, "Saved from ", el("a", { href: location.href }, link())));
+  copy
+    .querySelector("body")
+    .append(el("p", { className: "note" }, "Saved from ", el("a", { href: location.href }, link())));
   return `<!doctype html>\n${copy.outerHTML}`;
 }
 

@@ -3,9 +3,25 @@
 import { $, el } from "./dom.js";
 
 const FIELDS = [
-  ["temperature", "Temperature", 0.8, 0, 2, 0.05, "Higher values make unlikely tokens more frequent, and 0 always takes the likeliest."],
+  [
+    "temperature",
+    "Temperature",
+    0.8,
+    0,
+    2,
+    0.05,
+    "Higher values make unlikely tokens more frequent, and 0 always takes the likeliest.",
+  ],
   ["top_k", "Top-k", 0, 0, 200, 1, "Only the k likeliest tokens can be drawn, and 0 turns this limit off."],
-  ["top_p", "Top-p", 0.95, 0.01, 1, 0.01, "Only the likeliest tokens that together hold this share of the probability can be drawn."],
+  [
+    "top_p",
+    "Top-p",
+    0.95,
+    0.01,
+    1,
+    0.01,
+    "Only the likeliest tokens that together hold this share of the probability can be drawn.",
+  ],
   ["max_tokens", "Length", 100, 1, 128, 1, "A continuation ends after this many tokens, if not before."],
 ];
 const SEED = "The same text, settings and seed give the same continuation on every machine.";
@@ -22,7 +38,13 @@ export class Settings {
   row(name, label, value, min, max, step, explanation) {
     const attributes = { min, max, step, value };
     const number = el("input", { type: "number", id: name, ...attributes, "aria-describedby": `${name}-note` });
-    const slider = el("input", { type: "range", id: `${name}-slider`, ...attributes, tabIndex: -1, "aria-hidden": "true" });
+    const slider = el("input", {
+      type: "range",
+      id: `${name}-slider`,
+      ...attributes,
+      tabIndex: -1,
+      "aria-hidden": "true",
+    });
     number.addEventListener("input", () => {
       slider.value = number.value;
       this.changed();
@@ -38,7 +60,14 @@ export class Settings {
   }
 
   seedRow() {
-    this.seed = el("input", { type: "number", id: "seed", min: 0, max: SEEDS - 1, step: 1, "aria-describedby": "seed-note" });
+    this.seed = el("input", {
+      type: "number",
+      id: "seed",
+      min: 0,
+      max: SEEDS - 1,
+      step: 1,
+      "aria-describedby": "seed-note",
+    });
     this.fixed = el("input", { type: "checkbox", id: "fixed" });
     this.seed.addEventListener("input", () => {
       this.fixed.checked = true;

@@ -38,7 +38,11 @@ export class Strip {
   }
 
   item(index, label, text) {
-    return el("span", { role: "option", className: "token", tabIndex: -1, "aria-label": label, dataset: { index } }, text);
+    return el(
+      "span",
+      { role: "option", className: "token", tabIndex: -1, "aria-label": label, dataset: { index } },
+      text,
+    );
   }
 
   label(token, bits) {
@@ -57,7 +61,8 @@ export class Strip {
   reveal({ offsetTop, offsetHeight }) {
     const { scrollTop, clientHeight } = this.node;
     if (offsetTop < scrollTop) this.node.scrollTop = offsetTop - MARGIN;
-    if (offsetTop + offsetHeight > scrollTop + clientHeight) this.node.scrollTop = offsetTop + offsetHeight + MARGIN - clientHeight;
+    if (offsetTop + offsetHeight > scrollTop + clientHeight)
+      this.node.scrollTop = offsetTop + offsetHeight + MARGIN - clientHeight;
   }
 
   showSurprisal() {

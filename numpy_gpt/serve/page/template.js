@@ -1,9 +1,9 @@
 // Turn a conversation into a text that the model continues.
 
 export const PRESETS = {
-  "Story": { opening: "Tom and Lily were talking.\n", turn: 'Tom said, "{message}"\nLily said, "{answer}"\n' },
+  Story: { opening: "Tom and Lily were talking.\n", turn: 'Tom said, "{message}"\nLily said, "{answer}"\n' },
   "Question and answer": { opening: "", turn: "Question: {message}\nAnswer: {answer}\n\n" },
-  "Instruction": {
+  Instruction: {
     opening: "Below is an instruction. Write a response that completes the request.\n\n",
     turn: "### Instruction:\n{message}\n\n### Response:\n{answer}\n\n",
   },

@@ -1,6 +1,6 @@
 // Attention: thumbnails of all heads, and one head as a heat map over the text.
 
-import { el, explain, menu } from "./dom.js";
+import { el, explain, menu, replaceChildren } from "./dom.js";
 import { accentTint, onThemeChange, sequentialTable } from "./colours.js";
 import { HeatMap, legend } from "./heatmap.js";
 import { fromBase64, percent, quoted, shown } from "./tokens.js";
@@ -25,16 +25,25 @@ async function render(inside, show) {
   const options = (n) => Array.from({ length: n }, (_, i) => [i, i]);
   const menus = el("div", { className: "menus" });
   const drawn = show(
-    explain("Each token reads from the tokens before it. A row shows how a token divides its attention; point at one to see its lines on the text."),
+    explain(
+      "Each token reads from the tokens before it. A row shows how a token divides its attention. " +
+        "Point at a row to see its lines on the text.",
+    ),
     menus,
-    el("div", { className: "side" }, el("div", {}, grid.element), el("div", {}, place, detail, legend("0", "1, on a square-root scale"))),
+    el(
+      "div",
+      { className: "side" },
+      el("div", {}, grid.element),
+      el("div", {}, place, detail, legend("0", "1, on a square-root scale")),
+    ),
   );
   if (!drawn) return;
   choose(chosen.layer, chosen.head);
 
   function choose(layer, head) {
     Object.assign(chosen, { layer: Number(layer), head: Number(head) });
-    menus.replaceChildren(
+    replaceChildren(
+      menus,
       menu("Layer", options(layers), chosen.layer, (value) => choose(value, chosen.head)),
       menu("Head", options(heads), chosen.head, (value) => choose(chosen.layer, value)),
     );
@@ -52,7 +61,9 @@ class Grid {
     this.element = el("canvas", {
       className: "grid",
       role: "img",
-      "aria-label": `Attention of all ${layers * heads} heads: a row per layer, a column per head. Choose one with Layer and Head.`,
+      "aria-label":
+        `Attention of all ${layers * heads} heads: a row per layer, a column per head. ` +
+        "Choose one with Layer and Head.",
     });
     this.element.addEventListener("click", ({ offsetX, offsetY }) => {
       const [head, layer] = [offsetX, offsetY].map((at) => Math.floor(at / (this.cell + GAP)));
@@ -131,10 +142,14 @@ class Head {
     if (!bytes) return;
     const { tokens, strip } = this.inside;
     const probabilities = [...bytes.subarray(0, row + 1)].map(probability);
-    strip.colour((i) => accentTint(Math.sqrt(probabilities[i] ?? 0)), `Colour and lines: attention of ${quoted(tokens[row])} in layer ${chosen.layer}, head ${chosen.head}.`);
+    strip.colour(
+      (i) => accentTint(Math.sqrt(probabilities[i] ?? 0)),
+      `Colour and lines: attention of ${quoted(tokens[row])} in layer ${chosen.layer}, head ${chosen.head}.`,
+    );
     strip.lines(row, probabilities);
     const best = column ?? probabilities.indexOf(Math.max(...probabilities));
-    const sentence = `${quoted(tokens[row])} gives ${percent(probabilities[best] ?? 0)} of its attention to ${quoted(tokens[best])}`;
+    const share = percent(probabilities[best] ?? 0);
+    const sentence = `${quoted(tokens[row])} gives ${share} of its attention to ${quoted(tokens[best])}`;
     this.detail.textContent = column === null ? `${sentence}, its largest share.` : `${sentence}.`;
   }
 }

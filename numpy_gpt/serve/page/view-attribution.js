@@ -1,6 +1,6 @@
 // Direct logit attribution: the parts of the difference between the logits of two tokens.
 
-import { el, explain, menu } from "./dom.js";
+import { el, explain, facts, figure, menu, table } from "./dom.js";
 import { css, diverging, ink } from "./colours.js";
 import { choices } from "./choices.js";
 import { number, quoted } from "./tokens.js";
@@ -21,18 +21,26 @@ async function render(inside, show, target, other) {
   const list = [...options, answer.target, answer.other].map((token) => [token.id, quoted(token)]);
   const unique = [...new Map(list)];
   const choose = (target, other) => render(inside, show, Number(target), Number(other));
-  const sizes = [...answer.heads.flat(), ...answer.mlps, ...answer.attention_biases, ...rest(answer).map(([, value]) => value)];
+  const sizes = [
+    ...answer.heads.flat(),
+    ...answer.mlps,
+    ...answer.attention_biases,
+    ...rest(answer).map(([, value]) => value),
+  ];
   const largest = Math.max(...sizes.map(Math.abs)) || 1;
   show(
-    explain(`The logit of ${quoted(answer.target)} minus that of ${quoted(answer.other)} is ${number(answer.difference)}. It is the sum of these parts: orange raises it, blue lowers it.`),
+    explain(
+      `The logit of ${quoted(answer.target)} minus that of ${quoted(answer.other)} is ${number(answer.difference)}. ` +
+        "It is the sum of these parts: orange raises it, blue lowers it.",
+    ),
     el(
       "div",
       { className: "menus" },
       menu("Token", unique, answer.target.id, (value) => choose(value, answer.other.id)),
       menu("against", unique, answer.other.id, (value) => choose(answer.target.id, value)),
     ),
-    el("div", { className: "wide" }, table(answer, largest)),
-    el("dl", { className: "removed" }, ...rest(answer).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, number(value))))),
+    parts(answer, largest),
+    facts(rest(answer).map(([name, value]) => [name, number(value)])),
     explain(answer.note),
   );
 }
@@ -43,18 +51,23 @@ const rest = ({ token_embedding, position_embedding, final_bias }) => [
   ["Bias of the final LayerNorm", final_bias],
 ];
 
-function table({ heads, mlps, attention_biases }, largest) {
+function parts({ heads, mlps, attention_biases }, largest) {
   const names = [...heads[0].map((_, i) => `Head ${i}`), "Attention bias", "MLP"];
   const header = el("tr", {}, el("td"), ...names.map((name) => el("th", { scope: "col" }, name)));
   const rows = heads.map((row, i) =>
-    el("tr", {}, el("th", { scope: "row" }, `Layer ${i}`), ...[...row, attention_biases[i], mlps[i]].map((value) => cell(value, largest))),
+    el(
+      "tr",
+      {},
+      el("th", { scope: "row" }, `Layer ${i}`),
+      ...[...row, attention_biases[i], mlps[i]].map((value) => cell(value, largest)),
+    ),
   );
-  return el("table", { className: "parts" }, el("thead", {}, header), el("tbody", {}, ...rows));
+  return table("parts", header, rows);
 }
 
 function cell(value, largest) {
   const colour = diverging(value / largest);
-  const node = el("td", { className: "figure" }, value.toFixed(2).replace("-", "−"));
+  const node = figure(value.toFixed(2).replace("-", "−"));
   node.style.backgroundColor = css(colour);
   node.style.color = ink(colour);
   return node;

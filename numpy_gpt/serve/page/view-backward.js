@@ -20,20 +20,29 @@ async function render(inside, show, target) {
   const map = heatMap(inside, answer, norms, position + 1, detail);
   const drawn = show(
     explain(
-      `The log-probability of ${quoted(answer.target)} is ${number(answer.logprob)}. The map shows how strongly it depends on each tensor ` +
-        `at each token: the norm of its gradient. The text above shows gradient times input: orange tokens raise the log-probability, blue ones lower it.`,
+      `The log-probability of ${quoted(answer.target)} is ${number(answer.logprob)}. ` +
+        "The map shows how strongly it depends on each tensor at each token: the norm of its gradient. " +
+        "The text above shows gradient times input: orange tokens raise the log-probability, blue ones lower it.",
     ),
-    el("div", { className: "menus" }, menu("Target", list, answer.target.id, (value) => render(inside, show, Number(value)))),
+    el(
+      "div",
+      { className: "menus" },
+      menu("Target", list, answer.target.id, (value) => render(inside, show, Number(value))),
+    ),
     map.element,
     detail,
     legend("least", "largest gradient, on a logarithmic scale"),
   );
   if (!drawn) return;
   const largest = Math.max(...answer.times_input.map(Math.abs)) || 1;
-  inside.strip.colour((i) => tint((answer.times_input[i] ?? 0) / largest), "Colour: gradient times input, orange above 0, blue below 0.");
+  inside.strip.colour(
+    (i) => tint((answer.times_input[i] ?? 0) / largest),
+    "Colour: gradient times input, orange above 0, blue below 0.",
+  );
   inside.hover = (i) => {
     const value = answer.times_input[i];
-    detail.textContent = value === undefined ? "" : `Gradient times input of ${quoted(inside.tokens[i])}: ${number(value)}`;
+    if (value !== undefined)
+      detail.textContent = `Gradient times input of ${quoted(inside.tokens[i])}: ${number(value)}`;
   };
 }
 
@@ -41,17 +50,23 @@ function heatMap(inside, { tensors }, norms, T, detail) {
   const logs = norms.map((value) => Math.log(value)); // of 0: -Infinity
   const finite = logs.filter(Number.isFinite);
   const high = finite.reduce((a, b) => Math.max(a, b), -Infinity);
-  const low = Math.max(finite.reduce((a, b) => Math.min(a, b), Infinity), high - Math.log(1e4));
+  const low = Math.max(
+    finite.reduce((a, b) => Math.min(a, b), Infinity),
+    high - Math.log(1e4),
+  );
   return new HeatMap({
     rows: tensors.length,
     columns: T,
     rowLabels: tensors,
     columnLabels: inside.tokens.slice(0, T).map(shown),
     rowHeight: ROW,
-    label: "Gradient of each tensor at each token: a row per tensor, in the order of the forward. The arrow keys move over it.",
+    label:
+      "Gradient of each tensor at each token: a row per tensor, in the order of the forward. " +
+      "The arrow keys move over it.",
     colour: (row, column) => sequential((logs[row * T + column] - low) / (high - low || 1)),
     over: (row, column) => {
-      detail.textContent = `Gradient at ${tensors[row]}, token ${quoted(inside.tokens[column])}: ${number(norms[row * T + column])}`;
+      const norm = number(norms[row * T + column]);
+      detail.textContent = `Gradient at ${tensors[row]}, token ${quoted(inside.tokens[column])}: ${norm}`;
     },
     choose: (row, column) => inside.select(column),
   });

@@ -1,6 +1,6 @@
 // The 20 likeliest tokens at a position, before and after temperature, top-k and top-p.
 
-import { el, explain } from "./dom.js";
+import { el, explain, facts, figure, table } from "./dom.js";
 import { count, percent, quoted, shown } from "./tokens.js";
 
 const NAMES = { temperature: "Temperature", top_k: "Top-k", top_p: "Top-p" };
@@ -9,16 +9,26 @@ export const candidates = { name: "Candidates", render };
 
 async function render(inside, show) {
   const position = inside.position();
-  if (inside.selected === 0) return show(explain("The first token has no text before it, so nothing predicts it. Choose another token."));
+  if (inside.selected === 0)
+    return show(explain("The first token has no text before it, so nothing predicts it. Choose another token."));
   const { temperature, top_k, top_p } = inside.settings.values();
   const answer = await inside.ask("candidates", { position, temperature, top_k, top_p });
   const most = Math.max(...answer.candidates.flatMap(({ before, after }) => [before, after]));
   const rows = answer.candidates.map((candidate) => row(candidate, most, answer.next?.token.id));
   show(
-    explain("The model gives every token of its vocabulary a probability. The settings reshape these before one is drawn."),
-    el("dl", { className: "removed" }, ...removals(answer, { temperature, top_k, top_p })),
-    el("p", { className: "legend note" }, el("i", { className: "key before" }), "the model's probability", el("i", { className: "key after" }), "the probability of being drawn"),
-    el("div", { className: "wide" }, el("table", { className: "bars" }, head(), el("tbody", {}, ...rows))),
+    explain(
+      "The model gives every token of its vocabulary a probability. The settings reshape these before one is drawn.",
+    ),
+    facts(removals(answer, { temperature, top_k, top_p })),
+    el(
+      "p",
+      { className: "legend note" },
+      el("i", { className: "key before" }),
+      "the model's probability",
+      el("i", { className: "key after" }),
+      "the probability of being drawn",
+    ),
+    table("bars", head(), rows),
     ...next(answer),
   );
 }
@@ -29,13 +39,12 @@ function removals({ removed, kept }, settings) {
     const effect = tokens ? `removes ${count(tokens)} tokens, ${percent(probability)}` : "removes nothing";
     return [`${title} ${settings[name]}`, effect];
   });
-  items.push(["Left to draw from", `${count(kept)} ${kept === 1 ? "token" : "tokens"}`]);
-  return items.map(([term, value]) => el("div", {}, el("dt", {}, term), el("dd", {}, value)));
+  return [...items, ["Left to draw from", `${count(kept)} ${kept === 1 ? "token" : "tokens"}`]];
 }
 
 function head() {
   const cells = ["Token", "Before and after", "Before", "After", ""].map((name) => el("th", { scope: "col" }, name));
-  return el("thead", {}, el("tr", {}, ...cells));
+  return el("tr", {}, ...cells);
 }
 
 function row({ token, before, after, removed_by }, most, next) {
@@ -50,8 +59,8 @@ function row({ token, before, after, removed_by }, most, next) {
     { className: removed_by ? "gone" : "" },
     el("th", { scope: "row", className: "code", title: `id ${token.id}` }, shown(token)),
     el("td", { className: "track", "aria-hidden": "true" }, bar(before, "before"), bar(after, "after")),
-    el("td", { className: "figure" }, percent(before)),
-    el("td", { className: "figure" }, percent(after)),
+    figure(percent(before)),
+    figure(percent(after)),
     el("td", { className: "note" }, note.filter(Boolean).join(", ")),
   );
 }

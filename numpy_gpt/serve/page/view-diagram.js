@@ -1,6 +1,6 @@
 // A diagram of the model. Each box shows its tensor, its parameters and the lines of code that compute it.
 
-import { el, explain, menu } from "./dom.js";
+import { attempt, el, explain, facts, figure, menu, replaceChildren, table } from "./dom.js";
 import { number, quoted } from "./tokens.js";
 
 const BRANCHES = [
@@ -16,10 +16,16 @@ async function render(inside, show) {
   chosen.layer = Math.min(chosen.layer, inside.layers - 1);
   const detail = el("div", { className: "box-detail" });
   const flow = el("div", { className: "flow", role: "group", "aria-label": "Diagram of the model" });
-  const draw = () => flow.replaceChildren(...boxes(inside, choose, draw));
+  const draw = () => replaceChildren(flow, ...boxes(inside, choose, draw));
   draw();
-  if (!show(explain("The line is the residual stream. Each branch reads from it, and + adds the branch's result. Choose a box or a + to see what it computes for the selected token."), el("div", { className: "side" }, flow, detail))) return;
-  await choose(chosen.box);
+  const drawn = show(
+    explain(
+      "The line is the residual stream. Each branch reads from it, and + adds the branch's result. " +
+        "Choose a box or a + to see what it computes for the selected token.",
+    ),
+    el("div", { className: "side" }, flow, detail),
+  );
+  if (drawn) await choose(chosen.box);
 
   async function choose(box) {
     chosen.box = box;
@@ -33,8 +39,13 @@ async function render(inside, show) {
 function boxes(inside, choose, draw) {
   const { layers } = inside;
   const button = (box, op, name = box) => {
-    const node = el("button", { className: "box", dataset: { box }, "aria-pressed": chosen.box === box }, el("b", {}, name), el("small", {}, op));
-    node.addEventListener("click", () => choose(box));
+    const node = el(
+      "button",
+      { className: "box", dataset: { box }, "aria-pressed": chosen.box === box },
+      el("b", {}, name),
+      el("small", {}, op),
+    );
+    node.addEventListener("click", () => attempt(() => choose(box)));
     return node;
   };
   const plus = (box) => {
@@ -55,17 +66,20 @@ function boxes(inside, choose, draw) {
     chosen.layer = Number(value);
     if (chosen.box.startsWith("h.")) chosen.box = chosen.box.replace(/^h\.\d+/, `h.${value}`);
     draw();
-    choose(chosen.box);
+    return choose(chosen.box);
   });
   const block = el("div", { className: "block" }, layer, ...BRANCHES.flatMap((parts, i) => branch(parts, SUMS[i])));
   return [button("emb", "embedding"), block, button("ln_f.out", "layernorm"), button("logits", "unembedding")];
 }
 
 function describe({ box, op, shape, values, parameters, source, ...statistics }, token) {
-  const facts = [["shape", `(${shape.join(", ")})`], ...["mean", "std", "min", "max"].map((name) => [name, number(statistics[name])])];
+  const numbers = [
+    ["shape", `(${shape.join(", ")})`],
+    ...["mean", "std", "min", "max"].map((name) => [name, number(statistics[name])]),
+  ];
   return [
     el("h3", {}, el("code", {}, box), ` ${op}`),
-    el("dl", { className: "removed" }, ...facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))),
+    facts(numbers),
     el("h4", {}, `First values at ${quoted(token)}`),
     el("p", { className: "values code" }, values.map(number).join("  ")),
     ...(parameters.length ? [el("h4", {}, "Parameters"), parameterTable(parameters)] : []),
@@ -77,15 +91,17 @@ function parameterTable(parameters) {
   const names = ["", "shape", "mean", "std", "min", "max"];
   const rows = parameters.map(({ name, shape, mean, std, min, max }) => {
     const cells = [`(${shape.join(", ")})`, ...[mean, std, min, max].map(number)];
-    return el("tr", {}, el("th", { scope: "row", className: "code" }, name), ...cells.map((cell) => el("td", { className: "figure" }, cell)));
+    return el("tr", {}, el("th", { scope: "row", className: "code" }, name), ...cells.map(figure));
   });
   const head = el("tr", {}, ...names.map((name) => el("th", { scope: "col" }, name)));
-  return el("div", { className: "wide" }, el("table", {}, el("thead", {}, head), el("tbody", {}, ...rows)));
+  return table("", head, rows);
 }
 
 function code({ title, file, line, code }) {
   const lines = code.replace(/\n$/, "").split("\n");
   const pre = el("pre", { tabIndex: 0, "aria-label": `${title}, ${file}` });
-  lines.forEach((text, i) => pre.append(el("span", { className: "line", "aria-hidden": "true" }, String(line + i)), text + "\n"));
+  lines.forEach((text, i) =>
+    pre.append(el("span", { className: "line", "aria-hidden": "true" }, String(line + i)), text + "\n"),
+  );
   return [el("h4", {}, title, " ", el("small", {}, `${file}, line ${line}`)), pre];
 }

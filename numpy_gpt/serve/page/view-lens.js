@@ -1,6 +1,6 @@
 // Logit lens: the prediction after each layer, and the norms of the residual stream.
 
-import { el, explain } from "./dom.js";
+import { el, explain, figure, table } from "./dom.js";
 import { accentTint } from "./colours.js";
 import { number, percent, quoted, shown } from "./tokens.js";
 
@@ -17,7 +17,7 @@ async function render(inside, show) {
       { className: i === settled ? "settled" : "" },
       el("th", { scope: "row" }, layerName(name)),
       ...best[i].map(prediction),
-      el("td", { className: "figure" }, percent(of_final[i])),
+      figure(percent(of_final[i])),
       norm(norms[i], largest),
     ),
   );
@@ -28,7 +28,7 @@ async function render(inside, show) {
       `The final LayerNorm and the unembedding, applied after every layer, show what the model would predict there. ` +
         `From ${where} on, the best token is ${quoted(final)}.`,
     ),
-    el("div", { className: "wide" }, el("table", { className: "lens" }, head(final, best[0].length), el("tbody", {}, ...rows))),
+    table("lens", head(final, best[0].length), rows),
   );
 }
 
@@ -37,7 +37,7 @@ const layerName = (name) => (name === "embedding" ? "Embedding" : `Layer ${name}
 function head(final, n) {
   const cells = [el("td"), el("th", { scope: "colgroup", colSpan: n }, "Best tokens, with their probability")];
   cells.push(el("th", { scope: "col" }, quoted(final)), el("th", { scope: "col" }, "Norm of the residual stream"));
-  return el("thead", {}, el("tr", {}, ...cells));
+  return el("tr", {}, ...cells);
 }
 
 function prediction({ token, probability }) {

@@ -102,7 +102,10 @@ export class Write {
     const options = this.settings.next();
     this.show({ text: before.text.slice(0, from), ranges: cutAt(before.ranges, from), cursor: from });
     this.ranges = [...this.ranges, [from, from]];
-    const ended = run(() => this.request(options), (piece) => this.append(piece));
+    const ended = run(
+      () => this.request(options),
+      (piece) => this.append(piece),
+    );
     this.buttons();
     const reason = await ended;
     this.ranges = this.ranges.filter(([start, end]) => start < end);
@@ -117,7 +120,9 @@ export class Write {
     const { id, context } = await this.model;
     const { ids, last } = await tokenize(this.box.value, context - options.max_tokens);
     if (last.length < ids.length) {
-      $("hint").append(`The model reads the last ${last.length} of ${ids.length} tokens. The rest doesn't fit into its context. `);
+      $("hint").append(
+        `The model reads the last ${last.length} of ${ids.length} tokens. The rest doesn't fit into its context. `,
+      );
     }
     return { model: id, ...(ids.length && { prompt: last }), ...options };
   }
