@@ -39,6 +39,9 @@ def model_object(service: Service) -> dict[str, Any]:
 
 
 async def health(service: Service, request: Request) -> Response:
+    """Return the model's name, or 503 if the engine has stopped"""
+    if not service.engine.thread.is_alive():
+        raise APIError("the engine has stopped: restart the server.", status=503)
     return JSONResponse({"status": "ok", "model": service.name, "backend": service.backend, "version": __version__})
 
 

@@ -42,7 +42,7 @@ def describe(completion: dict[str, Parameter], tokenizer: Tokenizer, has_key: bo
         "/tokenize": post("Convert text to token ids", inputs(TOKENIZE, "prompt"), record(tokens=IDS)),
         "/detokenize": post("Convert token ids to text", inputs(detokenize, "tokens"), record(prompt=STRING)),
         "/inspect": post("Compute what the page displays of a prompt", INSPECTION, {}, 429),
-        "/health": public("Return whether the server is up", HEALTH),
+        "/health": public("Return whether the server is up", HEALTH, 503),
         "/metrics": get("Return counts for Prometheus", None, 401, text="text/plain"),
         "/openapi.json": public("Return this document", {"type": "object"}),
     }
@@ -88,9 +88,9 @@ def get(summary: str, result: Schema | None, *errors: int, text: str = "applicat
     return {"get": {"summary": summary} | responses(result, text, *errors)}
 
 
-def public(summary: str, result: Schema) -> Schema:
+def public(summary: str, result: Schema, *errors: int) -> Schema:
     """Return an operation that needs no API key"""
-    return {"get": {"summary": summary, "security": []} | responses(result, "application/json")}
+    return {"get": {"summary": summary, "security": []} | responses(result, "application/json", *errors)}
 
 
 def responses(result: Schema | None, kind: str, *errors: int) -> Schema:

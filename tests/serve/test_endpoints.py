@@ -29,6 +29,15 @@ def test_health_names_model_backend_and_version(server):
     assert server.get("/health").json() == expected
 
 
+def test_health_is_503_after_the_engine_has_stopped():
+    with running() as server:
+        server.engine.close()
+        response = server.get("/health")
+        assert response.status_code == 503
+        assert response.json()["error"]["type"] == "server_error"
+        assert server.error(503, prompt=ONCE)["message"] == "the server is shutting down."
+
+
 def test_tokenizer_endpoints_invert_each_other(server):
     text = f"{ONCE} \U0001f60a<|endoftext|>é"
     status, response = server.post("/tokenize", {"prompt": text, "add_special_tokens": False})
