@@ -221,7 +221,7 @@ def test_again_replaces_the_last_continuation(page):
 
 @pytest.mark.slow
 def test_shared_link_reproduces_text_settings_and_continuation(visit):
-    sender = visit(permissions=["clipboard-read", "clipboard-write"]).open(link())
+    sender = visit(permissions=["clipboard-read", "clipboard-write"]).open(link(top_k=300))
     sender.fill("#temperature", "1.1")
     sender.uncheck("#fixed")
     shown = run(sender)
@@ -232,6 +232,7 @@ def test_shared_link_reproduces_text_settings_and_continuation(visit):
     reader = visit().open("#" + urlsplit(copied).fragment)
     assert text(reader) == shown
     fields = ["temperature", "top_k", "top_p", "max_tokens", "seed"]
+    assert reader.input_value("#top_k") == "300"
     assert [reader.input_value(f"#{name}") for name in fields] == [sender.input_value(f"#{name}") for name in fields]
     assert reader.locator("#marks mark").all_text_contents() == sender.locator("#marks mark").all_text_contents()
     assert run(reader, "#again") == shown

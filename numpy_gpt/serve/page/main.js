@@ -21,14 +21,9 @@ let settings = null;
 const model = readModel();
 
 async function readModel() {
-  const [
-    {
-      data: [model],
-    },
-    health,
-  ] = await Promise.all([get("/v1/models"), get("/health")]);
-  const backend = model.backend ?? health.backend ?? "";
-  return { id: model.id, context: model.max_model_len, template: model.chat_template ?? null, backend };
+  const { data } = await get("/v1/models");
+  const { id, backend, max_model_len, chat_template } = data[0];
+  return { id, backend, context: max_model_len, template: chat_template };
 }
 
 async function showModel() {

@@ -2,49 +2,34 @@
 
 import { $, el } from "./dom.js";
 
-const FIELDS = [
-  [
-    "temperature",
-    "Temperature",
-    0.8,
-    0,
-    2,
-    0.05,
-    "Higher values make unlikely tokens more frequent, and 0 always takes the likeliest.",
-  ],
-  ["top_k", "Top-k", 0, 0, 200, 1, "Only the k likeliest tokens can be drawn, and 0 turns this limit off."],
-  [
-    "top_p",
-    "Top-p",
-    0.95,
-    0.01,
-    1,
-    0.01,
-    "Only the likeliest tokens that together hold this share of the probability can be drawn.",
-  ],
-  ["max_tokens", "Length", 100, 1, 128, 1, "A continuation ends after this many tokens, if not before."],
-];
-const SEED = "The same text, settings and seed give the same continuation on every machine.";
+// far: the end of the slider, where the field allows more
+const FIELDS = {
+  temperature: { label: "Temperature", value: 0.8, min: 0, max: 2, step: 0.05 },
+  top_k: { label: "Top-k", value: 0, min: 0, max: 1e6, step: 1, far: 200 },
+  top_p: { label: "Top-p", value: 0.95, min: 0.01, max: 1, step: 0.01 },
+  max_tokens: { label: "Length", value: 100, min: 1, max: 1e6, step: 1, far: 128 },
+};
+const NOTES = {
+  temperature: "Higher values make unlikely tokens more frequent, and 0 always takes the likeliest.",
+  top_k: "Only the k likeliest tokens can be drawn, and 0 turns this limit off.",
+  top_p: "Only the likeliest tokens that together hold this share of the probability can be drawn.",
+  max_tokens: "A continuation ends after this many tokens, if not before.",
+};
+const SEED = "The same text, settings and seed give the same continuation.";
 const SEEDS = 2 ** 31;
 
 export class Settings {
   constructor(changed) {
     this.changed = changed;
     this.inputs = {};
-    $("controls").append(...FIELDS.map((field) => this.row(...field)), this.seedRow());
+    $("controls").append(...Object.keys(FIELDS).map((name) => this.row(name)), this.seedRow());
     this.newSeed();
   }
 
-  row(name, label, value, min, max, step, explanation) {
-    const attributes = { min, max, step, value };
-    const number = el("input", { type: "number", id: name, ...attributes, "aria-describedby": `${name}-note` });
-    const slider = el("input", {
-      type: "range",
-      id: `${name}-slider`,
-      ...attributes,
-      tabIndex: -1,
-      "aria-hidden": "true",
-    });
+  row(name) {
+    const { label, value, min, max, step, far = max } = FIELDS[name];
+    const number = el("input", { type: "number", id: name, min, max, step, value, "aria-describedby": `${name}-note` });
+    const slider = el("input", { type: "range", min, max: far, step, value, tabIndex: -1, "aria-hidden": "true" });
     number.addEventListener("input", () => {
       slider.value = number.value;
       this.changed();
@@ -54,8 +39,8 @@ export class Settings {
       number.value = slider.value;
       this.changed();
     });
-    this.inputs[name] = { number, slider, standard: value };
-    const note = el("p", { className: "note", id: `${name}-note` }, explanation);
+    this.inputs[name] = { number, slider };
+    const note = el("p", { className: "note", id: `${name}-note` }, NOTES[name]);
     return el("div", { className: "field" }, el("label", { htmlFor: name }, label), number, slider, note);
   }
 
@@ -91,8 +76,8 @@ export class Settings {
     if (name === "fixed") this.fixed.checked = value !== "0";
     const field = this.inputs[name];
     if (!field) return;
-    const { number, slider, standard } = field;
-    const valid = value !== "" && Number.isFinite(Number(value)) ? Number(value) : standard;
+    const { number, slider } = field;
+    const valid = value !== "" && Number.isFinite(Number(value)) ? Number(value) : FIELDS[name].value;
     number.value = slider.value = Math.min(Math.max(valid, number.min), number.max);
     this.changed();
   }
@@ -110,8 +95,8 @@ export class Settings {
 
   values() {
     const values = { seed: Number(this.seed.value) };
-    for (const [name, { number, standard }] of Object.entries(this.inputs)) {
-      values[name] = number.value === "" ? standard : Number(number.value);
+    for (const [name, { number }] of Object.entries(this.inputs)) {
+      values[name] = number.value === "" ? FIELDS[name].value : Number(number.value);
     }
     return values;
   }
