@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
 from typing import Any, NamedTuple
 
 from .. import fast
@@ -70,10 +71,18 @@ def main(backend: Backend = NUMPY) -> None:
     address = server.url(listener)
     if args.api_key is None and not server.is_loopback(listener):
         print_stderr("serve: everyone in this network can use the model: set --api-key to prevent that.")
+    server.Server(app, engine, lambda: announce(args, address)).run([listener])
+
+
+def announce(args: argparse.Namespace, address: str) -> None:
+    """Print the address, and open the page if the user wants that"""
     print(f"Serving {model_name(args.model)} at {address} (Ctrl-C ends it)", flush=True)
     if args.open:
-        open_browser(address)
-    server.Server(app, engine).run([listener])
+        import webbrowser  # here, since few users need it
+
+        Thread(
+            target=webbrowser.open, args=(address,), daemon=True
+        ).start()  # some browsers block until they are closed
 
 
 def new_app(backend: Backend, args: argparse.Namespace, m: Model, engine: Engine) -> Any:
@@ -149,13 +158,6 @@ def new_parser(backend: Backend) -> argparse.ArgumentParser:
 def model_name(model: str) -> str:
     """Return the name of a model for clients: the last part of a path"""
     return Path(os.path.abspath(model)).name
-
-
-def open_browser(address: str) -> None:
-    """Open the page in the user's browser"""
-    import webbrowser  # here, since few users need it
-
-    webbrowser.open(address)
 
 
 if __name__ == "__main__":

@@ -37,8 +37,6 @@ async def read_bytes(request: Request) -> bytes:
             body += piece
         elif size > MAX_DISCARDED:
             break
-        else:
-            body.clear()
     if size > MAX_BYTES:
         raise APIError(f"the body is larger than {MAX_BYTES:,} bytes: send less at once.", status=413, headers=CLOSE)
     return bytes(body)

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import socket
+from collections.abc import Callable
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -14,9 +15,9 @@ SHUTDOWN_SECONDS = 5  # for clients that have stopped reading
 
 
 class Server(uvicorn.Server):
-    """Close the engine before waiting for open responses, so that all of them end within one token"""
+    """Announce the start; close the engine before waiting for open responses, so that all end within one token"""
 
-    def __init__(self, app: ASGIApp, engine: Engine):
+    def __init__(self, app: ASGIApp, engine: Engine, announce: Callable[[], None]):
         super().__init__(
             uvicorn.Config(
                 app,
@@ -30,6 +31,11 @@ class Server(uvicorn.Server):
             )
         )
         self.engine = engine
+        self.announce = announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.announce()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await asyncio.to_thread(self.engine.close)

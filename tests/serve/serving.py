@@ -88,7 +88,7 @@ def running(*options, m=M, functions=None):
     engine = Engine(m, functions or NUMPY.functions(m), args.max_running, args.max_waiting)
     listener = http.listen("127.0.0.1", 0)
     address = http.url(listener)
-    server = http.Server(new_app(NUMPY, args, m, engine), engine)
+    server = http.Server(new_app(NUMPY, args, m, engine), engine, lambda: None)
     thread = Thread(target=server.run, args=([listener],))
     thread.start()
     try:

@@ -2,7 +2,7 @@
 
 import json
 import socket
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from threading import Event, Semaphore
 
 import numpy as np
@@ -101,16 +101,17 @@ def test_closing_the_connection_cancels_a_request_that_is_not_streamed(cancelled
 
 
 def test_full_queue_is_429_with_retry_after():
-    with gated("--max-running", "1", "--max-waiting", "1") as (server, gate):
-        with connect(server, completion_bytes(stream=True)) as a, connect(server, completion_bytes(stream=True)) as b:
-            read_until(a, b"data: ")
-            read_until(b, b"\r\n\r\n")
-            response = requests.post(server.url + "/v1/completions", json={"prompt": ONCE}, timeout=60)
-            assert response.status_code == 429
-            assert int(response.headers["retry-after"]) >= 1
-            assert response.json()["error"]["code"] == "queue_full"
-            gate.release(1000)
-            read_until(b, b"[DONE]")
+    with gated("--max-running", "1", "--max-waiting", "1") as (server, gate), ExitStack() as stack:
+        running_one = stack.enter_context(connect(server, completion_bytes(stream=True, max_tokens=9)))
+        read_until(running_one, b"data: ")
+        waiting_one = stack.enter_context(connect(server, completion_bytes(stream=True, max_tokens=9)))
+        read_until(waiting_one, b"\r\n\r\n")
+        response = requests.post(server.url + "/v1/completions", json={"prompt": ONCE}, timeout=60)
+        assert response.status_code == 429
+        assert int(response.headers["retry-after"]) >= 1
+        assert response.json()["error"]["code"] == "queue_full"
+        gate.release(1000)
+        read_until(waiting_one, b"[DONE]")
         assert server.complete(prompt=ONCE, max_tokens=1)["choices"]
 
 
@@ -120,20 +121,19 @@ def test_request_that_the_queue_can_never_hold_is_400():
         assert len(server.complete(prompt=ONCE, n=3, max_tokens=1)["choices"]) == 3
 
 
-def test_time_limit_is_504_and_an_error_in_a_stream():
-    with gated("--timeout", "0.3") as (server, gate):
+def test_time_limit_is_504():
+    with gated("--timeout", "0.3") as (server, _):
         response = requests.post(server.url + "/v1/completions", json={"prompt": ONCE}, timeout=60)
         assert response.status_code == 504
         assert "longer than 0.3 s" in response.json()["error"]["message"]
         assert response.headers["x-should-retry"] == "false"
-        gate.release(1000)
-        server.complete(prompt=ONCE, max_tokens=1)
-        while gate.acquire(blocking=False):
-            pass
-        with connect(server, completion_bytes(stream=True)) as connection:
-            found = read_until(connection, b"\r\n0\r\n\r\n")
-        assert b'data: {"error":{"message":"the completion took longer' in found
-        assert b"[DONE]" not in found
+
+
+def test_time_limit_is_an_error_in_a_stream():
+    with gated("--timeout", "0.3") as (server, _), connect(server, completion_bytes(stream=True)) as connection:
+        found = read_until(connection, b"\r\n0\r\n\r\n")
+    assert b'data: {"error":{"message":"the completion took longer' in found
+    assert b"[DONE]" not in found
 
 
 def test_body_that_arrives_too_slowly_is_408(server, monkeypatch):
@@ -142,6 +142,13 @@ def test_body_that_arrives_too_slowly_is_408(server, monkeypatch):
         found = read_until(connection, b'"code":null}}')
     assert found.startswith(b"HTTP/1.1 408")
     assert b"didn't arrive within 0.2 s" in found
+
+
+def test_endless_body_is_413_before_its_end(server, monkeypatch):
+    monkeypatch.setattr(body, "MAX_DISCARDED", 3 * 10**6)
+    with connect(server, post_bytes("/v1/completions", b"", 10**12)) as connection:
+        connection.sendall(b" " * (4 * 10**6))
+        assert read_until(connection, b'"code":null}}').startswith(b"HTTP/1.1 413")
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,7 @@ BODIES = [
     (b'{"prompt": "\xff"}', "isn't UTF-8: byte 12 is 0xff"),
     (b'{"temperature": NaN}', "NaN isn't a JSON value"),
     (b'{"temperature": 1e999}', "must be a number from 0 to 2"),
+    (b'{"max_tokens": -1e999}', "must be a whole number of at least 0"),
     (b'{"seed": ' + b"9" * 5000 + b"}", "isn't valid JSON"),
     (b'{"n": 1, "n": 2}', "a name occurs twice"),
     (b"[" * 100_000, "nested too deeply"),
@@ -143,7 +144,7 @@ BODIES = [
 @pytest.mark.parametrize("path", ["/v1/completions", "/tokenize"])
 @pytest.mark.parametrize(("body", "message"), BODIES, ids=lambda x: str(x)[:30])
 def test_malformed_body_is_400(server, path, body, message):
-    if path == "/tokenize" and b"temperature" in body:
+    if path == "/tokenize" and b"1e999" in body:
         return
     response = requests.post(server.url + path, data=body, headers={"content-type": "application/json"}, timeout=60)
     assert response.status_code == 400

@@ -1,6 +1,7 @@
 """Test the command: its address, options, port in use, missing libraries, Ctrl-C with open streams."""
 
 import json
+import os
 import re
 import signal
 import socket
@@ -142,11 +143,14 @@ def test_missing_library_is_one_sentence_with_the_command_that_installs_it(missi
     assert (done.returncode, done.stdout, done.stderr) == (1, "", expected)
 
 
-def test_open_shows_the_page_in_a_browser(tmp_path, monkeypatch):
-    browser = tmp_path / "browser"
-    browser.write_text(f"#!/bin/sh\necho $1 > {tmp_path}/opened\n")
+def test_open_shows_the_page_in_a_browser_that_may_block(tmp_path, monkeypatch):
+    browser, opened = tmp_path / "browser", tmp_path / "opened"
+    os.mkfifo(opened)
+    browser.write_text(f"#!/bin/sh\necho $1 > {opened}\nexec sleep 100\n")
     browser.chmod(0o755)
     monkeypatch.setenv("BROWSER", str(browser))
-    with started("--open") as (_, url):
+    with started("--open") as (process, url):
+        assert opened.read_text() == url + "\n"
         assert requests.get(url + "/health", timeout=60).status_code == 200
-    assert (tmp_path / "opened").read_text() == url + "\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
