@@ -593,3 +593,24 @@ def test_error_of_the_server_is_shown(visit):
 def test_link_that_was_cut_is_explained(visit):
     page = visit().open("#mode=chat&turns=" + json.dumps([{"message": "Hi", "answer": ""}])[:-4])
     assert "can't be read" in page.text_content("#alert")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["constructor", "__proto__", "toString"])
+def test_name_in_the_link_that_is_no_setting_is_ignored(visit, name):
+    page = visit().open(link() + f"&{name}=1")
+    assert text(page) == TEXT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("made", ["0-3,1-2", "4-6,0-2", "0-3,0-3"])
+def test_marks_in_the_link_that_overlap_leave_the_text_as_it_is(visit, made):
+    page = visit().open(link("abcdef", made=made))
+    assert page.text_content("#marks") == "abcdef\n"
+
+
+@pytest.mark.slow
+def test_lens_names_the_token_after_which_the_model_predicts(page):
+    look(page, "lens")
+    page.locator(".token").nth(2).click()
+    page.wait_for_selector("#view:has-text('would predict after “·upon”')")

@@ -23,7 +23,12 @@ export function load() {
 // Write ranges of the text as "16-200,230-300".
 export const formatRanges = (ranges) => ranges.map(([from, to]) => `${from}-${to}`).join(",");
 
+// Return the ranges that are valid: ascending, without an overlap, and within the text.
 export function parseRanges(text, length) {
-  const ranges = (text ?? "").split(",").map((range) => range.split("-").map(Number));
-  return ranges.filter(([from, to]) => from >= 0 && from < to && to <= length);
+  const ranges = [];
+  for (const range of (text ?? "").split(",")) {
+    const [from, to] = range.split("-").map(Number);
+    if (from >= (ranges.at(-1)?.[1] ?? 0) && from < to && to <= length) ranges.push([from, to]);
+  }
+  return ranges;
 }

@@ -74,9 +74,8 @@ export class Settings {
   set(name, value) {
     if (name === "seed") this.seed.value = value;
     if (name === "fixed") this.fixed.checked = value !== "0";
-    const field = this.inputs[name];
-    if (!field) return;
-    const { number, slider } = field;
+    if (!Object.hasOwn(this.inputs, name)) return;
+    const { number, slider } = this.inputs[name];
     const valid = value !== "" && Number.isFinite(Number(value)) ? Number(value) : FIELDS[name].value;
     number.value = slider.value = Math.min(Math.max(valid, number.min), number.max);
     this.changed();

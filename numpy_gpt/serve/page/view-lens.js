@@ -25,8 +25,8 @@ async function render(inside, show) {
   const where = layerName(answer.layers[settled]).toLowerCase();
   show(
     explain(
-      `The final LayerNorm and the unembedding, applied after every layer, show what the model would predict there. ` +
-        `From ${where} on, the best token is ${quoted(final)}.`,
+      `The final LayerNorm and the unembedding, applied after every layer, show what the model would predict after ` +
+        `${quoted(inside.tokens[position])}. From ${where} on, the best token is ${quoted(final)}.`,
     ),
     table("lens", head(final, best[0].length), rows),
   );
@@ -36,7 +36,7 @@ const layerName = (name) => (name === "embedding" ? "Embedding" : `Layer ${name}
 
 function head(final, n) {
   const cells = [el("td"), el("th", { scope: "colgroup", colSpan: n }, "Best tokens, with their probability")];
-  cells.push(el("th", { scope: "col" }, quoted(final)), el("th", { scope: "col" }, "Norm of the residual stream"));
+  cells.push(el("th", { scope: "col" }, `Probability of ${quoted(final)}`), el("th", { scope: "col" }, "Norm of the residual stream"));
   return el("tr", {}, ...cells);
 }
 
