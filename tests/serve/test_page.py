@@ -2,9 +2,12 @@
 
 import json
 import re
-from contextlib import ExitStack
+import socket
+from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
+from socketserver import ThreadingTCPServer
+from threading import Thread
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
@@ -614,3 +617,40 @@ def test_lens_names_the_token_after_which_the_model_predicts(page):
     look(page, "lens")
     page.locator(".token").nth(2).click()
     page.wait_for_selector("#view:has-text('would predict after “·upon”')")
+
+
+class Cut(ThreadingTCPServer):
+    """Forward connections to a server, and close one when the first event of a stream has arrived"""
+
+    allow_reuse_address = daemon_threads = True
+
+    def __init__(self, server):
+        super().__init__(("127.0.0.1", 0), None)
+        self.target = urlsplit(server.url).netloc.split(":")
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+    def finish_request(self, request, client_address):
+        with socket.create_connection(self.target) as upstream:
+            Thread(target=forward, args=(request, upstream), daemon=True).start()
+            forward(upstream, request, until=b'"text_completion"')
+
+
+def forward(source, sink, until=None):
+    with suppress(OSError):
+        while data := source.recv(2**16):
+            sink.sendall(data)
+            if until and until in data:
+                return
+
+
+@pytest.mark.slow
+def test_connection_that_is_lost_within_a_stream_is_explained(visit, server):
+    with Cut(server) as cut:
+        Thread(target=cut.serve_forever, daemon=True).start()
+        visitor = visit(cut)
+        page = visitor.open(link())
+        page.click("#continue")
+        page.wait_for_selector("#alert:not([hidden])")
+        assert page.text_content("#alert").startswith("The server can't be reached.")
+        visitor.errors = [error for error in visitor.errors if "ERR_INCOMPLETE" not in error]
+        cut.shutdown()

@@ -5,19 +5,18 @@ import { $ } from "./dom.js";
 async function send(path, options) {
   const key = sessionStorage.getItem("api-key");
   const headers = { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }) };
-  let response;
-  try {
-    response = await fetch(path, { ...options, headers });
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Error("The server can't be reached. Check that python -m numpy_gpt.serve still runs.");
-  }
+  const response = await fetch(path, { ...options, headers }).catch(explainFailure);
   if (response.status === 401) {
     await requestKey();
     return send(path, options);
   }
   if (!response.ok) throw new Error(await reason(response));
   return response;
+}
+
+function explainFailure(error) {
+  if (error.name === "AbortError") throw error;
+  throw new Error("The server can't be reached. Check that python -m numpy_gpt.serve still runs.");
 }
 
 async function reason(response) {
@@ -70,7 +69,7 @@ async function* events(stream) {
   let buffer = "";
   try {
     for (;;) {
-      const { value, done } = await reader.read();
+      const { value, done } = await reader.read().catch(explainFailure);
       if (done) return;
       buffer += value.replaceAll("\r\n", "\n");
       const blocks = buffer.split("\n\n");
