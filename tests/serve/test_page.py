@@ -593,8 +593,11 @@ def test_error_of_the_server_is_shown(visit):
 
 
 @pytest.mark.slow
-def test_link_that_was_cut_is_explained(visit):
-    page = visit().open("#mode=chat&turns=" + json.dumps([{"message": "Hi", "answer": ""}])[:-4])
+@pytest.mark.parametrize(
+    "turns", [json.dumps([{"message": "Hi", "answer": ""}])[:-4], "{}", "[1]", '[{"message":"Hi"}]']
+)
+def test_link_that_was_cut_is_explained(visit, turns):
+    page = visit().open("#mode=chat&turns=" + turns)
     assert "can't be read" in page.text_content("#alert")
 
 
@@ -654,3 +657,11 @@ def test_connection_that_is_lost_within_a_stream_is_explained(visit, server):
         assert page.text_content("#alert").startswith("The server can't be reached.")
         visitor.errors = [error for error in visitor.errors if "ERR_INCOMPLETE" not in error]
         cut.shutdown()
+
+
+@pytest.mark.slow
+def test_text_of_a_script_from_right_to_left_begins_at_the_right(visit):
+    page = visit().open(link("\u05e9\u05dc\u05d5\u05dd \u05e2\u05d5\u05dc\u05dd", made="0-4"))
+    box, mark = page.locator("#text").bounding_box(), page.locator("#marks mark").bounding_box()
+    assert abs(box["x"] + box["width"] - mark["x"] - mark["width"]) < 10
+    keep_screenshot(page, "right-to-left")

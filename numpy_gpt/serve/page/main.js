@@ -63,7 +63,8 @@ function open(values) {
 function parseTurns(text) {
   try {
     const turns = JSON.parse(text);
-    return turns.map(({ message, answer }) => ({ message: String(message), answer: String(answer) }));
+    if (!turns.every((turn) => typeof turn.message === "string" && typeof turn.answer === "string")) throw new Error();
+    return turns.map(({ message, answer }) => ({ message, answer }));
   } catch {
     fail(new Error("The link's conversation can't be read: it was cut or changed."));
     return [];
