@@ -572,8 +572,9 @@ def test_server_with_a_key_is_used_after_the_key_is_typed(visit):
         visitor = visit(server)
         page = visitor.context.new_page()
         page.goto(f"{server.url}/{link()}")
-        page.fill("#key", "secret")
-        page.keyboard.press("Enter")
+        for key in ("wrong", "secret\N{LEFT SINGLE QUOTATION MARK}s", "secret\N{ZERO WIDTH SPACE}"):
+            page.fill("#key-dialog[open] #key", key)
+            page.keyboard.press("Enter")
         page.wait_for_selector("#fact-backend:has-text('NumPy')")
         assert len(run(page)) > len(TEXT)
         visitor.errors = [error for error in visitor.errors if "401" not in error]

@@ -31,7 +31,7 @@ function requestKey() {
     dialog.addEventListener(
       "close",
       () => {
-        sessionStorage.setItem("api-key", $("key").value.trim());
+        sessionStorage.setItem("api-key", $("key").value.replace(/[^!-~]/g, "")); // other characters fit into no header
         resolve();
       },
       { once: true },
