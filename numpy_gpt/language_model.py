@@ -14,6 +14,7 @@ from .checks import (
     check_tokens,
     no_overflow,
 )
+from .fast.threads import one_at_a_time
 from .noise import Noise
 from .ops import cross_entropy, cross_entropy_backward
 from .params import GPT2, Model
@@ -40,7 +41,7 @@ def forward(m: Model, tokens: Any) -> np.ndarray:
     """
     check_model(m)
     tokens = check_tokens(tokens, m.config)
-    with no_overflow("the output", m.params):
+    with one_at_a_time(), no_overflow("the output", m.params):
         logits, _ = model.gpt2(tokens, m.params, m.config, save=False)
     check_finite("the output", logits, m.params)
     return logits
@@ -76,13 +77,13 @@ def loss_and_grads(
     check_model(m)
     tokens, targets = check_batch(tokens, targets, m.config)
     check_noise(noise, Noise)
-    with no_overflow("the output", m.params):
+    with one_at_a_time(), no_overflow("the output", m.params):
         logits, s_gpt2 = model.gpt2(tokens, m.params, m.config, noise, checkpointing)
     check_finite("the output", logits, m.params)
     with no_overflow("the loss", m.params):
         loss, s_cross_entropy = cross_entropy(logits, targets)
     check_finite("the loss", loss, m.params)
-    with no_overflow("the gradient", m.params):
+    with one_at_a_time(), no_overflow("the gradient", m.params):
         (dlogits,) = cross_entropy_backward(1.0, s_cross_entropy)
         del logits, s_cross_entropy  # each as large as dlogits
         grads = model.gpt2_backward(dlogits, s_gpt2)

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "model": {"ops", "params", "fast"},
     "checks": {"config", "params"},
     "adamw": {"params", "fast"},
-    "language_model": {"model", "params", "checks", "noise", "ops"},
+    "language_model": {"model", "params", "checks", "noise", "ops", "fast"},
     "record": set(),
     "text": {"params", "system", "fast", "noise"},
     "checkpoint": {"config", "params", "checks", "system", "fast", "text", "download"},

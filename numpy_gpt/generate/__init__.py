@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..checks import check_finite, check_model, no_overflow
+from ..fast.threads import in_turns, one_at_a_time
 from ..params import Model
 from . import scheduler
 from .kv import new_kv
@@ -78,7 +79,7 @@ def complete(
         >>> m.tokenizer.decode(numpy_gpt.complete(m, m.tokenizer.encode("Once upon a time"), 5, temperature=0))
         ', there was a little'
     """
-    return list(stream(m, ids, max_new_tokens, temperature, top_k, top_p, seed, stop, sample))
+    return in_turns(stream(m, ids, max_new_tokens, temperature, top_k, top_p, seed, stop, sample))
 
 
 def complete_batch(
@@ -113,7 +114,7 @@ def complete_batch(
     options = DecodingOptions(max_new_tokens, temperature, top_k, top_p, seed, sample)
     prompts = check_prompts(prompts)
     new: list[list[int]] = [[] for _ in prompts]
-    for draw in draws(m, prompts, options, stop):
+    for draw in in_turns(draws(m, prompts, options, stop)):
         if draw.end != "id":
             new[draw.prompt].append(draw.token)
     return new
@@ -135,7 +136,7 @@ def draws(
 
 def next_logits(m, groups, kv):
     """Return gpt2_next's logits; raise GPTError if they aren't finite"""
-    with no_overflow("the output", m.params):
+    with one_at_a_time(), no_overflow("the output", m.params):
         logits = gpt2_next(groups, m.params, m.config, kv)
     check_finite("the output", logits, m.params)
     return logits

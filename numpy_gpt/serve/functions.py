@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..checks import check_finite, check_model, no_overflow
+from ..fast.threads import one_at_a_time
 from ..generate import next_logits
 from ..generate.kv import new_kv
 from ..generate.step import gpt2_all
@@ -41,7 +42,7 @@ def read(m, tokens, kv):
 
 def read_all(m, tokens, kv):
     """Return the logits (T,V) after each of the next tokens of a sequence"""
-    with no_overflow("the output", m.params):
+    with one_at_a_time(), no_overflow("the output", m.params):
         logits = gpt2_all(np.array([tokens]), m.params, m.config, kv)
     check_finite("the output", logits, m.params)
     return logits

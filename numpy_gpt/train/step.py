@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import adamw, generate
 from ..adamw import Moments
-from ..fast.threads import shared
+from ..fast.threads import one_at_a_time, shared
 from ..language_model import forward, loss_and_grads
 from ..noise import Noise
 from ..ops import cross_entropy
@@ -41,7 +41,7 @@ class Trainer:
         """Take step t = 1, 2, ... of AdamW on the mean loss of the batches, and return this loss"""
         losses, s = [], self.options
         total: Any = None
-        with self.threads.single_threaded_blas() if self.n > 1 else nullcontext():
+        with one_at_a_time(), self.threads.single_threaded_blas() if self.n > 1 else nullcontext():
             for batch in batches:
                 for loss, grads in self.threads.map(partial(self.gradients, t, len(batches)), self.shares(*batch)):
                     losses.append(loss)
@@ -70,7 +70,7 @@ class Trainer:
 
     def loss(self, tokens: np.ndarray, targets: np.ndarray) -> float:
         """Return the mean loss over all tokens, without dropout"""
-        with self.threads.single_threaded_blas() if self.n > 1 else nullcontext():
+        with one_at_a_time(), self.threads.single_threaded_blas() if self.n > 1 else nullcontext():
             return sum(self.threads.map(self.weighted_loss, self.shares(0, tokens, targets)))
 
     def weighted_loss(self, share):
