@@ -214,15 +214,18 @@ def one_at_a_time() -> Iterator[None]:
     if in_turn.get():
         yield
         return
-    waiting.add(get_ident())
-    with computing:
-        waiting.discard(get_ident())
-        started = monotonic()
-        token = in_turn.set(True)
-        try:
-            yield
-        finally:
-            in_turn.reset(token)
+    try:
+        waiting.add(get_ident())
+        with computing:
+            waiting.discard(get_ident())
+            started = monotonic()
+            token = in_turn.set(True)
+            try:
+                yield
+            finally:
+                in_turn.reset(token)
+    finally:
+        waiting.discard(get_ident())  # Ctrl-C may end the wait for the lock
     if waiting and monotonic() - started > SLICE:
         sleep(HANDOVER)  # or this thread could take the lock again before the others wake up
 

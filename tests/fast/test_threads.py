@@ -373,6 +373,21 @@ def test_library_calls_in_several_threads_return_the_same_bits_as_alone():
     assert in_threads(call, 12) == [call(k) for k in range(12)]
 
 
+def test_thread_whose_wait_is_interrupted_no_longer_waits(monkeypatch):
+    class Interrupted:
+        def __enter__(self):
+            assert waiting
+            raise KeyboardInterrupt
+
+        def __exit__(self, *error):
+            raise AssertionError
+
+    monkeypatch.setattr("numpy_gpt.fast.threads.computing", Interrupted())
+    with pytest.raises(KeyboardInterrupt), one_at_a_time():
+        raise AssertionError
+    assert not waiting
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 def test_child_forked_while_a_thread_computes_can_compute():
     code = """
