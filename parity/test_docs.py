@@ -5,6 +5,7 @@ Times and memory depend on the machine, and rounding on the CPU's matmul kernels
 """
 
 import json
+import math
 import re
 import shlex
 import subprocess
@@ -191,4 +192,5 @@ def test_readme_example_trains_a_model_in_both_packages(package, capsys, monkeyp
     )
     exec(code, {})
     first, last = map(float, re.findall(r"^loss (?:tensor\()?([\d.]+)", capsys.readouterr().out, re.M))
-    assert first > 5 > 3.5 > last
+    of_each_byte_equally_often = math.log(len(set((ROOT / "README.md").read_bytes())))
+    assert first > 5 > of_each_byte_equally_often > last
