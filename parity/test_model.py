@@ -1,6 +1,7 @@
 """Do the two models agree in every tensor: values, their gradients, gradients of parameters?"""
 
 from dataclasses import replace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -95,7 +96,7 @@ def test_checkpointed_gradients_of_the_twin_equal_its_plain_ones(variant, device
         np.testing.assert_array_equal(g.cpu(), c.cpu(), err_msg=name)
 
 
-def test_checkpointed_block_passes_only_tensors_to_pytorch(monkeypatch):
+def test_checkpointed_block_passes_only_tensors_to_pytorch():
     """PyTorch 2.11 rebuilds each tuple among the arguments with None as its items, which Noise rejects"""
     leaves = []
 
@@ -103,9 +104,9 @@ def test_checkpointed_block_passes_only_tensors_to_pytorch(monkeypatch):
         leaves.extend(tree_leaves(args))
         return f(*args)
 
-    monkeypatch.setattr(torch_gpt.model, "checkpoint", checkpoint)
-    m = torch_gpt.init(TINY)
-    torch_gpt.loss_and_grads(m, *random_batch(TINY, B=2, T=7), torch_gpt.Noise(5, 3), checkpointing=True)
+    m, batch = torch_gpt.init(TINY), random_batch(TINY, B=2, T=7)
+    with patch.object(torch_gpt.model, "checkpoint", checkpoint):
+        torch_gpt.loss_and_grads(m, *batch, torch_gpt.Noise(5, 3), checkpointing=True)
     assert len(leaves) == TINY.n_layer * (1 + 12)  # the input of each block and its parameters
     assert all(isinstance(leaf, torch.Tensor) for leaf in leaves)
 
