@@ -14,7 +14,7 @@ from .checks import (
     check_tokens,
     no_overflow,
 )
-from .fast.threads import one_at_a_time
+from .fast.turns import one_at_a_time
 from .noise import Noise
 from .ops import cross_entropy, cross_entropy_backward
 from .params import GPT2, Model

@@ -1,4 +1,7 @@
-"""Create thread pools of a given size, and find the OpenBLAS that NumPy uses."""
+"""Create thread pools of a given size, run code in a process of its own, and find the OpenBLAS that NumPy uses."""
+
+import subprocess
+import sys
 
 import pytest
 
@@ -16,3 +19,9 @@ def with_threads(n):
 def numpys_openblas():
     """Return OpenBLAS's functions, or skip the test"""
     return openblas() or pytest.skip("NumPy doesn't use an OpenBLAS whose functions can be called")
+
+
+def output(code):
+    """Return stdout and stderr of Python code in a process of its own"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60)
+    return done.stdout, done.stderr

@@ -15,11 +15,10 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar, copy_context
+from contextvars import copy_context
 from functools import cache, partial
 from queue import SimpleQueue
-from threading import Lock, Thread, get_ident
-from time import monotonic, sleep
+from threading import Lock, Thread
 from typing import Any
 
 from .openblas import openblas
@@ -189,62 +188,11 @@ def register_fork_hook() -> None:
 
 def forget() -> None:
     """Drop the pool in a forked child, which has none of its threads, and lift its limit on OpenBLAS"""
-    global creating, computing
+    global creating
     if pool.cache_info().currsize and pool().blas_users:
         pool().blas.set_num_threads(pool().blas_threads)  # type: ignore[union-attr]
     pool.cache_clear()
-    creating, computing = Lock(), Lock()  # another thread may have held them
-
-
-SLICE = 0.02  # seconds of computing after which another thread goes first
-HANDOVER = 0.0002  # seconds in which a waiting thread wakes up
-
-computing = Lock()
-waiting: set[int] = set()  # threads that wait for this lock
-in_turn: ContextVar[bool] = ContextVar("in_turn", default=False)  # workers inherit it from the caller of map
-
-
-@contextmanager
-def one_at_a_time() -> Iterator[None]:
-    """Wait until no other thread of the process is inside this context, except the workers of this thread
-
-    Threads that call OpenBLAS at the same time fight for its workers, and each waits for the other's matmuls.
-    They also change its number of threads, and so the last bits of each other's results.
-    """
-    if in_turn.get():
-        yield
-        return
-    try:
-        waiting.add(get_ident())
-        with computing:
-            waiting.discard(get_ident())
-            started = monotonic()
-            token = in_turn.set(True)
-            try:
-                yield
-            finally:
-                in_turn.reset(token)
-    finally:
-        waiting.discard(get_ident())  # Ctrl-C may end the wait for the lock
-    if waiting and monotonic() - started > SLICE:
-        sleep(HANDOVER)  # or this thread could take the lock again before the others wake up
-
-
-def in_turns(items: Iterator[Any]) -> list[Any]:
-    """Return list(items); after each SLICE of seconds, another thread that waits in one_at_a_time goes first
-
-    Changing the thread for every single item would take longer.
-    """
-    found = []
-    while True:
-        with one_at_a_time():
-            end = monotonic() + SLICE
-            for item in items:
-                found.append(item)
-                if monotonic() > end:
-                    break
-            else:
-                return found
+    creating = Lock()  # another thread may have held it
 
 
 def side_by_side(f: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:

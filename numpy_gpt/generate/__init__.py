@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..checks import check_finite, check_model, no_overflow
-from ..fast.threads import in_turns, one_at_a_time
+from ..fast.turns import in_turns, one_at_a_time
 from ..params import Model
 from . import scheduler
 from .kv import new_kv

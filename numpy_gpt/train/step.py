@@ -14,7 +14,8 @@ import numpy as np
 
 from .. import adamw, generate
 from ..adamw import Moments
-from ..fast.threads import one_at_a_time, shared
+from ..fast.threads import shared
+from ..fast.turns import one_at_a_time
 from ..language_model import forward, loss_and_grads
 from ..noise import Noise
 from ..ops import cross_entropy

@@ -4,6 +4,7 @@ import numpy as np
 
 from ... import model
 from ...checks import no_overflow
+from ...fast.turns import one_at_a_time
 from ...language_model import forward
 from ...ops import cross_entropy, cross_entropy_backward
 from ...record import record
@@ -21,7 +22,7 @@ def run_backward(m, ids, target, n_vocab):
 
     p is the softmax over the first n_vocab ids. The tensors are in the order of the forward.
     """
-    with record(model) as tensors, no_overflow("the gradient", m.params):
+    with one_at_a_time(), record(model) as tensors, no_overflow("the gradient", m.params):
         logits, saved = model.gpt2(np.array([ids]), m.params, m.config)
         loss, s_cross_entropy = cross_entropy(logits[:, -1:, :n_vocab], np.array([[target]]))  # -log p
         dlogits = np.zeros_like(logits)
