@@ -15,18 +15,23 @@ PUBLIC_FOLDER = "/page/"
 
 def require_key(app: ASGIApp, key: str) -> ASGIApp:
     """Return the app, with 401 for requests to anything but the page without "Authorization: Bearer KEY" """
-    expected = f"Bearer {key}".encode()
 
     async def checked(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
         if scope["type"] == "http" and path not in PUBLIC and not path.startswith(PUBLIC_FOLDER):
-            given = Request(scope).headers.get("authorization", "").encode("latin-1")
-            if not hmac.compare_digest(given, expected):  # takes the same time for every wrong key
+            given = bearer_token(Request(scope).headers.get("authorization", ""))
+            if not hmac.compare_digest(given.encode("latin-1"), key.encode()):  # as long for every wrong key
                 await to_response(unauthorized(bool(given)))(scope, receive, send)
                 return
         await app(scope, receive, send)
 
     return checked
+
+
+def bearer_token(header: str) -> str:
+    """Return the token of an Authorization header; the case of its scheme doesn't matter"""
+    scheme, _, token = header.partition(" ")
+    return token if scheme.lower() == "bearer" else ""
 
 
 def unauthorized(given: bool) -> APIError:

@@ -11,6 +11,7 @@ from .api_error import APIError
 
 MAX_BYTES = 2 * 1024**2
 MAX_DISCARDED = 64 * 1024**2  # bytes that are read of a larger body, so that its sender reads the response
+MAX_DIGITS = 100  # of an integer
 SECONDS = 30.0  # to receive a body
 CLOSE = {"connection": "close"}
 
@@ -45,13 +46,23 @@ async def read_bytes(request: Request) -> bytes:
 def parse(body: bytes) -> Any:
     """Return the value of JSON text in UTF-8"""
     try:
-        return json.loads(body.decode(), object_pairs_hook=without_duplicates, parse_constant=refuse_constant)
+        text = body.decode("utf-8-sig")  # without a byte-order mark, which some clients send
+        return json.loads(
+            text, object_pairs_hook=without_duplicates, parse_constant=refuse_constant, parse_int=read_integer
+        )
     except UnicodeDecodeError as e:
         raise APIError(f"the body isn't UTF-8: byte {e.start} is {body[e.start]:#04x}.") from None
     except RecursionError:
         raise APIError("the body is nested too deeply.") from None
     except ValueError as e:
         raise APIError(f"the body isn't valid JSON: {e}.") from None
+
+
+def read_integer(digits: str) -> int:
+    """Return an integer; raise ValueError if it has more digits than any parameter can have"""
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"an integer has {len(digits)} digits, and at most {MAX_DIGITS} are accepted")
+    return int(digits)
 
 
 def refuse_constant(name: str) -> None:

@@ -217,8 +217,9 @@ def test_wrong_api_key_is_401(with_key, header):
     assert with_key.post("/inspect", {}, headers=headers)[0] == 401
 
 
-def test_right_api_key_is_accepted(with_key):
-    headers = {"authorization": "Bearer secret"}
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
+def test_right_api_key_is_accepted(with_key, scheme):
+    headers = {"authorization": f"{scheme} secret"}
     assert with_key.post("/v1/completions", {"prompt": ONCE, "max_tokens": 1}, headers=headers)[0] == 200
     assert with_key.get("/metrics", headers=headers).status_code == 200
 
