@@ -3,10 +3,13 @@
 import os
 import shutil
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 SCREENSHOTS = os.environ.get("PAGE_SCREENSHOTS")  # a folder; without it, no screenshot is kept
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+TEXT = "Once upon a time there was a little girl"
+VIEWS = ["candidates", "attention", "lens", "attribution", "backward", "diagram"]
+IDLE = "body:not(.running)"
 
 
 class Visit:
@@ -40,3 +43,39 @@ def keep_screenshot(page, name, **options):
     if SCREENSHOTS:
         Path(SCREENSHOTS).mkdir(parents=True, exist_ok=True)
         page.screenshot(path=Path(SCREENSHOTS, f"{name}.png"), **options)
+
+
+def link(text=TEXT, **values):
+    return "#" + urlencode({"text": text, "max_tokens": 30, "seed": 7, **values})
+
+
+def text(page):
+    return page.input_value("#text")
+
+
+def run(page, button="#continue"):
+    """Click a button and wait until the continuation has ended"""
+    page.click(button)
+    page.wait_for_selector(IDLE)
+    return text(page)
+
+
+def look(page, view="candidates"):
+    page.click("#look")
+    page.wait_for_selector(".token.next[aria-selected=true]")
+    choose(page, view)
+
+
+def choose(page, view):
+    page.click(f"#view-{view}")
+    settled(page)
+
+
+def settled(page):
+    page.wait_for_selector("#view:not([aria-busy]) > *")
+
+
+def picture(page):
+    """Return the heat map as a data URL once all of its rows have arrived"""
+    page.wait_for_selector("#view .viewport:not([aria-busy]) canvas")
+    return page.evaluate("""() => document.querySelector("#view .viewport canvas").toDataURL()""")
