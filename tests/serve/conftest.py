@@ -13,7 +13,7 @@ def server():
         yield server
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")  # Playwright allows only one at a time, and tests in other folders start their own
 def chromium():
     api = pytest.importorskip("playwright.sync_api", reason="Playwright isn't installed: pip install playwright")
     with api.sync_playwright() as playwright:
