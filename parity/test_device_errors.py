@@ -133,3 +133,16 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
     train_command.check_gpus("cpu")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
     train_command.check_gpus("cuda")
+
+
+@pytest.mark.parametrize(("given", "missing"), [([], "RANK and LOCAL_RANK"), (["RANK"], "LOCAL_RANK")])
+def test_several_processes_without_their_numbers_are_refused(given, missing, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name in given:
+        monkeypatch.setenv(name, "0")
+    monkeypatch.setattr(sys, "argv", ["train", "--benchmark", "--device", "cpu"])
+    assert run("train", train_command.main) == 1
+    message = f"the environment sets WORLD_SIZE to 2 without {missing}: start the processes with torchrun"
+    assert f"train: {message}" in capsys.readouterr().err

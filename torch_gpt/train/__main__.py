@@ -64,6 +64,16 @@ def local_device(device: str) -> str:
     return f"cuda:{os.environ['LOCAL_RANK']}" if world() > 1 and device.startswith("cuda") else device
 
 
+def check_numbers() -> None:
+    """Raise GPTError if there are several processes and this one's number is missing"""
+    missing = [name for name in ("RANK", "LOCAL_RANK") if name not in os.environ]
+    if world() > 1 and missing:
+        raise GPTError(
+            f"the environment sets WORLD_SIZE to {world()} without {' and '.join(missing)}: start the processes with "
+            "torchrun, or unset WORLD_SIZE."
+        )
+
+
 def check_gpus(device: str) -> None:
     """Raise GPTError if this machine has fewer GPUs than processes of this run"""
     processes, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
@@ -90,6 +100,7 @@ def main() -> int:
     args = parse(parser, sys.argv[1:])
     trainer = partial(make_trainer, args)
     try:
+        check_numbers()
         check_gpus(args.device)
         check_target(local_device(args.device))
         status = (
