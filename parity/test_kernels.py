@@ -12,7 +12,7 @@ import torch
 from torch.testing import assert_close
 
 import torch_gpt
-from torch_gpt import ops
+from torch_gpt import Noise, ops
 from torch_gpt.generate.kv import new_kv
 from torch_gpt.generate.sampling import greedy, method
 from torch_gpt.generate.sampling import sample as sample_eagerly
@@ -24,8 +24,9 @@ from .inputs import VARIANTS, random_model
 if importlib.util.find_spec("triton") is None:
     pytest.skip("Triton isn't installed", allow_module_level=True)
 
-from torch_gpt.fast import head, loss_kernel, sampling_kernels, step_kernels
+from torch_gpt.fast import head, loss_kernel, noise_kernel, sampling_kernels, step_kernels
 from torch_gpt.fast.sampling_kernels import sample
+from torch_gpt.fast.tensor_noise import numbers_of
 
 pytestmark = [
     pytest.mark.slow,
@@ -108,6 +109,14 @@ def test_loss_kernel_equals_the_formula(width, random, monkeypatch):
         assert_close(found.double(), exact, **TOLERANCE[torch.float32])
 
 
+@pytest.mark.parametrize(("B", "blocks"), [(1, 1), (3, 32), (2, 165)])
+@pytest.mark.parametrize("noise", [Noise(0, 0), Noise(2**64 - 1, 2**32 - 1, 2**32 - 3, 2**32 - 3), Noise(5, 6, 7, 8)])
+def test_noise_kernel_equals_noise(B, blocks, noise, device, monkeypatch):
+    monkeypatch.setattr(noise_kernel, "WIDTH", 32)  # several programs for a sequence
+    stream, site = torch.from_numpy(numbers_of(noise, B)).to(device).split([4, 1])
+    assert torch.equal(noise_kernel.random_blocks(stream, site, B, blocks), noise.bytes((B, 16 * blocks), device))
+
+
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_loss_of_logits_that_are_not_finite_is_not_finite(bad, random):
     n, w = random(2, 3, dtype=torch.float32), random(8, 3, dtype=torch.float32)
@@ -167,6 +176,6 @@ def test_kernels_compile_for_a_gpu():
     command = [sys.executable, "-m", "parity.compile_kernels"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
     assert done.returncode == 0, done.stderr
-    files = (step_kernels, sampling_kernels, loss_kernel)
+    files = (step_kernels, sampling_kernels, loss_kernel, noise_kernel)
     kernels = {name for file in files for name in vars(file) if name.endswith("_kernel")}
     assert set(json.loads(done.stdout)) == kernels

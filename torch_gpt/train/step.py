@@ -28,7 +28,7 @@ from numpy_gpt.train.options import TrainOptions
 from .. import adamw, generate
 from ..fast.fused import Fused
 from ..fast.modules import GPT, shard
-from ..fast.tensor_noise import TensorNoise, numbers_of
+from ..fast.tensor_noise import numbers_of, tensor_noise
 from ..noise import Noise
 from ..params import explained_memory_errors, from_numpy
 
@@ -134,7 +134,7 @@ class Trainer:
         if not self.m.config.dropout:
             return None
         noise = Noise(self.options.seed, t, first)
-        return TensorNoise(*self.to_device(numbers_of(noise, B))) if self.execution.compile else noise
+        return tensor_noise(self.to_device(numbers_of(noise, B))) if self.execution.compile else noise
 
     def forward(self, run, tokens, targets, noise=None, eager=False):
         return run(self.to_device(tokens), self.to_device(targets), noise, eager)
