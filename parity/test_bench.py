@@ -80,7 +80,8 @@ def test_gpu_table_has_rates_of_each_side(device, monkeypatch):
     header, *rows, _, training, peer, where = bench.gpu_table(results).splitlines()
     assert re.split("  +", header)[1:] == list(gpu_workloads.SIDES.values())
     assert [row.split("  ")[0] for row in rows if "tokens/s" not in row] == ["AdamW, 2 updates"]
-    assert re.fullmatch(r"Training: torch_gpt, compiled .* MFU; Hugging Face .* MFU\.", training)
+    memory = r", \d+\.\d GB" if torch.device(device).type == "cuda" else ""
+    assert re.fullmatch(rf"Training: torch_gpt, compiled .* MFU{memory}; Hugging Face .* MFU{memory}\.", training)
     assert re.fullmatch(r"Hugging Face: transformers \d.+\.", peer)
     assert where.startswith("NVIDIA H200; Python 3.")
 
