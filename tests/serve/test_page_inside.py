@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from browser import TEXT, keep_screenshot, link, look, picture, run
+from browser import TEXT, choose, keep_screenshot, link, look, picture, run
 from serving import M
 
 import numpy_gpt
@@ -42,6 +42,14 @@ def test_candidates_show_what_each_setting_removes(visit):
     page.fill("#temperature", "0")
     page.wait_for_selector("#view .facts dd:has-text('4,095 tokens')")
     assert page.locator(".bars tbody .figure").all_text_contents()[1] == "100.0 %"
+
+
+@pytest.mark.parametrize("view", ["candidates", "lens", "attribution", "backward"])
+def test_view_of_a_prediction_explains_that_nothing_predicts_the_first_token(page, view):
+    look(page, view)
+    page.click(".token >> nth=0")
+    page.wait_for_selector("#view:not([aria-busy]) .explain:has-text('nothing predicts it')")
+    assert page.locator("#view > *").count() == 1
 
 
 def test_attention_of_a_head_is_drawn_and_read_by_hover_and_keys(page):

@@ -85,8 +85,8 @@ async function* events(stream) {
 }
 
 // Return the token ids of a text, and the last of them that fit into the room for them.
-export async function tokenize(text, room) {
+export async function tokenize(text, room, signal) {
   if (!text) return { ids: [], last: [] };
-  const { tokens } = await post("/tokenize", { prompt: text, add_special_tokens: false });
+  const { tokens } = await post("/tokenize", { prompt: text, add_special_tokens: false }, signal);
   return { ids: tokens, last: tokens.slice(-Math.max(1, room)) };
 }

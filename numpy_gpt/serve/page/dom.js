@@ -60,18 +60,10 @@ export function takeTurns(shown, hidden) {
   if (focused) shown.focus();
 }
 
-export function fail(error) {
-  $("alert").textContent = error ? error.message : "";
-  $("alert").hidden = !error;
-}
-
-// Call an async function, and show its error.
-export async function attempt(action) {
-  try {
-    await action();
-  } catch (error) {
-    fail(error);
-  }
+// Show an error in one of the page's alerts; null hides the alert.
+export function fail(error, id = "alert") {
+  $(id).textContent = error ? error.message : "";
+  $(id).hidden = !error;
 }
 
 // Replace the children of a node. If the focus was on one of them, move it to the new one of the same name.
@@ -96,7 +88,7 @@ export function menu(label, options, value, choose) {
     ...options.map(([value, text]) => el("option", { value }, text)),
   );
   select.value = value;
-  select.addEventListener("change", () => attempt(() => choose(select.value)));
+  select.addEventListener("change", () => choose(select.value));
   return el("label", { className: "menu" }, label, select);
 }
 

@@ -1,6 +1,6 @@
 // A heat map on a canvas. It draws only the visible cells and loads only the visible rows.
 
-import { el, fail } from "./dom.js";
+import { el } from "./dom.js";
 import { css, sequential } from "./colours.js";
 
 const BLOCK = 128; // rows that are loaded at once
@@ -13,7 +13,8 @@ const LARGEST = 22;
 
 export class HeatMap {
   // options: rows, columns, rowLabels, columnLabels, label, rowHeight (default: square cells), load(first, count) that
-  // resolves when those rows have values, colour(row, column) -> [r, g, b], over(row, column), choose(row, column)
+  // resolves when those rows have values (optional), failed(error) of load, colour(row, column) -> [r, g, b],
+  // over(row, column), choose(row, column)
   constructor(options) {
     Object.assign(this, options);
     this.zoom = 1;
@@ -166,7 +167,7 @@ export class HeatMap {
       this.fill(row, n);
       this.loaded++;
     } catch (error) {
-      fail(error);
+      this.failed(error);
       return;
     }
     this.draw();

@@ -1,6 +1,6 @@
 // Look inside: the tokens of the text, and views of what the model computes for them.
 
-import { $, el, fail, replaceChildren, roving, selectTab } from "./dom.js";
+import { $, el, explain, fail, replaceChildren, roving, selectTab } from "./dom.js";
 import { post, postForBytes, tokenize } from "./api.js";
 import { onThemeChange } from "./colours.js";
 import { Strip } from "./strip.js";
@@ -15,23 +15,26 @@ import { lens } from "./view-lens.js";
 
 const PAUSE = 500; // ms without a change of the text, after which it is computed again
 
-// Each view is {name, render(inside, show)}. render calls show(...nodes), which returns false if another view has been
-// chosen meanwhile. A view may then set inside.hover, which is called with the token under the pointer or null, and
-// inside.onSelect, which is called instead of render when another token is selected.
+// Each view is {name, predicts, render(inside, show, ...options)}. predicts is true if the view explains how the selected
+// token is predicted. render calls show(...nodes), which returns false if a later render has begun. A view may then set
+// inside.hover, which is called with the token under the pointer or null, and inside.onSelect, which is called instead
+// of render when another token is selected. inside.render(...options) renders the view again.
 const VIEWS = { candidates, attention, lens, attribution, backward, diagram, compare };
+const BUTTONS = ["look", "chat-look"]; // in the two tabs
+const FIRST = "The first token has no text before it, so nothing predicts it. Choose another token.";
 
 export class Inside {
   constructor({ settings, model, text }) {
     Object.assign(this, { settings, model, text });
-    this.view = candidates;
-    this.shownText = null;
     this.strip = new Strip({ select: (index) => this.select(index), hover: (index) => this.hover?.(index) });
     this.panel = $("view");
     for (const [id, { name }] of Object.entries(VIEWS)) $("views").append(this.tab(id, name));
     roving($("views"), '[role="tab"]:not([hidden])', (tab) => tab.click());
     $("inside-close").addEventListener("click", () => this.toggle());
     $("inside-refresh").addEventListener("click", () => this.refresh());
-    onThemeChange(() => this.isOpen() && this.tokens && this.render());
+    onThemeChange(() => this.isOpen() && this.render());
+    this.clear();
+    this.show("candidates");
   }
 
   tab(id, name) {
@@ -51,8 +54,8 @@ export class Inside {
   async toggle() {
     const open = !this.isOpen();
     $("inside").hidden = !open;
-    for (const id of ["look", "chat-look"]) $(id).setAttribute("aria-expanded", open);
-    if (!open) return;
+    for (const id of BUTTONS) $(id).setAttribute("aria-expanded", open);
+    if (!open) return BUTTONS.forEach((id) => $(id).focus()); // one of them is visible
     $("inside-title").focus({ preventScroll: true });
     $("inside").scrollIntoView({
       behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth",
@@ -67,40 +70,64 @@ export class Inside {
   }
 
   update() {
-    try {
-      if (this.text() === this.shownText) this.render();
-      else this.refresh();
-    } catch (error) {
-      fail(error); // the template of the chat can't be filled
-    }
+    this.attempt(() => (this.text() === this.shownText ? this.render() : this.refresh()));
   }
 
+  // The tab has changed, and with it the text.
+  restart() {
+    if (!this.isOpen()) return;
+    this.clear();
+    this.refresh();
+  }
+
+  // Compute the tokens of the text and show them. A later call cancels an earlier one.
   async refresh() {
-    fail(null);
+    clearTimeout(this.timer);
+    this.request?.abort();
+    const { signal } = (this.request = new AbortController());
+    await this.attempt(
+      () => this.read(signal),
+      () => !signal.aborted,
+    );
+  }
+
+  async read(signal) {
+    const text = this.text();
+    const { context, backend } = await this.model;
+    const { last: ids } = await tokenize(text, context, signal);
+    const answer = ids.length ? await post("/inspect", { view: "tokens", prompt: ids }, signal) : { tokens: null };
+    signal.throwIfAborted();
+    $("view-compare").hidden = backend !== "torch";
+    Object.assign(this, { shownText: text, ids, answers: new Map(), onSelect: null }, answer);
+    if (this.tokens) this.showTokens();
+    else this.clear("The text is empty.");
+  }
+
+  // Call an async function, and show its error if it is still current.
+  async attempt(action, current = () => true) {
+    this.fail(null);
     try {
-      this.shownText = this.text();
-      const { context, backend } = await this.model;
-      $("view-compare").hidden = backend !== "torch";
-      this.ids = (await tokenize(this.shownText, context)).last;
-      this.answers = new Map();
-      this.onSelect = null;
-      if (!this.ids.length) return this.empty();
-      const { tokens, surprisal, ...sizes } = await this.ask("tokens");
-      Object.assign(this, { tokens, surprisal, ...sizes });
-      this.strip.show(tokens, surprisal);
-      this.summary();
-      this.select(tokens.length);
+      await action();
     } catch (error) {
-      fail(error);
+      if (current()) this.fail(error);
     }
   }
 
-  empty() {
-    this.tokens = null;
-    $("strip").replaceChildren();
-    this.panel.replaceChildren();
-    $("token-detail").textContent = "";
-    $("inside-summary").textContent = "Write a text first.";
+  fail(error) {
+    fail(error, "inside-alert");
+  }
+
+  showTokens() {
+    this.strip.show(this.tokens, this.surprisal);
+    this.summary();
+    this.select(this.tokens.length);
+  }
+
+  clear(summary = "") {
+    this.tokens = this.turn = this.shownText = null;
+    for (const node of [$("strip"), $("meaning"), $("token-detail"), this.panel]) node.replaceChildren();
+    this.panel.removeAttribute("aria-busy");
+    $("inside-summary").textContent = summary;
   }
 
   summary() {
@@ -133,10 +160,9 @@ export class Inside {
     else this.render();
   }
 
-  // Return the last position that the model reads to predict the selected token. No position predicts the first token:
-  // 0 stands for it too.
+  // Return the last position that the model reads to predict the selected token, which isn't the first.
   position() {
-    return Math.max(0, this.selected - 1);
+    return this.selected - 1;
   }
 
   describe() {
@@ -157,23 +183,21 @@ export class Inside {
     this.render();
   }
 
-  async render() {
+  async render(...options) {
     if (!this.tokens) return;
     const { view } = this;
-    selectTab($("views"), $(`view-${Object.keys(VIEWS).find((id) => VIEWS[id] === view)}`));
-    this.hover = this.onSelect = null;
-    this.strip.showSurprisal();
     const turn = (this.turn = {}); // a later render makes this one stale
+    const show = (...children) => {
+      if (this.turn !== turn) return false;
+      this.strip.showSurprisal();
+      replaceChildren(this.panel, ...children);
+      return true;
+    };
+    this.hover = this.onSelect = null;
     this.panel.setAttribute("aria-busy", "true");
-    try {
-      await view.render(this, (...children) => {
-        if (this.turn === turn) replaceChildren(this.panel, ...children);
-        return this.turn === turn;
-      });
-      fail(null);
-    } catch (error) {
-      if (this.turn === turn) fail(error);
-    }
-    if (this.turn === turn) this.panel.removeAttribute("aria-busy");
+    const current = () => this.turn === turn;
+    const unpredicted = view.predicts && this.selected === 0;
+    await this.attempt(async () => (unpredicted ? show(explain(FIRST)) : view.render(this, show, ...options)), current);
+    if (current()) this.panel.removeAttribute("aria-busy");
   }
 }

@@ -78,6 +78,7 @@ function show(name) {
   $("chat").hidden = $("template").hidden = name !== "chat";
   selectTab($("modes"), $(`tab-${name}`));
   changed();
+  inside.restart();
 }
 
 // Copy a link that keeps the seed, so that Again repeats what is on the screen.

@@ -124,6 +124,7 @@ class Head {
         for (let i = 0; i < count; i++) this.rows[first + i] = bytes.subarray(i * T, (i + 1) * T);
         if (first <= this.row() && this.row() < first + count) this.show(this.row(), null);
       },
+      failed: (error) => inside.fail(error),
       colour: (row, column) => table[this.rows[row][column]],
       over: (row, column) => this.show(row, column),
       choose: (row) => inside.select(row),

@@ -5,22 +5,17 @@ import { css, diverging, ink } from "./colours.js";
 import { choices } from "./choices.js";
 import { number, quoted } from "./tokens.js";
 
-export const attribution = { name: "Attribution", render };
+export const attribution = { name: "Attribution", predicts: true, render };
 
 async function render(inside, show, target, other) {
   const position = inside.position();
   const options = await choices(inside, position);
-  const chosen = { target: target ?? inside.tokens[position + 1]?.id, other };
-  if (chosen.target === undefined) delete chosen.target;
-  if (chosen.other === undefined || chosen.other === chosen.target) {
-    delete chosen.other;
-    if (chosen.target === options[0].id) chosen.other = options[1].id;
-    else if (chosen.target !== undefined) chosen.other = options[0].id;
-  }
-  const answer = await inside.ask("attribution", { position, ...chosen });
+  const chosen = { position, target: target ?? inside.tokens[position + 1]?.id ?? options[0].id };
+  chosen.other = [other, ...options.map(({ id }) => id)].find((id) => id !== undefined && id !== chosen.target);
+  const answer = await inside.ask("attribution", chosen);
   const list = [...options, answer.target, answer.other].map((token) => [token.id, quoted(token)]);
   const unique = [...new Map(list)];
-  const choose = (target, other) => render(inside, show, Number(target), Number(other));
+  const choose = (...tokens) => inside.render(...tokens.map(Number));
   const sizes = [
     ...answer.heads.flat(),
     ...answer.mlps,

@@ -8,7 +8,7 @@ import { fromBase64, number, quoted, shown } from "./tokens.js";
 
 const ROW = 15; // pixels
 
-export const backward = { name: "Backward", render };
+export const backward = { name: "Backward", predicts: true, render };
 
 async function render(inside, show, target) {
   const position = inside.position();
@@ -27,7 +27,7 @@ async function render(inside, show, target) {
     el(
       "div",
       { className: "menus" },
-      menu("Target", list, answer.target.id, (value) => render(inside, show, Number(value))),
+      menu("Target", list, answer.target.id, (value) => inside.render(Number(value))),
     ),
     map.element,
     detail,

@@ -5,12 +5,10 @@ import { count, percent, quoted, shown } from "./tokens.js";
 
 const NAMES = { temperature: "Temperature", top_k: "Top-k", top_p: "Top-p" };
 
-export const candidates = { name: "Candidates", render };
+export const candidates = { name: "Candidates", predicts: true, render };
 
 async function render(inside, show) {
   const position = inside.position();
-  if (inside.selected === 0)
-    return show(explain("The first token has no text before it, so nothing predicts it. Choose another token."));
   const { temperature, top_k, top_p } = inside.settings.values();
   const answer = await inside.ask("candidates", { position, temperature, top_k, top_p });
   const most = Math.max(...answer.candidates.flatMap(({ before, after }) => [before, after]));

@@ -1,6 +1,6 @@
 // A diagram of the model. Each box shows its tensor, its parameters and the lines of code that compute it.
 
-import { attempt, el, explain, facts, figure, menu, replaceChildren, table } from "./dom.js";
+import { el, explain, facts, figure, menu, replaceChildren, table } from "./dom.js";
 import { number, quoted } from "./tokens.js";
 
 const BRANCHES = [
@@ -45,7 +45,7 @@ function boxes(inside, choose, draw) {
       el("b", {}, name),
       el("small", {}, op),
     );
-    node.addEventListener("click", () => attempt(() => choose(box)));
+    node.addEventListener("click", () => inside.attempt(() => choose(box)));
     return node;
   };
   const plus = (box) => {
@@ -66,7 +66,7 @@ function boxes(inside, choose, draw) {
     chosen.layer = Number(value);
     if (chosen.box.startsWith("h.")) chosen.box = chosen.box.replace(/^h\.\d+/, `h.${value}`);
     draw();
-    return choose(chosen.box);
+    inside.attempt(() => choose(chosen.box));
   });
   const block = el("div", { className: "block" }, layer, ...BRANCHES.flatMap((parts, i) => branch(parts, SUMS[i])));
   return [button("emb", "embedding"), block, button("ln_f.out", "layernorm"), button("logits", "unembedding")];

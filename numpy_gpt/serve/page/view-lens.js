@@ -4,7 +4,7 @@ import { el, explain, figure, table } from "./dom.js";
 import { accentTint } from "./colours.js";
 import { number, percent, quoted, shown } from "./tokens.js";
 
-export const lens = { name: "Logit lens", render };
+export const lens = { name: "Logit lens", predicts: true, render };
 
 async function render(inside, show) {
   const position = inside.position();
