@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from browser import TEXT, choose, keep_screenshot, link, look, picture, run
+from browser import TEXT, keep_screenshot, link, look, picture, run
 from serving import M
 
 import numpy_gpt
