@@ -11,6 +11,7 @@ import numpy_gpt
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
+LABELS = "all => all.map((node) => node.ariaLabel)"
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -44,6 +45,18 @@ def test_candidates_show_what_each_setting_removes(visit):
     assert page.locator(".bars tbody .figure").all_text_contents()[1] == "100.0 %"
 
 
+def test_legend_of_surprisal_has_the_colours_of_the_tokens(visit):
+    page = visit().open(link("Once upon a time there was a Xylophone"))
+    look(page)
+    assert page.text_content("#meaning") == "Colour: surprisal, from 0 to 10 bits or more."
+    bits = [re.search(r"([\d.]+) bits", label) for label in page.locator(".token").evaluate_all(LABELS)]
+    surprising = next(i for i, found in enumerate(bits) if found and float(found[1]) > 10)
+    legend, tokens = colours(page, "#meaning .ramp i"), colours(page, ".token")
+    assert legend[-1] == tokens[surprising]
+    assert legend[0] == tokens[0]  # the first token has no surprisal
+    assert len(set(legend)) == len(legend)
+
+
 @pytest.mark.parametrize("view", ["candidates", "lens", "attribution", "backward"])
 def test_view_of_a_prediction_explains_that_nothing_predicts_the_first_token(page, view):
     look(page, view)
@@ -64,11 +77,14 @@ def test_attention_of_a_head_is_drawn_and_read_by_hover_and_keys(page):
     assert picture(page) != first
     page.hover(".token >> nth=3")
     sentence = page.text_content("#view .detail")
-    assert re.match(r"“·time” gives [\d.]+ % of its attention to “.+”, its largest share\.", sentence)
+    assert re.fullmatch(
+        r"“·time” \(token 3\) gives [\d.]+ % of its attention to “.+” \(token [0-3]\), its largest share\.", sentence
+    )
     page.focus("#view .viewport")
     for key in ("ArrowDown", "ArrowDown", "ArrowUp", "ArrowRight"):
         page.keyboard.press(key)
-    assert re.match(r"“·upon” gives [\d.]+ % of its attention to “·upon”\.", page.text_content("#view .detail"))
+    sentence = page.text_content("#view .detail")
+    assert re.fullmatch(r"“·upon” \(token 1\) gives [\d.]+ % of its attention to “·upon” \(token 1\)\.", sentence)
     page.click("#view .grid", position={"x": 10, "y": 10})
     page.wait_for_selector("#meaning:has-text('layer 0, head 0')")
     keep_screenshot(page, "attention", full_page=True)
@@ -88,10 +104,15 @@ def test_lens_marks_the_layer_where_the_prediction_settles(page):
 
 def test_attribution_sums_to_the_difference_of_the_logits(page):
     look(page, "attribution")
-    parts = page.locator(".parts td.figure").all_text_contents() + page.locator("#view .facts dd").all_text_contents()
+    parts = page.locator(".parts td.figure").all_text_contents()
     difference = number(re.search(rf"is ({MINUS}?[\d.]+)\.", page.text_content("#view .explain"))[1])
     total = sum(map(number, parts))
     assert total == pytest.approx(difference, abs=0.005 * len(parts))
+    assert len(parts) == M.config.n_layer * (M.config.n_head + 2) + 3
+    shown = colours(page, ".parts td.figure")
+    assert "rgba(0, 0, 0, 0)" not in shown
+    largest = max(range(len(parts)), key=lambda i: abs(number(parts[i])))
+    assert shown[largest] == colours(page, "#view .ramp i")[-1 if number(parts[largest]) > 0 else 0]
     target = page.input_value("[aria-label=against]")
     page.select_option("[aria-label=Token]", target)
     page.wait_for_selector(f"[aria-label=Token] option:checked[value='{target}']", state="attached")
@@ -107,7 +128,7 @@ def test_backward_shows_the_gradient_of_the_chosen_target(page):
     assert picture(page) != first
     page.focus("#view .viewport")
     page.keyboard.press("ArrowDown")
-    assert re.match(r"Gradient at h\.0\.ln_1\.out, token “Once”: [\d.]+", page.text_content("#view .detail"))
+    assert re.match(r"Gradient at h\.0\.ln_1\.out, “Once” \(token 0\): [\d.]+", page.text_content("#view .detail"))
     styles = page.locator(".token:not(.next)").evaluate_all("all => all.map((token) => token.style.backgroundColor)")
     assert len(set(styles)) > 4
     keep_screenshot(page, "backward", full_page=True)
@@ -127,6 +148,10 @@ def test_box_of_the_diagram_shows_shape_and_source_lines(page):
     page.select_option("[aria-label=Layer]", "3")
     page.wait_for_selector(".box-detail h3:has-text('h.3.mlp.act')")
     keep_screenshot(page, "diagram", full_page=True)
+
+
+def colours(page, selector):
+    return page.locator(selector).evaluate_all("all => all.map((node) => getComputedStyle(node).backgroundColor)")
 
 
 def number(shown):

@@ -1,7 +1,6 @@
 // A heat map on a canvas. It draws only the visible cells and loads only the visible rows.
 
 import { el } from "./dom.js";
-import { css, sequential } from "./colours.js";
 
 const BLOCK = 128; // rows that are loaded at once
 const TALLEST = 520; // pixels
@@ -227,14 +226,3 @@ export class HeatMap {
 const gutter = (labels) => 12 + LETTER * Math.max(...labels.map((label) => Math.min(label.length, LONGEST)));
 
 const short = (text) => (text.length > LONGEST ? text.slice(0, LONGEST - 1) + "…" : text);
-
-// Return a legend: a bar from the colour of 0 to the colour of 1, with words at its ends.
-export function legend(low, high, colour = sequential) {
-  const bar = el("span", { className: "ramp", "aria-hidden": "true" });
-  for (let i = 0; i <= 10; i++) {
-    const step = el("i");
-    step.style.backgroundColor = css(colour(i / 10));
-    bar.append(step);
-  }
-  return el("p", { className: "legend note" }, low, bar, high);
-}

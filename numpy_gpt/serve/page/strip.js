@@ -2,6 +2,7 @@
 
 import { $, el, roving } from "./dom.js";
 import { css, sequential, tint } from "./colours.js";
+import { legend } from "./legend.js";
 import { shown } from "./tokens.js";
 
 const FULL = 10; // bits of surprisal at which the colour is strongest
@@ -66,13 +67,14 @@ export class Strip {
   }
 
   showSurprisal() {
-    this.colour((i) => tint((this.surprisal[i] ?? 0) / FULL), `Colour: surprisal, from 0 to ${FULL} bits or more.`);
+    const value = (i) => (this.surprisal[i] ?? 0) / FULL;
+    this.colour(value, tint, legend("Colour: surprisal, from 0", `to ${FULL} bits or more.`, tint));
   }
 
-  // Colour each token by background(index), remove the lines, and show the meaning of the colours.
-  colour(background, meaning) {
-    $("meaning").textContent = meaning;
-    this.items.forEach((item, i) => (item.style.backgroundColor = i < this.tokens.length ? background(i) : ""));
+  // Colour each token by scale(value(index)), remove the lines, and show the legend of the colours.
+  colour(value, scale, legend) {
+    $("meaning").replaceChildren(legend);
+    this.items.forEach((item, i) => (item.style.backgroundColor = i < this.tokens.length ? scale(value(i)) : ""));
     this.clear();
   }
 

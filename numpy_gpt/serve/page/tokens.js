@@ -11,6 +11,9 @@ export function shown(token) {
 
 export const quoted = (token) => `“${shown(token)}”`;
 
+// Return a token of the text with its position, since the text may repeat it.
+export const located = (tokens, index) => `${quoted(tokens[index])} (token ${index})`;
+
 export const bytes = (token) => (token.bytes === null ? "no bytes" : `bytes ${pairs(token.bytes).join(" ")}`);
 
 export function percent(p) {

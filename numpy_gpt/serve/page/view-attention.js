@@ -1,9 +1,10 @@
 // Attention: thumbnails of all heads, and one head as a heat map over the text.
 
 import { el, explain, menu, replaceChildren } from "./dom.js";
-import { accentTint, onThemeChange, sequentialTable } from "./colours.js";
-import { HeatMap, legend } from "./heatmap.js";
-import { fromBase64, percent, quoted, shown } from "./tokens.js";
+import { accentTint, css, onThemeChange, sequential, sequentialTable } from "./colours.js";
+import { HeatMap } from "./heatmap.js";
+import { legend } from "./legend.js";
+import { fromBase64, located, percent, shown } from "./tokens.js";
 
 const GAP = 3; // pixels between thumbnails
 const chosen = { layer: 0, head: 0 };
@@ -34,7 +35,13 @@ async function render(inside, show) {
       "div",
       { className: "side" },
       el("div", {}, grid.element),
-      el("div", {}, place, detail, legend("0", "1, on a square-root scale")),
+      el(
+        "div",
+        {},
+        place,
+        detail,
+        legend("0", "1, on a square-root scale", (value) => css(sequential(value))),
+      ),
     ),
   );
   if (!drawn) return;
@@ -143,14 +150,16 @@ class Head {
     if (!bytes) return;
     const { tokens, strip } = this.inside;
     const probabilities = [...bytes.subarray(0, row + 1)].map(probability);
+    const meaning = `Colour and lines: attention of ${located(tokens, row)} in layer ${chosen.layer}, head ${chosen.head}`;
     strip.colour(
-      (i) => accentTint(Math.sqrt(probabilities[i] ?? 0)),
-      `Colour and lines: attention of ${quoted(tokens[row])} in layer ${chosen.layer}, head ${chosen.head}.`,
+      (i) => Math.sqrt(probabilities[i] ?? 0),
+      accentTint,
+      legend(`${meaning}, from 0`, "to 1, on a square-root scale.", accentTint),
     );
     strip.lines(row, probabilities);
     const best = column ?? probabilities.indexOf(Math.max(...probabilities));
     const share = percent(probabilities[best] ?? 0);
-    const sentence = `${quoted(tokens[row])} gives ${share} of its attention to ${quoted(tokens[best])}`;
+    const sentence = `${located(tokens, row)} gives ${share} of its attention to ${located(tokens, best)}`;
     this.detail.textContent = column === null ? `${sentence}, its largest share.` : `${sentence}.`;
   }
 }

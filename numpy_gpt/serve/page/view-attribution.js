@@ -1,9 +1,10 @@
 // Direct logit attribution: the parts of the difference between the logits of two tokens.
 
-import { el, explain, facts, figure, menu, table } from "./dom.js";
+import { el, explain, figure, menu, table } from "./dom.js";
 import { css, diverging, ink } from "./colours.js";
 import { choices } from "./choices.js";
-import { number, quoted } from "./tokens.js";
+import { legend } from "./legend.js";
+import { located, number, quoted } from "./tokens.js";
 
 export const attribution = { name: "Attribution", predicts: true, render };
 
@@ -25,7 +26,8 @@ async function render(inside, show, target, other) {
   const largest = Math.max(...sizes.map(Math.abs)) || 1;
   show(
     explain(
-      `The logit of ${quoted(answer.target)} minus that of ${quoted(answer.other)} is ${number(answer.difference)}. ` +
+      `After ${located(inside.tokens, position)}, the logit of ${quoted(answer.target)} minus that of ` +
+        `${quoted(answer.other)} is ${number(answer.difference)}. ` +
         "It is the sum of these parts: orange raises it, blue lowers it.",
     ),
     el(
@@ -35,10 +37,13 @@ async function render(inside, show, target, other) {
       menu("against", unique, answer.other.id, (value) => choose(answer.target.id, value)),
     ),
     parts(answer, largest),
-    facts(rest(answer).map(([name, value]) => [name, number(value)])),
+    others(answer, largest),
+    legend(number(-largest), number(largest), colour, -1),
     explain(answer.note),
   );
 }
+
+const colour = (value) => css(diverging(value));
 
 const rest = ({ token_embedding, position_embedding, final_bias }) => [
   ["Token embedding", token_embedding],
@@ -60,10 +65,17 @@ function parts({ heads, mlps, attention_biases }, largest) {
   return table("parts", header, rows);
 }
 
+// Return a table of the parts that belong to no layer.
+function others(answer, largest) {
+  const list = rest(answer);
+  const header = el("tr", {}, ...list.map(([name]) => el("th", { scope: "col" }, name)));
+  return table("parts", header, [el("tr", {}, ...list.map(([, value]) => cell(value, largest)))]);
+}
+
 function cell(value, largest) {
-  const colour = diverging(value / largest);
+  const background = diverging(value / largest);
   const node = figure(value.toFixed(2).replace("-", "−"));
-  node.style.backgroundColor = css(colour);
-  node.style.color = ink(colour);
+  node.style.backgroundColor = css(background);
+  node.style.color = ink(background);
   return node;
 }

@@ -1,10 +1,11 @@
 // Backward: the gradient of a token's log-probability at every tensor, and gradient times input over the text.
 
 import { el, explain, menu } from "./dom.js";
-import { sequential, tint } from "./colours.js";
+import { css, sequential, tint } from "./colours.js";
 import { choices } from "./choices.js";
-import { HeatMap, legend } from "./heatmap.js";
-import { fromBase64, number, quoted, shown } from "./tokens.js";
+import { HeatMap } from "./heatmap.js";
+import { legend } from "./legend.js";
+import { fromBase64, located, number, quoted, shown } from "./tokens.js";
 
 const ROW = 15; // pixels
 
@@ -20,8 +21,8 @@ async function render(inside, show, target) {
   const map = heatMap(inside, answer, norms, position + 1, detail);
   const drawn = show(
     explain(
-      `The log-probability of ${quoted(answer.target)} is ${number(answer.logprob)}. ` +
-        "The map shows how strongly it depends on each tensor at each token: the norm of its gradient. " +
+      `The log-probability of ${quoted(answer.target)} after ${located(inside.tokens, position)} is ` +
+        `${number(answer.logprob)}. The map shows how strongly it depends on each tensor at each token: the norm of its gradient. ` +
         "The text above shows gradient times input: orange tokens raise the log-probability, blue ones lower it.",
     ),
     el(
@@ -31,18 +32,19 @@ async function render(inside, show, target) {
     ),
     map.element,
     detail,
-    legend("least", "largest gradient, on a logarithmic scale"),
+    legend("least", "largest gradient, on a logarithmic scale", (value) => css(sequential(value))),
   );
   if (!drawn) return;
   const largest = Math.max(...answer.times_input.map(Math.abs)) || 1;
   inside.strip.colour(
-    (i) => tint((answer.times_input[i] ?? 0) / largest),
-    "Colour: gradient times input, orange above 0, blue below 0.",
+    (i) => (answer.times_input[i] ?? 0) / largest,
+    tint,
+    legend(`Colour: gradient times input, from ${number(-largest)}`, `to ${number(largest)}.`, tint, -1),
   );
   inside.hover = (i) => {
     const value = answer.times_input[i];
     if (value !== undefined)
-      detail.textContent = `Gradient times input of ${quoted(inside.tokens[i])}: ${number(value)}`;
+      detail.textContent = `Gradient times input of ${located(inside.tokens, i)}: ${number(value)}`;
   };
 }
 
@@ -66,7 +68,7 @@ function heatMap(inside, { tensors }, norms, T, detail) {
     colour: (row, column) => sequential((logs[row * T + column] - low) / (high - low || 1)),
     over: (row, column) => {
       const norm = number(norms[row * T + column]);
-      detail.textContent = `Gradient at ${tensors[row]}, token ${quoted(inside.tokens[column])}: ${norm}`;
+      detail.textContent = `Gradient at ${tensors[row]}, ${located(inside.tokens, column)}: ${norm}`;
     },
     choose: (row, column) => inside.select(column),
   });

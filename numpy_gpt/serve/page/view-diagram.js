@@ -1,7 +1,7 @@
 // A diagram of the model. Each box shows its tensor, its parameters and the lines of code that compute it.
 
 import { el, explain, facts, figure, menu, replaceChildren, table } from "./dom.js";
-import { number, quoted } from "./tokens.js";
+import { located, number } from "./tokens.js";
 
 const BRANCHES = [
   ["ln_1.out", "layernorm", "attn.qkv", "linear", "attn.ctx", "attention", "attn.out", "linear"],
@@ -32,7 +32,7 @@ async function render(inside, show) {
     for (const node of flow.querySelectorAll("[data-box]")) node.setAttribute("aria-pressed", node.dataset.box === box);
     const position = Math.min(inside.selected, inside.tokens.length - 1);
     const answer = await inside.ask("diagram", { box, position });
-    if (chosen.box === box) detail.replaceChildren(...describe(answer, inside.tokens[position]));
+    if (chosen.box === box) detail.replaceChildren(...describe(answer, located(inside.tokens, position)));
   }
 }
 
@@ -80,7 +80,7 @@ function describe({ box, op, shape, values, parameters, source, ...statistics },
   return [
     el("h3", {}, el("code", {}, box), ` ${op}`),
     facts(numbers),
-    el("h4", {}, `First values at ${quoted(token)}`),
+    el("h4", {}, `First values at ${token}`),
     el("p", { className: "values code" }, values.map(number).join("  ")),
     ...(parameters.length ? [el("h4", {}, "Parameters"), parameterTable(parameters)] : []),
     ...source.flatMap(code),

@@ -2,7 +2,7 @@
 
 import { el, explain, figure, table } from "./dom.js";
 import { accentTint } from "./colours.js";
-import { number, percent, quoted, shown } from "./tokens.js";
+import { located, number, percent, quoted, shown } from "./tokens.js";
 
 export const lens = { name: "Logit lens", predicts: true, render };
 
@@ -26,7 +26,7 @@ async function render(inside, show) {
   show(
     explain(
       `The final LayerNorm and the unembedding, applied after every layer, show what the model would predict after ` +
-        `${quoted(inside.tokens[position])}. From ${where} on, the best token is ${quoted(final)}.`,
+        `${located(inside.tokens, position)}. From ${where} on, the best token is ${quoted(final)}.`,
     ),
     table("lens", head(final, best[0].length), rows),
   );
@@ -36,7 +36,10 @@ const layerName = (name) => (name === "embedding" ? "Embedding" : `Layer ${name}
 
 function head(final, n) {
   const cells = [el("td"), el("th", { scope: "colgroup", colSpan: n }, "Best tokens, with their probability")];
-  cells.push(el("th", { scope: "col" }, `Probability of ${quoted(final)}`), el("th", { scope: "col" }, "Norm of the residual stream"));
+  cells.push(
+    el("th", { scope: "col" }, `Probability of ${quoted(final)}`),
+    el("th", { scope: "col" }, "Norm of the residual stream"),
+  );
   return el("tr", {}, ...cells);
 }
 
