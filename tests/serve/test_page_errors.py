@@ -7,7 +7,7 @@ from threading import Thread
 from urllib.parse import urlsplit
 
 import pytest
-from browser import TEXT, link, run, text
+from browser import IDLE, TEXT, link, run, text
 from serving import running
 
 pytestmark = pytest.mark.slow
@@ -18,11 +18,37 @@ def test_server_with_a_key_is_used_after_the_key_is_typed(visit):
         visitor = visit(server)
         page = visitor.context.new_page()
         page.goto(f"{server.url}/{link()}")
-        for key in ("wrong", "secret\N{LEFT SINGLE QUOTATION MARK}s", "secret\N{ZERO WIDTH SPACE}"):
-            page.fill("#key-dialog[open] #key", key)
+        page.wait_for_selector("#key-dialog[open]")
+        assert page.is_hidden("#key-refused")
+        for key in ("wrong", "secret\N{LEFT SINGLE QUOTATION MARK}s"):
+            page.fill("#key", key)
             page.keyboard.press("Enter")
+            page.wait_for_selector("#key-refused:has-text('refused this key')")
+        page.keyboard.insert_text("secret\N{ZERO WIDTH SPACE}")  # in place of the selected text
+        page.keyboard.press("Enter")
         page.wait_for_selector("#fact-backend:has-text('NumPy')")
         assert len(run(page)) > len(TEXT)
+        visitor.errors = [error for error in visitor.errors if "401" not in error]
+
+
+def test_key_that_was_not_typed_can_be_typed_later(visit):
+    with running("--api-key", "secret") as server:
+        visitor = visit(server)
+        page = visitor.context.new_page()
+        page.goto(f"{server.url}/{link()}")
+        page.wait_for_selector("#key-dialog[open]")
+        page.keyboard.press("Escape")
+        page.wait_for_selector("#alert:has-text('needs an API key')")
+        page.click("#continue")
+        page.click("#key-dialog >> text=Cancel")
+        page.wait_for_selector("#alert:has-text('needs an API key')")
+        assert text(page) == TEXT
+        page.click("#continue")
+        page.fill("#key", "secret")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#marks mark:not(:empty)")
+        page.wait_for_selector(IDLE)
+        assert page.text_content("#fact-model") == "storyteller"
         visitor.errors = [error for error in visitor.errors if "401" not in error]
 
 

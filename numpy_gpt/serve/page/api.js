@@ -7,7 +7,8 @@ async function send(path, options) {
   const headers = { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }) };
   const response = await fetch(path, { ...options, headers }).catch(explainFailure);
   if (response.status === 401) {
-    await requestKey();
+    // Another request may have got a new key meanwhile.
+    if (sessionStorage.getItem("api-key") === key) await requestKey(key !== null);
     return send(path, options);
   }
   if (!response.ok) throw new Error(await reason(response));
@@ -24,19 +25,18 @@ async function reason(response) {
   return body.error?.message ?? `The server answered ${response.status} ${response.statusText}.`;
 }
 
-function requestKey() {
+// Open the dialog for the key. refused: the server has refused the last key.
+async function requestKey(refused) {
   const dialog = $("key-dialog");
-  if (!dialog.open) dialog.showModal();
-  return new Promise((resolve) => {
-    dialog.addEventListener(
-      "close",
-      () => {
-        sessionStorage.setItem("api-key", $("key").value.replace(/[^!-~]/g, "")); // other characters fit into no header
-        resolve();
-      },
-      { once: true },
-    );
-  });
+  if (!dialog.open) {
+    $("key-refused").hidden = !refused;
+    dialog.returnValue = "";
+    dialog.showModal();
+    $("key").select();
+  }
+  await new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
+  if (!dialog.returnValue) throw new Error("This server needs an API key. Repeat the action to type the key.");
+  sessionStorage.setItem("api-key", $("key").value.replace(/[^!-~]/g, "")); // other characters fit into no header
 }
 
 export const get = async (path) => (await send(path)).json();

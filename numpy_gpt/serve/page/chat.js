@@ -102,7 +102,7 @@ export class Chat {
   }
 
   async request(options) {
-    const { id, context } = await this.model;
+    const { id, context } = await this.model();
     const { last } = await tokenize(this.prompt(), context - options.max_tokens);
     return { model: id, prompt: last, stop: [stopString(this.template())], ...options };
   }

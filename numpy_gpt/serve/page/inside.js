@@ -93,7 +93,7 @@ export class Inside {
 
   async read(signal) {
     const text = this.text();
-    const { context, backend } = await this.model;
+    const { context, backend } = await this.model();
     const { last: ids } = await tokenize(text, context, signal);
     const answer = ids.length ? await post("/inspect", { view: "tokens", prompt: ids }, signal) : { tokens: null };
     signal.throwIfAborted();

@@ -13,5 +13,5 @@ export function legend(low, high, scale, from = 0) {
     step.style.backgroundColor = scale(from + ((1 - from) * i) / STEPS);
     bar.append(step);
   }
-  return el("p", { className: "legend note" }, low, " ", bar, " ", high);
+  return el("p", { className: "legend note" }, low, " ", bar, high);
 }

@@ -18,20 +18,25 @@ let write = null;
 let chat = null;
 let inside = null;
 let settings = null;
-const model = readModel();
+let modelRequest = null;
 
-async function readModel() {
-  const { data } = await get("/v1/models");
-  const { id, backend, max_model_len, chat_template } = data[0];
-  return { id, backend, context: max_model_len, template: chat_template };
+// Return the server's model. If the request fails, the next call repeats it.
+function model() {
+  modelRequest ??= requestModel().catch((error) => {
+    modelRequest = null;
+    throw error;
+  });
+  return modelRequest;
 }
 
-async function showModel() {
-  const { id, backend, context } = await model;
+async function requestModel() {
+  const { data } = await get("/v1/models");
+  const { id, backend, max_model_len: context, chat_template: template } = data[0];
   $("fact-model").textContent = id;
   $("fact-backend").textContent = BACKENDS[backend] ?? backend;
   document.title = `${id} – numpy_gpt`;
   settings.limit(context);
+  return { id, backend, context, template };
 }
 
 // Return the state of the page as the values of the URL.
@@ -140,8 +145,7 @@ async function start() {
   const values = load();
   open(values);
   try {
-    await showModel();
-    const { template } = await model;
+    const { template } = await model();
     if (template && !values.mode && !values.text) show("chat");
   } catch (error) {
     fail(error);

@@ -117,7 +117,7 @@ export class Write {
   // Return the body of the request: the ids of the text's end that leave room for the continuation. A request without a
   // prompt continues <|endoftext|>.
   async request(options) {
-    const { id, context } = await this.model;
+    const { id, context } = await this.model();
     const { ids, last } = await tokenize(this.box.value, context - options.max_tokens);
     if (last.length < ids.length) {
       $("hint").append(
