@@ -57,6 +57,27 @@ def test_narrow_screen_needs_no_horizontal_scrolling(visit):
     keep_screenshot(page, "narrow-chat", full_page=True)
 
 
+def test_table_that_is_wider_than_the_screen_fades_at_its_edge_and_scrolls_by_keyboard(visit):
+    page = visit(viewport={"width": 390, "height": 844}).open(link())
+    look(page, "lens")
+    assert fade(page) != "none"
+    row = page.locator(".lens tbody th").first
+    left = row.bounding_box()["x"]
+    page.focus("#view .wide")
+    while not page.evaluate("() => document.querySelector('.lens .norm').getBoundingClientRect().right < 390"):
+        page.keyboard.press("ArrowRight")
+    page.wait_for_selector("#view .wide:not(.more)")
+    assert fade(page) == "none"
+    assert row.bounding_box()["x"] == left
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.wait_for_selector("#view .wide:not([tabindex])")
+    assert fade(page) == "none"
+
+
+def fade(page):
+    return page.evaluate("() => getComputedStyle(document.querySelector('#view .wide')).maskImage")
+
+
 def test_page_is_used_by_keyboard_alone(page):
     page.keyboard.press("Tab")  # the link that skips the header
     for _ in range(2):

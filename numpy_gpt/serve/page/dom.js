@@ -105,4 +105,18 @@ export const figure = (text) => el("td", { className: "figure" }, text);
 
 // Return a table that scrolls by itself where the screen is narrow.
 export const table = (className, head, rows) =>
-  el("div", { className: "wide" }, el("table", { className }, el("thead", {}, head), el("tbody", {}, ...rows)));
+  scroller("Table", el("table", { className }, el("thead", {}, head), el("tbody", {}, ...rows)));
+
+// Return a box that scrolls wide content. Its right edge fades while content is hidden there.
+export function scroller(label, content) {
+  const box = el("div", { className: "wide", role: "group", "aria-label": label }, content);
+  const update = () => {
+    const hidden = box.scrollWidth - box.clientWidth;
+    box.classList.toggle("more", box.scrollLeft < hidden - 1);
+    if (hidden) box.tabIndex = 0;
+    else box.removeAttribute("tabindex");
+  };
+  box.addEventListener("scroll", update);
+  new ResizeObserver(update).observe(box);
+  return box;
+}

@@ -18,6 +18,7 @@ function page() {
   const shown = [...document.querySelectorAll(REPLACED)];
   [...copy.querySelectorAll(REPLACED)].forEach((node, i) => node.replaceWith(replacement(shown[i])));
   copy.querySelectorAll(LEFT_OUT).forEach((node) => node.remove());
+  copy.querySelectorAll(".more").forEach((node) => node.classList.remove("more"));
   copy.querySelector("head").append(el("meta", { "http-equiv": "Content-Security-Policy", content: POLICY }), styles());
   copy
     .querySelector("body")

@@ -22,7 +22,7 @@ async function render(inside, show) {
       "p",
       { className: "legend note" },
       el("i", { className: "key before" }),
-      "the model's probability",
+      "the model's probability ",
       el("i", { className: "key after" }),
       "the probability of being drawn",
     ),

@@ -1,6 +1,6 @@
 // The difference between NumPy and PyTorch at each tensor, for this text.
 
-import { el, explain, figure, svg, table } from "./dom.js";
+import { el, explain, figure, scroller, svg, table } from "./dom.js";
 
 const [LEFT, TOP, STEP, HEIGHT, BELOW] = [56, 12, 14, 220, 110]; // pixels
 const FLOOR = 1e-9; // where differences of 0 are drawn
@@ -17,7 +17,7 @@ async function render(inside, show) {
         `‖PyTorch − NumPy‖ / ‖NumPy‖ of each tensor. ` +
         `The largest is ${largest.toExponential(1)}, at ${where}.`,
     ),
-    el("div", { className: "wide" }, chart(tensors, differences)),
+    scroller("Chart", chart(tensors, differences)),
     el("details", {}, el("summary", {}, "As a table"), rows(tensors, differences)),
   );
 }
