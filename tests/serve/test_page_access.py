@@ -4,6 +4,7 @@ import re
 
 import pytest
 from browser import IDLE, VIEWS, choose, keep_screenshot, link, look, picture, run, settled
+from contrast import low_contrasts
 
 pytestmark = pytest.mark.slow
 
@@ -39,6 +40,21 @@ def lightness_of_later_keys(page):
         }"""
     )
     return sum(colour[:3]) / (3 * 255)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_contrasts_with_its_background(visit, scheme):
+    page = visit(color_scheme=scheme).open(link("Once upon a time there was a Xylophone.\nOnce", top_k=5))
+    look(page)
+    for view in VIEWS:
+        choose(page, view)
+        assert low_contrasts(page) == [], view
+    page.click("#tab-chat")
+    page.fill("#message", "Hello")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".bubble:not(.mine) span:not(.hidden):not(:empty)")
+    page.wait_for_selector(IDLE)
+    assert low_contrasts(page) == []
 
 
 def test_narrow_screen_needs_no_horizontal_scrolling(visit):

@@ -19,7 +19,9 @@ const DIVERGING = {
   light: { low: [32, 88, 160], middle: [250, 249, 246], high: [201, 106, 20] },
   dark: { low: [98, 165, 240], middle: [24, 25, 28], high: [240, 150, 70] },
 };
+const STRONGEST = { light: 0.6, dark: 0.5 }; // opacity of a background that leaves text readable
 const LEVELS = 256;
+const EQUAL = 0.179; // luminance
 
 const theme = () => (DARK.matches ? "dark" : "light");
 
@@ -46,11 +48,17 @@ export function diverging(value) {
 
 export const css = (rgb, alpha = 1) => `rgb(${rgb.join(" ")} / ${alpha})`;
 
-// Return a background over which the page's text stays readable: value from 0 to 1, or from -1 to 1.
-export const tint = (value) =>
-  css(value < 0 ? DIVERGING[theme()].low : DIVERGING[theme()].high, 0.62 * Math.min(Math.abs(value), 1));
+// Return a background over which the page's text stays readable: value from -1 (blue) to 1 (orange).
+export function tint(value) {
+  const { low, high } = DIVERGING[theme()];
+  return css(value < 0 ? low : high, STRONGEST[theme()] * Math.min(Math.abs(value), 1));
+}
 
-export const accentTint = (value) => css(DIVERGING[theme()].low, 0.6 * Math.min(value, 1));
+// Return the same in blue: value from 0 to 1.
+export const blueTint = (value) => tint(-value);
 
-// Return black or white, the one that is readable on a colour.
-export const ink = ([r, g, b]) => (0.299 * r + 0.587 * g + 0.114 * b > 140 ? "#16181c" : "#ffffff");
+// Return black or white, the one that is readable on a colour. WCAG's contrast with both is equal at EQUAL.
+export function ink(rgb) {
+  const [r, g, b] = rgb.map((value) => (value / 255) ** 2.2);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b > EQUAL ? "#000000" : "#ffffff";
+}

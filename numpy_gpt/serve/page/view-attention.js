@@ -1,7 +1,7 @@
 // Attention: thumbnails of all heads, and one head as a heat map over the text.
 
 import { el, explain, menu, replaceChildren } from "./dom.js";
-import { accentTint, css, onThemeChange, sequential, sequentialTable } from "./colours.js";
+import { blueTint, css, onThemeChange, sequential, sequentialTable } from "./colours.js";
 import { HeatMap } from "./heatmap.js";
 import { legend } from "./legend.js";
 import { fromBase64, located, percent, shown } from "./tokens.js";
@@ -153,8 +153,8 @@ class Head {
     const meaning = `Colour and lines: attention of ${located(tokens, row)} in layer ${chosen.layer}, head ${chosen.head}`;
     strip.colour(
       (i) => Math.sqrt(probabilities[i] ?? 0),
-      accentTint,
-      legend(`${meaning}, from 0`, "to 1, on a square-root scale.", accentTint),
+      blueTint,
+      legend(`${meaning}, from 0`, "to 1, on a square-root scale.", blueTint),
     );
     strip.lines(row, probabilities);
     const best = column ?? probabilities.indexOf(Math.max(...probabilities));

@@ -1,7 +1,7 @@
 // Logit lens: the prediction after each layer, and the norms of the residual stream.
 
 import { el, explain, figure, table } from "./dom.js";
-import { accentTint } from "./colours.js";
+import { blueTint } from "./colours.js";
 import { located, number, percent, quoted, shown } from "./tokens.js";
 
 export const lens = { name: "Logit lens", predicts: true, render };
@@ -46,7 +46,7 @@ function head(final, n) {
 function prediction({ token, probability }) {
   const cell = el("td", { className: "code", title: `id ${token.id}, ${percent(probability)}` }, shown(token));
   cell.append(el("small", {}, percent(probability)));
-  cell.style.backgroundColor = accentTint(probability);
+  cell.style.backgroundColor = blueTint(probability);
   return cell;
 }
 
