@@ -111,6 +111,27 @@ def test_undo_and_redo_pass_through_continuations_and_edits(page):
 
 
 @pytest.mark.slow
+def test_text_typed_after_a_continuation_follows_it(page):
+    page.focus("#text")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector("#marks mark:not(:empty)")
+    page.wait_for_selector(IDLE)
+    page.keyboard.type(" The end.")
+    assert text(page) == completed(TEXT) + " The end."
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, typed, corrected",
+    [("temperature", "9", "2"), ("top_k", "2.6", "3"), ("top_p", "0", "0.01"), ("seed", "-1", "0")],
+)
+def test_typed_setting_that_no_request_may_have_is_corrected(page, name, typed, corrected):
+    page.fill(f"#{name}", typed)
+    assert len(run(page)) > len(TEXT)
+    assert page.input_value(f"#{name}") == corrected
+
+
+@pytest.mark.slow
 def test_from_cursor_replaces_the_text_after_the_cursor(page):
     run(page)
     page.locator("#text").press("Control+Home")

@@ -30,6 +30,40 @@ def test_marks_in_the_link_that_overlap_leave_the_text_as_it_is(visit, made):
     assert page.text_content("#marks") == "abcdef\n"
 
 
+@pytest.mark.parametrize(("seed", "shown"), [("1.6", "2"), ("-1", "0"), ("1e99", str(2**53 - 1))])
+def test_seed_in_the_link_that_no_request_may_have_is_corrected(visit, seed, shown):
+    page = visit().open(link(max_tokens=5, seed=seed))
+    assert page.input_value("#seed") == shown
+    assert len(run(page)) > len(TEXT)
+
+
+def test_reload_within_a_run_keeps_the_text_so_far(visit):
+    page = visit().open(link(max_tokens=128))
+    page.click("#continue")
+    running = "document.body.classList.contains('running')"
+    page.wait_for_function(f"() => /made=\\d/.test(location.hash) || !{running}")
+    assert page.evaluate(f"() => {running}")
+    page.reload()
+    assert text(page).startswith(TEXT)
+    assert "".join(page.locator("#marks mark").all_text_contents()) == text(page).removeprefix(TEXT) != ""
+
+
+def test_reload_restores_the_tab_that_the_link_leaves_out(page):
+    written = run(page)
+    page.click("#tab-chat")
+    page.fill("#opening", "A talk.")
+    page.wait_for_url(re.compile(r"opening=A\+talk"))
+    assert "text" not in parse_qs(urlsplit(page.url).fragment)
+    page.reload()
+    page.click("#tab-write")
+    assert text(page) == written
+    page.wait_for_url(re.compile(r"text="))
+    assert "opening" not in parse_qs(urlsplit(page.url).fragment)
+    page.reload()
+    page.click("#tab-chat")
+    assert page.input_value("#opening") == "A talk."
+
+
 def test_address_follows_the_text(page):
     run(page)
     page.wait_for_url(re.compile(r"made=\d"))

@@ -37,7 +37,7 @@ export class Chat {
     return { opening: $("opening").value, turn: $("turn").value };
   }
 
-  setTemplate({ opening, turn }) {
+  setTemplate({ opening = "", turn }) {
     $("opening").value = opening;
     $("turn").value = turn;
     const same = Object.keys(PRESETS).find((name) => PRESETS[name].opening === opening && PRESETS[name].turn === turn);
@@ -93,6 +93,7 @@ export class Chat {
         turn.answer += text;
         this.bubble.textContent = turn.answer;
         $("turns").scrollTop = $("turns").scrollHeight;
+        this.changed();
       },
     );
     this.buttons();

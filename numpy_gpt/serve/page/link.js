@@ -1,23 +1,25 @@
 // Keep the state of the page in the URL's fragment, so that a link reproduces the screen.
 
-const DELAY = 300; // ms; browsers limit how often a page may replace its URL
+const DELAY = 400; // ms; browsers limit how often a page may replace its URL
 
-let timer = 0;
+let timer = null;
+let last = -DELAY; // time of the last change of the URL
 
-// Call save() once no other call has followed for a while.
+// Call save() now, or DELAY after the last change of the URL.
 export function saveSoon(save) {
-  clearTimeout(timer);
-  timer = setTimeout(save, DELAY);
+  timer ??= setTimeout(save, last + DELAY - performance.now());
 }
 
-// Put the values that read() returns into the URL.
-export function saveNow(read) {
+// Put values into the URL, and others into the entry of the browser's history, which a reload and Back restore.
+export function saveNow(values, others) {
   clearTimeout(timer);
-  history.replaceState(null, "", "#" + new URLSearchParams(read()));
+  timer = null;
+  last = performance.now();
+  history.replaceState(others, "", "#" + new URLSearchParams(values));
 }
 
 export function load() {
-  return Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
+  return { ...history.state, ...Object.fromEntries(new URLSearchParams(location.hash.slice(1))) };
 }
 
 // Write ranges of the text as "16-200,230-300".

@@ -39,20 +39,23 @@ async function requestModel() {
   return { id, backend, context, template };
 }
 
-// Return the state of the page as the values of the URL.
+const written = () => ({ text: $("text").value, made: formatRanges(write.ranges) });
+
+const said = () => ({ turns: JSON.stringify(chat.turns), ...chat.template() });
+
+// Return the state of the page as the values of the URL, which leaves out the tab that isn't shown.
 function state() {
-  const { fixed } = settings;
-  const values = { ...settings.values(), fixed: Number(fixed.checked) };
-  if (mode === "write") return { text: $("text").value, made: formatRanges(write.ranges), ...values };
-  return { mode, turns: JSON.stringify(chat.turns), ...chat.template(), ...values };
+  const shown = mode === "write" ? written() : { mode, ...said() };
+  return { ...shown, ...settings.values(), fixed: Number(settings.fixed.checked) };
 }
+
+const keep = () => saveNow(state(), { ...written(), ...said() });
 
 function changed() {
   if (!inside) return; // the parts aren't connected yet
   $("fact-seed").textContent = settings.seed.value;
-  if (running()) return;
-  saveSoon(() => running() || saveNow(state)); // the end of a run is a change too
-  inside.outdated();
+  saveSoon(keep);
+  if (!running()) inside.outdated(); // the end of a run is a change too
 }
 
 // Show the state of the URL. A seed in it is kept unless fixed is 0.
@@ -88,7 +91,7 @@ function show(name) {
 
 // Copy a link that keeps the seed, so that Again repeats what is on the screen.
 async function copyLink(button) {
-  saveNow(state);
+  keep();
   const values = new URLSearchParams({ ...state(), fixed: 1 });
   await copy(`${location.href.split("#")[0]}#${values}`);
   announce("Link copied.");
@@ -130,7 +133,7 @@ function connect() {
   for (const id of ["copy", "chat-copy"]) $(id).addEventListener("click", () => copyLink($(id)).catch(fail));
   for (const id of ["save", "chat-save"]) {
     $(id).addEventListener("click", () => {
-      saveNow(state);
+      keep();
       save(document.title.split(" ")[0]);
     });
   }

@@ -16,7 +16,7 @@ const NOTES = {
   max_tokens: "A continuation ends after this many tokens, if not before.",
 };
 const SEED = "The same text, settings and seed give the same continuation.";
-const SEEDS = 2 ** 31;
+const SEEDS = 2 ** 31; // of which one is drawn
 
 export class Settings {
   constructor(changed) {
@@ -49,7 +49,7 @@ export class Settings {
       type: "number",
       id: "seed",
       min: 0,
-      max: SEEDS - 1,
+      max: Number.MAX_SAFE_INTEGER,
       step: 1,
       "aria-describedby": "seed-note",
     });
@@ -58,6 +58,7 @@ export class Settings {
       this.fixed.checked = true;
       this.changed();
     });
+    this.seed.addEventListener("change", () => this.set("seed", this.seed.value));
     this.fixed.addEventListener("change", () => this.changed());
     const keep = el("label", { className: "check" }, this.fixed, "Keep this seed");
     const note = el("p", { className: "note", id: "seed-note" }, SEED);
@@ -72,12 +73,12 @@ export class Settings {
   }
 
   set(name, value) {
-    if (name === "seed") this.seed.value = value;
+    if (name === "seed") this.seed.value = corrected(this.seed, value, "");
     if (name === "fixed") this.fixed.checked = value !== "0";
-    if (!Object.hasOwn(this.inputs, name)) return;
-    const { number, slider } = this.inputs[name];
-    const valid = value !== "" && Number.isFinite(Number(value)) ? Number(value) : FIELDS[name].value;
-    number.value = slider.value = Math.min(Math.max(valid, number.min), number.max);
+    if (Object.hasOwn(this.inputs, name)) {
+      const { number, slider } = this.inputs[name];
+      number.value = slider.value = corrected(number, value, FIELDS[name].value);
+    }
     this.changed();
   }
 
@@ -93,10 +94,18 @@ export class Settings {
   }
 
   values() {
-    const values = { seed: Number(this.seed.value) };
+    const values = { seed: corrected(this.seed, this.seed.value, 0) };
     for (const [name, { number }] of Object.entries(this.inputs)) {
-      values[name] = number.value === "" ? FIELDS[name].value : Number(number.value);
+      values[name] = corrected(number, number.value, FIELDS[name].value);
     }
     return values;
   }
+}
+
+// Return the number nearest to a value that a field allows; another value if it is no number.
+function corrected({ min, max, step }, value, otherwise) {
+  const number = Number(value);
+  if (value === "" || !Number.isFinite(number)) return otherwise;
+  const nearest = Math.min(Math.max(number, min), max);
+  return step === "1" ? Math.round(nearest) : nearest;
 }

@@ -130,10 +130,11 @@ export class Write {
   append(piece) {
     const follow = this.box.getBoundingClientRect().bottom < innerHeight + BOTTOM;
     const end = this.box.value.length;
-    this.box.setRangeText(piece, end, end, "preserve");
+    this.box.setRangeText(piece, end, end, this.box.selectionStart === end ? "end" : "preserve");
     this.ranges.at(-1)[1] = this.box.value.length;
     this.paint();
     if (follow) this.keepEndInView();
+    this.changed();
   }
 
   keepEndInView() {
