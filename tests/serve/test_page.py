@@ -122,7 +122,7 @@ def test_text_typed_after_a_continuation_follows_it(page):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name, typed, corrected",
+    ("name", "typed", "corrected"),
     [("temperature", "9", "2"), ("top_k", "2.6", "3"), ("top_p", "0", "0.01"), ("seed", "-1", "0")],
 )
 def test_typed_setting_that_no_request_may_have_is_corrected(page, name, typed, corrected):

@@ -1,6 +1,6 @@
 // Chat: a conversation in bubbles. A template turns it into the text that the model continues.
 
-import { $, el, takeTurns } from "./dom.js";
+import { $, el, fail, takeTurns } from "./dom.js";
 import { tokenize } from "./api.js";
 import { run, running, stop } from "./run.js";
 import { PRESETS, compose, stopString } from "./template.js";
@@ -28,7 +28,7 @@ export class Chat {
     });
     $("chat-stop").addEventListener("click", stop);
     $("chat-again").addEventListener("click", () => this.answer());
-    $("chat-clear").addEventListener("click", () => this.open([]));
+    $("chat-clear").addEventListener("click", () => this.clear());
     this.setTemplate(PRESETS.Story);
     this.open([]);
   }
@@ -42,6 +42,7 @@ export class Chat {
     $("turn").value = turn;
     const same = Object.keys(PRESETS).find((name) => PRESETS[name].opening === opening && PRESETS[name].turn === turn);
     $("preset").value = same ?? "";
+    fail(null); // about the template before
     this.changed();
   }
 
@@ -51,6 +52,11 @@ export class Chat {
     turns.forEach((turn) => this.addBubbles(turn));
     this.buttons();
     this.changed();
+  }
+
+  clear() {
+    this.open([]);
+    $("message").focus();
   }
 
   addBubbles({ message, answer }) {
