@@ -187,6 +187,26 @@ def test_text_longer_than_the_context_loses_its_beginning(visit):
 
 
 @pytest.mark.slow
+def test_edit_within_a_run_that_the_page_cannot_prevent_keeps_the_marks(page):
+    page.evaluate(
+        """() => {
+          const edit = () => {
+            if (document.querySelector("#marks mark")?.textContent) {
+              observer.disconnect();
+              const box = document.getElementById("text");
+              box.setRangeText("Yes. ", 0, 0); // as keyboards of phones do
+              box.dispatchEvent(new Event("input"));
+            }
+          };
+          const observer = new MutationObserver(edit);
+          observer.observe(document.getElementById("marks"), { childList: true });
+        }"""
+    )
+    assert run(page) == "Yes. " + completed(TEXT)
+    assert page.locator("#marks mark").all_text_contents() == [completed(TEXT).removeprefix(TEXT)]
+
+
+@pytest.mark.slow
 def test_empty_text_is_continued(visit):
     page = visit().open("#seed=7&max_tokens=10")
     page.fill("#text", "")

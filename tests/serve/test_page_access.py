@@ -117,6 +117,22 @@ def test_page_is_used_by_keyboard_alone(page):
     assert page.get_attribute("#view-attention", "aria-selected") == "true"
 
 
+def test_focus_in_a_view_is_not_covered_by_the_tokens(visit):
+    page = visit().open(link("Once upon a time there was a girl. " * 15))
+    look(page, "diagram")
+    assert abs(page.evaluate("() => document.getElementById('inside').getBoundingClientRect().top")) < 1
+    page.focus("#view pre >> nth=1")
+    page.evaluate("() => scrollTo(0, document.body.scrollHeight)")
+    while focused(page) == "view":
+        assert page.evaluate(
+            """() => {
+              const tokens = document.getElementById("strip").getBoundingClientRect();
+              return document.activeElement.getBoundingClientRect().bottom > tokens.bottom;
+            }"""
+        )
+        page.keyboard.press("Shift+Tab")
+
+
 def focused(page):
     return page.evaluate("() => document.activeElement.id || document.activeElement.closest('[id]')?.id")
 

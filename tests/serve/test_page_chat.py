@@ -37,6 +37,29 @@ def test_chat_streams_turns_that_the_template_composes(visit):
     assert text(page) == composed + answers[1]
 
 
+def test_conversation_longer_than_the_context_loses_its_beginning(visit):
+    visitor = visit()
+    page = visitor.open("#mode=chat&seed=7&max_tokens=30")
+    page.fill("#message", "The cat sat on the mat. " * 50)
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".bubble:not(.mine) span:not(.hidden):not(:empty)")
+    page.wait_for_selector(IDLE)
+    assert len(visitor.completions[-1]["prompt"]) == 256 - 30
+    assert page.text_content("#chat-hint").startswith("The model reads the last 226 of ")
+
+
+def test_template_without_a_message_is_explained_until_it_is_corrected(visit):
+    page = visit().open("#mode=chat&seed=7&max_tokens=30")
+    page.fill("#turn", "Answer: {answer}")
+    page.fill("#message", "Hello")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#alert:has-text('no {message}: add it')")
+    page.fill("#turn", "Question: {message} Answer: {answer}\n")
+    assert page.is_hidden("#alert")
+    page.click("#chat-again")
+    page.wait_for_selector(".bubble:not(.mine) span:not(.hidden):not(:empty)")
+
+
 def turns_in(url):
     values = parse_qs(urlsplit(url).fragment)
     return json.loads(values.get("turns", ["[]"])[0])

@@ -43,7 +43,8 @@ def test_reload_within_a_run_keeps_the_text_so_far(visit):
     running = "document.body.classList.contains('running')"
     page.wait_for_function(f"() => /made=\\d/.test(location.hash) || !{running}")
     assert page.evaluate(f"() => {running}")
-    page.reload()
+    with page.expect_navigation():
+        page.evaluate("() => location.reload()")
     assert text(page).startswith(TEXT)
     assert "".join(page.locator("#marks mark").all_text_contents()) == text(page).removeprefix(TEXT) != ""
 

@@ -17,7 +17,7 @@ async function send(path, options) {
 
 function explainFailure(error) {
   if (error.name === "AbortError") throw error;
-  throw new Error("The server can't be reached. Check that python -m numpy_gpt.serve still runs.");
+  throw new Error("The server can't be reached. Check that it still runs.");
 }
 
 async function reason(response) {

@@ -1,7 +1,6 @@
 // Chat: a conversation in bubbles. A template turns it into the text that the model continues.
 
 import { $, el, fail, takeTurns } from "./dom.js";
-import { tokenize } from "./api.js";
 import { run, running, stop } from "./run.js";
 import { PRESETS, compose, stopString } from "./template.js";
 
@@ -90,28 +89,20 @@ export class Chat {
   async answer() {
     if (running() || !this.turns.length) return;
     const turn = this.turns.at(-1);
-    const options = this.settings.next();
     turn.answer = "";
     this.bubble.textContent = "";
-    const ended = run(
-      () => this.request(options),
-      (text) => {
-        turn.answer += text;
-        this.bubble.textContent = turn.answer;
-        $("turns").scrollTop = $("turns").scrollHeight;
-        this.changed();
-      },
-    );
+    const options = this.settings.next();
+    const request = () => ({ prompt: this.prompt(), stop: [stopString(this.template())], ...options });
+    const ended = run({ model: this.model, request, hint: $("chat-hint") }, (text) => {
+      turn.answer += text;
+      this.bubble.textContent = turn.answer;
+      $("turns").scrollTop = $("turns").scrollHeight;
+      this.changed();
+    });
     this.buttons();
     await ended;
     this.buttons();
     this.changed();
-  }
-
-  async request(options) {
-    const { id, context } = await this.model();
-    const { last } = await tokenize(this.prompt(), context - options.max_tokens);
-    return { model: id, prompt: last, stop: [stopString(this.template())], ...options };
   }
 
   buttons() {

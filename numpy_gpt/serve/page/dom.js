@@ -70,7 +70,7 @@ export function fail(error, id = "alert") {
 export function replaceChildren(node, ...children) {
   const name = node.contains(document.activeElement) && document.activeElement.getAttribute("aria-label");
   node.replaceChildren(...children);
-  if (name) node.querySelector(`[aria-label="${CSS.escape(name)}"]`)?.focus();
+  if (name) node.querySelector(`[aria-label="${CSS.escape(name)}"]`)?.focus({ preventScroll: true });
 }
 
 export function announce(text) {
@@ -102,6 +102,10 @@ export const facts = (pairs) =>
 
 // Return a cell of a table with a number.
 export const figure = (text) => el("td", { className: "figure" }, text);
+
+// Return the first row of a table: a header cell for each name, and an empty cell for each empty name.
+export const header = (...names) =>
+  el("tr", {}, ...names.map((name) => (name ? el("th", { scope: "col" }, name) : el("td"))));
 
 // Return a table that scrolls by itself where the screen is narrow.
 export const table = (className, head, rows) =>

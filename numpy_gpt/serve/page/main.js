@@ -103,11 +103,13 @@ async function copyLink(button) {
 // Browsers offer the clipboard only to pages of this machine and of https.
 async function copy(text) {
   if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  const { activeElement } = document;
   const box = el("textarea", { value: text });
   document.body.append(box);
   box.select();
   document.execCommand("copy");
   box.remove();
+  activeElement.focus();
 }
 
 const promptText = () => (mode === "write" ? $("text").value : chat.text());

@@ -1,7 +1,7 @@
 // Stream one continuation at a time, with its speed.
 
 import { $, announce, fail } from "./dom.js";
-import { complete } from "./api.js";
+import { complete, tokenize } from "./api.js";
 
 const SENTENCE_END = /[.!?\n]["”']?\s*$/;
 
@@ -13,18 +13,25 @@ export function stop() {
   controller?.abort();
 }
 
-// Send the body that makeBody returns to the completions endpoint, and call write(text) for each piece. Return why the
-// run ended: "stop" or "length" as the server reports it, "stopped" after stop(), or "failed".
-export async function run(makeBody, write) {
+// Stream a continuation, and call write(piece) for each piece. request() returns a request whose prompt is a text. hint
+// is an element for a sentence about the prompt. Return why the run ended: "stop" or "length" as the server reports it,
+// "stopped" after stop(), or "failed".
+export async function run({ model, request, hint }, write) {
   controller = new AbortController();
   const { signal } = controller;
   const meter = new Meter();
   const reader = new Reader();
   document.body.classList.add("running");
   fail(null);
+  hint.textContent = "";
   let reason = "stopped";
   try {
-    for await (const { text, finish, usage } of complete(await makeBody(), signal)) {
+    const { prompt, ...options } = request();
+    const { id, context } = await model();
+    const { ids, last } = await tokenize(prompt, context - options.max_tokens, signal);
+    if (last.length < ids.length) hint.textContent = cut(last.length, ids.length);
+    const body = { model: id, ...(ids.length && { prompt: last }), ...options }; // no prompt: <|endoftext|>
+    for await (const { text, finish, usage } of complete(body, signal)) {
       if (signal.aborted) break;
       if (text) write(text);
       if (finish) reason = finish;
@@ -43,6 +50,8 @@ export async function run(makeBody, write) {
   announce({ stopped: "Stopped.", failed: "" }[reason] ?? `Done: ${meter.tokens} tokens.`);
   return reason;
 }
+
+const cut = (read, all) => `The model reads the last ${read} of ${all} tokens. The rest doesn't fit into its context. `;
 
 // Measure tokens per second, from the request on. The usage at the end has the exact number of tokens.
 class Meter {

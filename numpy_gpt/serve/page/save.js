@@ -4,7 +4,7 @@ import { $, el } from "./dom.js";
 
 const REPLACED = "textarea, input, select, canvas";
 const LEFT_OUT =
-  "script, link, dialog, noscript, button:not([role], .box), .actions, .skip, [hidden], .hidden, #say, #marks, .slider";
+  "script, link, dialog, noscript, button:not([role], .box), .actions, .skip, [hidden], .hidden, #say, #marks, .slider, [role=tab]:not([aria-selected=true])";
 
 export function save(name) {
   const url = URL.createObjectURL(new Blob([page()], { type: "text/html" }));
@@ -19,6 +19,7 @@ function page() {
   [...copy.querySelectorAll(REPLACED)].forEach((node, i) => node.replaceWith(replacement(shown[i])));
   copy.querySelectorAll(LEFT_OUT).forEach((node) => node.remove());
   copy.querySelectorAll(".more").forEach((node) => node.classList.remove("more"));
+  copy.querySelectorAll("[tabindex]").forEach((node) => node.removeAttribute("tabindex"));
   copy.querySelector("head").append(el("meta", { "http-equiv": "Content-Security-Policy", content: POLICY }), styles());
   copy
     .querySelector("body")

@@ -1,6 +1,6 @@
 // Direct logit attribution: the parts of the difference between the logits of two tokens.
 
-import { el, explain, figure, menu, table } from "./dom.js";
+import { el, explain, figure, header, menu, table } from "./dom.js";
 import { css, diverging, ink } from "./colours.js";
 import { choices } from "./choices.js";
 import { legend } from "./legend.js";
@@ -53,7 +53,6 @@ const rest = ({ token_embedding, position_embedding, final_bias }) => [
 
 function parts({ heads, mlps, attention_biases }, largest) {
   const names = [...heads[0].map((_, i) => `Head ${i}`), "Attention bias", "MLP"];
-  const header = el("tr", {}, el("td"), ...names.map((name) => el("th", { scope: "col" }, name)));
   const rows = heads.map((row, i) =>
     el(
       "tr",
@@ -62,14 +61,14 @@ function parts({ heads, mlps, attention_biases }, largest) {
       ...[...row, attention_biases[i], mlps[i]].map((value) => cell(value, largest)),
     ),
   );
-  return table("parts", header, rows);
+  return table("parts", header("", ...names), rows);
 }
 
 // Return a table of the parts that belong to no layer.
 function others(answer, largest) {
   const list = rest(answer);
-  const header = el("tr", {}, ...list.map(([name]) => el("th", { scope: "col" }, name)));
-  return table("parts", header, [el("tr", {}, ...list.map(([, value]) => cell(value, largest)))]);
+  const names = list.map(([name]) => name);
+  return table("parts", header(...names), [el("tr", {}, ...list.map(([, value]) => cell(value, largest)))]);
 }
 
 function cell(value, largest) {

@@ -1,6 +1,6 @@
 // The 20 likeliest tokens at a position, before and after temperature, top-k and top-p.
 
-import { el, explain, facts, figure, table } from "./dom.js";
+import { el, explain, facts, figure, header, table } from "./dom.js";
 import { count, percent, quoted, shown } from "./tokens.js";
 
 const NAMES = { temperature: "Temperature", top_k: "Top-k", top_p: "Top-p" };
@@ -26,7 +26,7 @@ async function render(inside, show) {
       el("i", { className: "key after" }),
       "the probability of being drawn",
     ),
-    table("bars", head(), rows),
+    table("bars", header("Token", "Before and after", "Before", "After", ""), rows),
     ...next(answer),
   );
 }
@@ -38,11 +38,6 @@ function removals({ removed, kept }, settings) {
     return [`${title} ${settings[name]}`, effect];
   });
   return [...items, ["Left to draw from", `${count(kept)} ${kept === 1 ? "token" : "tokens"}`]];
-}
-
-function head() {
-  const cells = ["Token", "Before and after", "Before", "After", ""].map((name) => el("th", { scope: "col" }, name));
-  return el("tr", {}, ...cells);
 }
 
 function row({ token, before, after, removed_by }, most, next) {

@@ -1,9 +1,9 @@
 // The difference between NumPy and PyTorch at each tensor, for this text.
 
-import { el, explain, figure, scroller, svg, table } from "./dom.js";
+import { el, explain, figure, header, scroller, svg, table } from "./dom.js";
 
 const [LEFT, TOP, STEP, HEIGHT, BELOW] = [56, 12, 14, 220, 110]; // pixels
-const FLOOR = 1e-9; // where differences of 0 are drawn
+const FLOOR = 1e-9; // the smallest difference that is drawn at its place
 
 export const compare = { name: "NumPy and PyTorch", render };
 
@@ -37,7 +37,8 @@ function chart(tensors, differences) {
   });
   for (let power = low; power <= high; power++) {
     picture.append(svg("line", { x1: LEFT, x2: width, y1: y(power), y2: y(power), class: "rule" }));
-    picture.append(svg("text", { x: LEFT - 8, y: y(power) + 4, "text-anchor": "end" }, `1e${power}`));
+    const label = 10 ** power === FLOOR ? `≤ ${FLOOR}` : `1e${power}`;
+    picture.append(svg("text", { x: LEFT - 8, y: y(power) + 4, "text-anchor": "end" }, label));
   }
   tensors.forEach((name, i) => {
     const x = LEFT + (i + 0.5) * STEP;
@@ -59,6 +60,5 @@ function rows(tensors, differences) {
   const list = tensors.map((name, i) => {
     return el("tr", {}, el("th", { scope: "row", className: "code" }, name), figure(differences[i].toExponential(2)));
   });
-  const head = el("tr", {}, el("th", { scope: "col" }, "Tensor"), el("th", { scope: "col" }, "Difference"));
-  return table("", head, list);
+  return table("", header("Tensor", "Difference"), list);
 }

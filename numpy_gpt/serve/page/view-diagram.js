@@ -1,6 +1,6 @@
 // A diagram of the model. Each box shows its tensor, its parameters and the lines of code that compute it.
 
-import { el, explain, facts, figure, menu, replaceChildren, table } from "./dom.js";
+import { el, explain, facts, figure, header, menu, replaceChildren, table } from "./dom.js";
 import { located, number } from "./tokens.js";
 
 const BRANCHES = [
@@ -88,18 +88,16 @@ function describe({ box, op, shape, values, parameters, source, ...statistics },
 }
 
 function parameterTable(parameters) {
-  const names = ["", "shape", "mean", "std", "min", "max"];
   const rows = parameters.map(({ name, shape, mean, std, min, max }) => {
     const cells = [`(${shape.join(", ")})`, ...[mean, std, min, max].map(number)];
     return el("tr", {}, el("th", { scope: "row", className: "code" }, name), ...cells.map(figure));
   });
-  const head = el("tr", {}, ...names.map((name) => el("th", { scope: "col" }, name)));
-  return table("", head, rows);
+  return table("", header("", "shape", "mean", "std", "min", "max"), rows);
 }
 
 function code({ title, file, line, code }) {
   const lines = code.replace(/\n$/, "").split("\n");
-  const pre = el("pre", { tabIndex: 0, "aria-label": `${title}, ${file}` });
+  const pre = el("pre", { tabIndex: 0, role: "group", "aria-label": `${title}, ${file}` });
   lines.forEach((text, i) =>
     pre.append(el("span", { className: "line", "aria-hidden": "true" }, String(line + i)), text + "\n"),
   );

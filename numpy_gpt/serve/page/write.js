@@ -1,7 +1,6 @@
 // Write: one editable text that the model continues.
 
 import { $, el, takeTurns } from "./dom.js";
-import { tokenize } from "./api.js";
 import { History } from "./history.js";
 import { cutAt, edited } from "./ranges.js";
 import { run, running, stop } from "./run.js";
@@ -46,7 +45,7 @@ export class Write {
   }
 
   typed() {
-    this.ranges = edited(this.ranges, this.history.state.text, this.box.value);
+    this.ranges = edited(this.ranges, this.painted, this.box.value);
     this.record("type");
   }
 
@@ -98,33 +97,17 @@ export class Write {
   async continue(from) {
     if (running() || from === null) return;
     const before = this.state();
-    $("hint").textContent = "";
-    const options = this.settings.next();
     this.show({ text: before.text.slice(0, from), ranges: cutAt(before.ranges, from), cursor: from });
     this.ranges = [...this.ranges, [from, from]];
-    const ended = run(
-      () => this.request(options),
-      (piece) => this.append(piece),
-    );
+    const options = this.settings.next();
+    const request = () => ({ prompt: this.box.value, ...options });
+    const ended = run({ model: this.model, request, hint: $("hint") }, (piece) => this.append(piece));
     this.buttons();
     const reason = await ended;
     this.ranges = this.ranges.filter(([start, end]) => start < end);
     if (reason === "stop") $("hint").append("The model has ended the text.");
     if (reason === "failed" && this.box.value.length === from) this.show(before);
     this.record("run");
-  }
-
-  // Return the body of the request: the ids of the text's end that leave room for the continuation. A request without a
-  // prompt continues <|endoftext|>.
-  async request(options) {
-    const { id, context } = await this.model();
-    const { ids, last } = await tokenize(this.box.value, context - options.max_tokens);
-    if (last.length < ids.length) {
-      $("hint").append(
-        `The model reads the last ${last.length} of ${ids.length} tokens. The rest doesn't fit into its context. `,
-      );
-    }
-    return { model: id, ...(ids.length && { prompt: last }), ...options };
   }
 
   append(piece) {
@@ -144,7 +127,7 @@ export class Write {
 
   // Mark the parts that the model wrote, on a copy of the text behind the box. The copy also gives the box its height.
   paint() {
-    const text = this.box.value;
+    const text = (this.painted = this.box.value);
     const parts = [];
     let at = 0;
     for (const [from, to] of this.ranges) {
