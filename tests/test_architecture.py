@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "checkpoint": {"config", "params", "checks", "system", "fast", "text", "download"},
     "download": {"config", "system", "fast", "checkpoint"},
     "generate": MATHS | {"fast", "system", "text", "checkpoint"},
-    "evaluate": MATHS | {"fast", "system", "text", "checkpoint"},
+    "evaluate": MATHS | {"fast", "system", "text", "checkpoint", "generate"},
     "train": MATHS | ROOMS,
     "storyteller": MATHS | ROOMS,
     "serve": MATHS | {"fast", "system", "text", "checkpoint", "generate", "__init__"},  # __init__ has the version

@@ -17,7 +17,12 @@ def measure(loss: Callable[[Any, Any], float], batches: Iterable[tuple[Any, Any]
         count += y.size
         size += int(nbytes[y].sum())
     mean, bits = nats / count, nats / math.log(2) / size if size else None
-    return {"loss": mean, "perplexity": math.exp(min(mean, 700.0)), "bits_per_byte": bits, "tokens": count}
+    return {"loss": mean, "perplexity": exp(mean), "bits_per_byte": bits, "tokens": count}
+
+
+def exp(x: float) -> float:
+    """e ** x, or e ** 700 if that would overflow"""
+    return math.exp(min(x, 700.0))
 
 
 def token_lengths(tokenizer: Tokenizer, n_vocab: int) -> np.ndarray:

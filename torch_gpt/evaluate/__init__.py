@@ -1,0 +1,1 @@
+"""Measure a model on text: numpy_gpt.evaluate with PyTorch's computations."""
