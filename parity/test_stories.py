@@ -10,8 +10,8 @@ import torch
 
 import numpy_gpt
 import torch_gpt
-from numpy_gpt.evaluate.__main__ import perplexity
 from numpy_gpt.evaluate.metrics import measure, token_lengths
+from numpy_gpt.evaluate.perplexity import perplexity
 from numpy_gpt.generate import scheduler
 from numpy_gpt.params import tree_map
 from numpy_gpt.text.token_cache import tokenize

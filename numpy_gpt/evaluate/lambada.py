@@ -54,9 +54,10 @@ def passages(file: File) -> Iterator[tuple[int, str]]:
         if not line.strip():
             continue
         text = text_of(file, number, json_object(file, number, line, EXPECTED), "text", EXPECTED)
-        if not text or text.endswith(" "):
-            what = "ends with a space" if text else "is empty"
-            raise GPTError(f"{file}, line {number}: the passage {what}, so it has no last word: correct the line.")
+        if not split(text)[1].strip():
+            raise GPTError(
+                f"{file}, line {number}: the passage is empty or ends with a space, so it has no last word: correct it."
+            )
         yield number, text
 
 

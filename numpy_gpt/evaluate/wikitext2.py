@@ -48,9 +48,13 @@ def wikitext2(m: Model, file: File, stride: int, score: Score) -> Iterator[dict[
 
 def per_token(m: Model, file: File, stride: int, score: Score) -> dict[str, Any]:
     """Return the measures of the tokens of the raw text in windows of the model's context"""
-    with tempfile.TemporaryFile(dir=token_directory()) as f:
-        f.writelines(part.encode() for part in joined(wikitext_lines(file)))
-        f.flush()
+    directory = token_directory()
+    with tempfile.TemporaryFile(dir=directory) as f:
+        try:
+            f.writelines(part.encode() for part in joined(wikitext_lines(file)))
+            f.flush()
+        except OSError as e:
+            raise GPTError(f"the lines of {file} can't be joined in {directory}: {e.strerror}.") from None
         tokens = read(m, Spooled(str(file), f))
     nats, count = 0.0, 0
     for segment, logprob, _ in scored(windows(tokens, m.config.n_ctx, stride), score, len(tokens), "tokens"):
@@ -87,12 +91,15 @@ def detokenized(document: str) -> str:
 
 def wikitext_lines(file: File) -> Iterator[str]:
     """Yield the lines of WikiText without line breaks, as wiki.test.raw has them"""
-    read = lines(file, EXPECTED)
-    first = next(read, "")
-    if not first.startswith("{"):
-        yield from chain([first], read)
+    rest, start = lines(file, EXPECTED), []
+    for line in rest:
+        start.append(line)
+        if line.strip():
+            break
+    if not start or not start[-1].startswith("{"):
+        yield from chain(start, rest)
         return
-    for number, line in enumerate(chain([first], read), 1):
+    for number, line in enumerate(chain(start, rest), 1):
         if line.strip():
             value = json_object(file, number, line, EXPECTED)
             key = "page" if "page" in value else "text"

@@ -1,38 +1,31 @@
 """Does the command print the right loss, perplexity and bits per byte for any text?"""
 
-import json
 import math
 import subprocess
-import sys
+from functools import partial
 
+import commands
 import numpy as np
 import pytest
 
 from numpy_gpt import forward, load, save
+from numpy_gpt.evaluate.perplexity import perplexity
 from parity.inputs import TINY, random_model
 
-COMMAND = [sys.executable, "-m", "numpy_gpt.evaluate", "perplexity"]
 M = load("storyteller")
+evaluate, measured = partial(commands.evaluate, "perplexity"), partial(commands.measured, "perplexity")
 
 
-def evaluate(*args):
-    done = subprocess.run([*COMMAND, *map(str, args)], stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    return done.returncode, done.stdout, done.stderr
-
-
-def measured(*args):
-    status, out, err = evaluate(*args, "--json")
-    assert (status, err) == (0, "")
-    return json.loads(out)
-
-
-def losses(tokens):
-    """Yield the loss of each token except the first, from the tokens before it in its window"""
-    T = M.config.n_ctx
-    for start in range(0, len(tokens) - 1, T):
-        window = tokens[start : start + T + 1]
+def losses(tokens, stride=M.config.n_ctx):
+    """Yield the loss of each token except the first, from the tokens before it in the first window that contains it"""
+    end = 1
+    for start in range(0, len(tokens) - 1, stride):
+        window = tokens[start : start + M.config.n_ctx + 1]
         z = forward(M, [window[:-1]])[0].astype(np.float64)
-        yield from np.log(np.exp(z).sum(-1)) - z[np.arange(len(z)), window[1:]]
+        yield from (np.log(np.exp(z).sum(-1)) - z[np.arange(len(z)), window[1:]])[end - start - 1 :]
+        end = start + len(window)
+        if end == len(tokens):
+            return
 
 
 def test_perplexity_covers_each_token_except_the_first(text):
@@ -111,7 +104,9 @@ def test_evaluate_refuses_a_tokenizer_that_is_larger_than_n_vocab(text):
 
 
 def test_perplexity_without_stderr_prints_the_same(text):
-    done = subprocess.run(["sh", "-c", 'exec "$@" 2>&-', "sh", *COMMAND, text], capture_output=True, text=True)
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" 2>&-', "sh", *commands.COMMAND, "perplexity", text], capture_output=True, text=True
+    )
     assert done.returncode == 0
     assert done.stdout == evaluate(text)[1]
 
@@ -120,3 +115,50 @@ def test_evaluate_without_arguments_is_wrong_usage(text):
     status, _, err = evaluate()
     assert status == 2
     assert "the following arguments are required: FILE" in err
+
+
+@pytest.mark.parametrize("stride", [150, M.config.n_ctx])
+def test_perplexity_with_a_stride_counts_each_token_once(stride, text):
+    written = "Once upon a time, there was a dog. " * 60
+    with open("story.txt", "w") as f:
+        f.write(written)
+    nats = list(losses(M.tokenizer.encode(written), stride))
+    found = measured("story.txt", "--stride", stride)
+    assert found["tokens"] == len(nats) > 2 * M.config.n_ctx
+    assert found["loss"] == pytest.approx(np.mean(nats), rel=1e-5)
+    assert found["stride"] == stride
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("Tom ran home", 2),
+        ("Tom's  dogs\n\nran\u00a0home. ", 4),
+        ("Tom ran.\n<|endoftext|>Lily sang.<|endoftext|>Tim", 4),
+        ("a é 🙂🙂 \u2003b", 3),
+    ],
+)
+def test_word_perplexity_counts_the_words_after_the_first_token(written, words, text, monkeypatch):
+    with open("story.txt", "w") as f:
+        f.write(written)
+    found = perplexity(M, "story.txt")
+    nats = found["loss"] * found["tokens"]
+    assert len(M.tokenizer.decode(M.tokenizer.encode(written)[:1])) < 4
+    assert found["words"] == words
+    assert found["word_perplexity"] == pytest.approx(math.exp(nats / words), rel=1e-9)
+    monkeypatch.setattr("numpy_gpt.evaluate.perplexity.READ", 1)  # words and characters are cut anywhere
+    assert perplexity(M, "story.txt") == found
+
+
+@pytest.mark.parametrize(
+    ("stride", "status", "message"),
+    [
+        (0, 2, "--stride is 0: it must be at least 1."),
+        (-3, 2, "--stride is -3: it must be at least 1."),
+        (257, 1, "evaluate: --stride is 257, and the model's context is 256: choose at most that."),
+    ],
+)
+def test_stride_outside_of_the_context_is_refused(stride, status, message, text):
+    found, out, err = evaluate(text, "--stride", stride)
+    assert (found, out) == (status, "")
+    assert message in err

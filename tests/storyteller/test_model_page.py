@@ -10,7 +10,7 @@ import pytest
 from numpy_gpt import load
 from numpy_gpt.checkpoint import read_checkpoint, verify
 from numpy_gpt.checkpoint.source import find
-from numpy_gpt.evaluate.__main__ import perplexity
+from numpy_gpt.evaluate.perplexity import perplexity
 from numpy_gpt.storyteller import make, recite, stories
 from numpy_gpt.train.start import make_tokenizer
 
