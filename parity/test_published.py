@@ -1,8 +1,10 @@
 """Do both packages reproduce published results of OpenAI's weights?
 
-They are greedy continuations, losses, and ten training steps of llm.c. Each entry of gpt2_golden.json has its source.
+They are greedy continuations, losses, ten training steps of llm.c, and figures on LAMBADA and WikiText-2. Each entry of
+gpt2_golden.json has its source.
 """
 
+import importlib
 import json
 
 import numpy as np
@@ -12,6 +14,8 @@ import numpy_gpt
 import torch_gpt
 from numpy_gpt import adamw
 from numpy_gpt.checkpoint import hub
+from numpy_gpt.evaluate.lambada import lambada
+from numpy_gpt.evaluate.wikitext2 import wikitext2
 
 pytestmark = [pytest.mark.weights, pytest.mark.parametrize("package", [numpy_gpt, torch_gpt], ids=["numpy", "torch"])]
 
@@ -96,3 +100,26 @@ def test_ten_training_steps_have_the_losses_of_llmc(package, device, published):
         loss, grads = package.loss_and_grads(m, np.array(batch["ids"]), np.array(batch["targets"]))
         assert abs(float(loss) - expected) < entry["tol"], f"step {t}"
         optimiser.step(m.params, grads, moments, t, lr=1e-4, beta1=0.9, beta2=0.999, weight_decay=0.01)
+
+
+def scorer(package, m):
+    return importlib.import_module(f"{package.__name__}.evaluate.scoring").scorer(m)
+
+
+@pytest.mark.slow
+def test_lambada_equals_the_figures_of_the_harness(package, device, data):
+    """Compare with lambada_openai in issue 2159 of EleutherAI/lm-evaluation-harness"""
+    m = load(package, "124M", device)
+    found = lambada(m, data / "eval/lambada_test.jsonl", scorer(package, m))
+    assert found["passages"] == 5153
+    assert found["accuracy"] == pytest.approx(0.3256, abs=3e-4)  # rounding may decide one passage
+    assert found["perplexity"] == pytest.approx(40.0554, abs=0.01)
+
+
+@pytest.mark.slow
+def test_wikitext2_equals_the_figures_of_transformers_guide_and_of_the_harness(package, device, data):
+    """Compare with issue 13761 of huggingface/transformers, which has both"""
+    m = load(package, "124M", device)
+    per_token, per_word = wikitext2(m, data / "eval/wikitext2_raw_test.txt", 1024, scorer(package, m))
+    assert per_token["perplexity"] == pytest.approx(29.94, abs=0.01)
+    assert per_word["word_perplexity"] == pytest.approx(37.37, abs=0.01)

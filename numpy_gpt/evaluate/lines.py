@@ -22,12 +22,15 @@ def lines(file: File, expected: str) -> Iterator[str]:
     for magic, kind in KINDS.items():
         if start.startswith(magic):
             raise GPTError(f"{file} is {kind}, not text: {expected}.")
-    rest = ""
+    parts = []  # of a line that isn't complete
     for piece in file_pieces(file):
-        *whole, rest = (rest + piece).split("\n")
-        yield from (line.removesuffix("\r") for line in whole)
-    if rest:
-        yield rest
+        part, *others = piece.split("\n")
+        parts.append(part)
+        for other in others:
+            yield "".join(parts).removesuffix("\r")
+            parts = [other]
+    if any(parts):
+        yield "".join(parts)
 
 
 def json_object(file: File, number: int, line: str, expected: str) -> dict[str, Any]:

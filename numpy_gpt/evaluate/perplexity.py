@@ -52,10 +52,11 @@ def read(m: Model, file: File) -> np.ndarray:
 def count_words(tokens: np.ndarray, tokenizer: Tokenizer) -> int:
     """Return the number of words in the text of tokens, which white space and <|endoftext|> separate"""
     utf8 = codecs.getincrementaldecoder("utf-8")("replace")
-    words, rest = 0, ""
+    words, inside = 0, False  # whether the text so far ends inside of a word
     for start in range(0, len(tokens), READ):
         ids = tokens[start : start + READ].tolist()
-        text = rest + utf8.decode(b"".join(b"\n" if i == tokenizer.eot else tokenizer.token(i) for i in ids))
-        *whole, rest = text.split(" ")  # a word may go on in the next tokens
-        words += sum(len(part.split()) for part in whole)
-    return words + len((rest + utf8.decode(b"", final=True)).split())
+        text = utf8.decode(b"".join(b"\n" if i == tokenizer.eot else tokenizer.token(i) for i in ids))
+        if text:
+            words += len(text.split()) - (inside and not text[0].isspace())
+            inside = not text[-1].isspace()
+    return words

@@ -12,8 +12,10 @@ from commands import COMMAND, evaluate, measured
 
 from numpy_gpt import Config, forward, init, load
 from numpy_gpt.errors import GPTError
+from numpy_gpt.evaluate.detokenizer import detokenized
 from numpy_gpt.evaluate.scoring import scorer
-from numpy_gpt.evaluate.wikitext2 import detokenized, documents, joined, wikitext2, wikitext_lines
+from numpy_gpt.evaluate.wikitext2 import joined, wikitext2
+from numpy_gpt.evaluate.wikitext_file import read_documents, read_lines, split
 from numpy_gpt.text import tokenizer
 
 M = load("storyteller")
@@ -99,8 +101,15 @@ def test_word_perplexity_equals_its_definition():
 
 
 def test_documents_begin_at_titles():
-    assert list(documents(wikitext_lines(write(RAW)))) == PAGES[1:]
-    assert list(documents(iter(["The dog .", " = The cat = "]))) == ["The dog .", " = The cat = \n"]
+    assert list(read_documents(write(RAW))) == PAGES[1:]
+    assert list(split(iter(["The dog .", " = The cat = "]))) == ["The dog .", " = The cat = \n"]
+
+
+def test_pages_of_json_lines_are_the_documents():
+    pages = ["The dog .", " \n", " = A = \n = B = \n b \n"]
+    path = write("".join(json.dumps({"page": page, "text": "no"}) + "\n" for page in pages))
+    assert list(read_documents(path)) == [pages[0], pages[2]]
+    assert list(read_lines(path)) == ["The dog .", " ", " = A = ", " = B = ", " b "]
 
 
 def test_stride_changes_only_the_measures_per_token():
@@ -204,5 +213,5 @@ def test_raw_file_has_the_published_numbers_of_tokens_and_documents(data):
     """transformers warns that the guide's text has 287644 tokens; the harness reports 62 documents"""
     raw = data / "eval/wikitext2_raw_test.txt"
     t = tokenizer.load(data / "tokenizer")
-    assert len(t.encode("".join(joined(wikitext_lines(raw))))) == 287_644
-    assert sum(1 for _ in documents(wikitext_lines(raw))) == 62
+    assert len(t.encode("".join(joined(read_lines(raw))))) == 287_644
+    assert sum(1 for _ in read_documents(raw)) == 62

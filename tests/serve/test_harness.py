@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -9,7 +10,10 @@ import numpy as np
 import pytest
 from serving import ONCE, M
 
-from numpy_gpt import complete, forward
+from numpy_gpt import complete, complete_batch, forward
+from numpy_gpt.evaluate.lambada import lambada
+from numpy_gpt.evaluate.scoring import scorer
+from numpy_gpt.evaluate.wikitext2 import wikitext2
 from numpy_gpt.generate.sampling import likeliest
 
 EOT = M.tokenizer.eot
@@ -43,17 +47,48 @@ TASKS = {
         "doc_to_target": "{{context}}",
         "metric_list": [{"metric": "byte_perplexity"}],
     },
+    "lambada": {
+        "dataset": "passages.jsonl",
+        "output_type": "loglikelihood",
+        "doc_to_text": "{{text.split(' ')[:-1]|join(' ')}}",
+        "doc_to_target": "{{' ' + text.split(' ')[-1]}}",
+        "metric_list": [{"metric": "acc"}, {"metric": "perplexity", "aggregation": "perplexity"}],
+    },
+    "words": {
+        "dataset": "pages.jsonl",
+        "output_type": "loglikelihood_rolling",
+        "doc_to_text": "",
+        "doc_to_target": "!function wikitext.wikitext_detokenizer",
+        "process_results": "!function wikitext.process_results",
+        "metric_list": [{"metric": name} for name in ("word_perplexity", "byte_perplexity", "bits_per_byte")],
+    },
+}
+PROMPTS = [M.tokenizer.encode(text) for text in (ONCE, "Tom and Lily", "One day,", "She said") * 5]
+PASSAGES = [
+    text[: text.rindex(" ")]
+    for prompt, new in zip(PROMPTS, complete_batch(M, PROMPTS, 60, temperature=0.7, seed=5, stop=[EOT]), strict=True)
+    for text in [M.tokenizer.decode([*prompt, *new])]
+]
+PAGES = [f" = {text[:9]} = \n \n {text} . \n" for text in PASSAGES]
+FILES = {
+    "docs.jsonl": DOCS,
+    "passages.jsonl": [{"text": text} for text in PASSAGES],
+    "pages.jsonl": [{"page": page} for page in PAGES],
 }
 
 
 @pytest.fixture
 def evaluated(server, tmp_path):
-    """Run the harness; return its results, and the responses to each document of a task"""
+    """Run the harness; return its results, the responses to each document of a task, and the directory of the data"""
     pytest.importorskip("lm_eval", reason="lm-evaluation-harness isn't installed: pip install -e '.[ci]'")
-    (tmp_path / "docs.jsonl").write_text("".join(json.dumps(doc) + "\n" for doc in DOCS))
+    for name, docs in FILES.items():
+        (tmp_path / name).write_text("".join(json.dumps(doc) + "\n" for doc in docs))
+    (tmp_path / "wikitext.py").write_text("from lm_eval.tasks.wikitext.preprocess_wikitext import *\n")
     for name, task in TASKS.items():
-        data = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": "docs.jsonl"}}, "test_split": "test"}
-        (tmp_path / f"{name}.yaml").write_text(json.dumps({"task": name} | data | task))  # JSON is YAML
+        task = {"dataset": "docs.jsonl", **task}
+        files = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": task.pop("dataset")}}}
+        yaml = json.dumps({"task": name, "test_split": "test"} | files | task)  # JSON is YAML
+        (tmp_path / f"{name}.yaml").write_text(re.sub(r'"(!function [^"]*)"', r"\1", yaml))
     arguments = f"model=storyteller,base_url={server.url}/v1/completions,max_length={M.config.n_ctx}"
     command = [sys.executable, "-m", "lm_eval", "run", "--model", "local-completions", "--model_args", arguments]
     command += ["--tasks", ",".join(TASKS), "--include_path", ".", "--batch_size", "4"]
@@ -68,7 +103,7 @@ def evaluated(server, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     (results,) = tmp_path.glob("out/*/results_*.json")
-    return json.loads(results.read_text())["results"], {name: responses(tmp_path, name) for name in TASKS}
+    return json.loads(results.read_text())["results"], {name: responses(tmp_path, name) for name in TASKS}, tmp_path
 
 
 def responses(directory, task):
@@ -91,8 +126,8 @@ def split(context, continuation):
 
 
 @pytest.mark.slow
-def test_harness_gets_the_scores_of_the_library(evaluated):
-    results, found = evaluated
+def test_harness_gets_the_scores_of_the_library(evaluated, monkeypatch):
+    results, found, directory = evaluated
     right = 0
     for doc, choices in zip(DOCS, found["choose"], strict=True):
         expected = [logprob(*split(doc["context"], choice)) for choice in doc["choices"]]
@@ -111,6 +146,17 @@ def test_harness_gets_the_scores_of_the_library(evaluated):
     total = sum(logprob([EOT], M.tokenizer.encode(doc["context"]))[0] for doc in DOCS)
     size = sum(len(doc["context"].encode()) for doc in DOCS)
     assert results["score"]["byte_perplexity,none"] == pytest.approx(np.exp(-total / size), rel=1e-5)
+
+    ours = lambada(M, directory / "passages.jsonl", scorer(M))
+    assert 0 < ours["accuracy"] < 1
+    assert results["lambada"]["acc,none"] == ours["accuracy"]
+    assert results["lambada"]["perplexity,none"] == pytest.approx(ours["perplexity"], rel=1e-5)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(directory / "cache"))
+    _, ours = wikitext2(M, directory / "pages.jsonl", M.config.n_ctx, scorer(M))
+    assert ours["documents"] == len(PAGES)
+    assert results["words"]["word_perplexity,none"] == pytest.approx(ours["word_perplexity"], rel=1e-5)
+    assert results["words"]["bits_per_byte,none"] == pytest.approx(ours["bits_per_byte"], rel=1e-5)
 
 
 def test_request_of_older_versions_is_scored(server):
