@@ -44,8 +44,9 @@ perplexity FILE: any text in UTF-8.
 
 lambada FILE: JSON Lines, an object with "text" in each; blank lines are skipped.
   As task lambada_openai of lm-evaluation-harness. The last word is the text after the last space, with this space and
-  any white space before it. Its tokens are those that it adds to the tokens of the text before it. The context is the
-  last N tokens before each of them at most. There is no <|endoftext|> before a passage, except if it is a single word.
+  any white space before it. Its context is the text before it, and its tokens are those that it adds to the tokens of
+  the context. Of a passage of more than N + 1 tokens, the last N + 1 are used. <|endoftext|> is put before a passage
+  only if it is a single word. In a passage, <|endoftext|> is ordinary text.
     accuracy         the share of passages in which each token of the last word is the model's best one
     perplexity       e to the power of the mean over the passages of the last word's total loss
 
@@ -57,11 +58,17 @@ wikitext2 FILE: wiki.test.raw, or JSON Lines of its rows ("text") or documents (
     perplexity       e to the power of the mean loss of the tokens that count
   Per word, as task wikitext of lm-evaluation-harness. A line = Title = begins a document. Spaces around punctuation are
   removed as the harness does. Each document is scored alone, after <|endoftext|>, in blocks of N tokens. The context of
-  a block is the token before it; the last block has N tokens of context and text together.
+  a block begins with the token before it. The last block may be shorter: its context is as many tokens as fit into
+  N + 1 with it.
     word perplexity  e to the power of the total loss divided by the number of words
     bits/byte        the total loss in bits, divided by the bytes of the text
   Words and bytes are those of the raw text. White space separates words. If a document begins or ends with it, the
   empty string there is a word too.
+
+--json prints an object with the key "model" and these:
+  perplexity  loss, perplexity, bits_per_byte, tokens (that count), word_perplexity, words, stride
+  lambada     accuracy, perplexity, passages, tokens (of the last words)
+  wikitext2   loss, perplexity, tokens (that count), stride, word_perplexity, words, bits_per_byte, documents
 
 Published for the 124M: lambada accuracy 0.3256 and perplexity 40.06, wikitext2 perplexity 29.94 and word perplexity
 37.37. OpenAI's paper has other figures, since it defines the measures in another way."""
@@ -121,7 +128,7 @@ def new_parser(backend: Backend) -> argparse.ArgumentParser:
     add("--model", default="storyteller", metavar="M", help="a name or a path (default: storyteller)")
     what = "from one window to the next, in tokens, from 1 to the model's context (default: the model's context)"
     add("--stride", type=int, metavar="S", help=what)
-    add("--json", action="store_true", help="print all measures as a JSON object")
+    add("--json", action="store_true", help="print an object with the keys below")
     backend.add_arguments(parser)
     return parser
 

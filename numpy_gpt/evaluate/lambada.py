@@ -21,12 +21,13 @@ def lambada(m: Model, file: File, score: Score) -> dict[str, Any]:
         total = sum(1 for _ in passages(file))
         if not total:
             raise GPTError(f"{file} has no passages: {EXPECTED}.")
-        right, nats, tokens = 0, 0.0, 0
+        count, right, nats, tokens = 0, 0, 0.0, 0
         for segment, logprob, best in scored(segments(m, file), score, total, "passages"):
+            count += 1
             right += best
             nats -= logprob
             tokens += segment.scored
-    return {"accuracy": right / total, "perplexity": exp(nats / total), "passages": total, "tokens": tokens}
+    return {"accuracy": right / count, "perplexity": exp(nats / count), "passages": count, "tokens": tokens}
 
 
 def segments(m: Model, file: File) -> Iterator[Segment]:

@@ -30,7 +30,7 @@ def lines(file: File, expected: str) -> Iterator[str]:
             yield "".join(parts).removesuffix("\r")
             parts = [other]
     if any(parts):
-        yield "".join(parts)
+        yield "".join(parts).removesuffix("\r")
 
 
 def json_object(file: File, number: int, line: str, expected: str) -> dict[str, Any]:

@@ -37,13 +37,13 @@ def wikitext2(m: Model, file: File, stride: int, score: Score) -> Iterator[dict[
 def per_token(m: Model, file: File, stride: int, score: Score) -> dict[str, Any]:
     """Return the measures of the tokens of the raw text in windows of the model's context"""
     directory = token_directory()
-    with tempfile.TemporaryFile(dir=directory) as f:
-        try:
+    try:
+        with tempfile.TemporaryFile(dir=directory) as f:
             f.writelines(part.encode() for part in joined(read_lines(file)))
             f.flush()
-        except OSError as e:
-            raise GPTError(f"the lines of {file} can't be joined in {directory}: {e.strerror}.") from None
-        tokens = read(m, Spooled(str(file), f))
+            tokens = read(m, Spooled(str(file), f))
+    except OSError as e:
+        raise GPTError(f"the lines of {file} can't be joined in {directory}: {e.strerror}.") from None
     nats, count = 0.0, 0
     for segment, logprob, _ in scored(windows(tokens, m.config.n_ctx, stride), score, len(tokens), "tokens"):
         nats -= logprob

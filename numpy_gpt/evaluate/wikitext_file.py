@@ -31,7 +31,7 @@ def is_json(file: File) -> bool:
 
 
 def entries(file: File) -> Iterator[tuple[str, str]]:
-    """Yield the key and the text of each object: the key is "page" if the first object has it, and else "text" """
+    """Yield the key and the text of each object; "page" is the key if the first object has it, or else "text" is"""
     key = None
     for number, line in enumerate(lines(file, EXPECTED), 1):
         if line.strip():

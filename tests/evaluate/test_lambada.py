@@ -129,8 +129,8 @@ def test_other_keys_of_an_object_are_ignored(write):
         ([b'{"text": "caf\xe9"}\n'], " isn't UTF-8 text: byte 13 is 0xe9."),
         ([b"PAR1\x15\x04\x15"], f" is a Parquet file, not text: {HELP}"),
         (
-            texts("a " + "ab" * 999),
-            ", line 1 has a last word of 999 tokens, and the model's context is 256: remove the line.",
+            texts("a " + "ab" * 256, "a " + "ab" * 257),
+            ", line 2 has a last word of 257 tokens, and the model's context is 256: remove the line.",
         ),
     ],
 )

@@ -37,8 +37,8 @@ def score(m, tokens, positions, targets):
             logits = head(x[:, rows], m.params)
             check_finite("the output", logits, m.params, torch.isfinite)
             found.append(score_rows(logits, targets[rows]))
-        logprobs, best = (torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True))
-    return logprobs, best
+        logprobs, best = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
+    return logprobs.double().numpy(), best.numpy()
 
 
 def last_block(tokens, p, config):
@@ -52,4 +52,4 @@ def last_block(tokens, p, config):
 def score_rows(z, targets):
     """z[target] - log Σ exp z, and whether target = argmax z      z (R,V), targets (R,) -> two of (R,)"""
     dtype = torch.promote_types(z.dtype, torch.float32)  # bfloat16 would round the sum to 8 bits
-    return -F.cross_entropy(z.to(dtype), targets, reduction="none").double(), z.argmax(-1) == targets
+    return -F.cross_entropy(z.to(dtype), targets, reduction="none"), z.argmax(-1) == targets
