@@ -9,6 +9,7 @@ from hypothesis import settings
 settings.register_profile("parity", derandomize=True, deadline=None)  # failures can be reproduced elsewhere
 settings.load_profile("parity")
 THREADS = torch.get_num_threads()
+README = Path(__file__).parent.parent / "README.md"
 
 
 def pytest_addoption(parser):
@@ -48,3 +49,11 @@ def one_thread_for_small_tensors(request):
 @pytest.fixture(autouse=True, scope="session")
 def float32_is_float32():
     assert torch.get_float32_matmul_precision() == "highest", "TF32 keeps 10 bits of 23, too few for these tests"
+
+
+@pytest.fixture
+def text_directory(monkeypatch, tmp_path):
+    """Work in a directory of its own with a text to train on, and with a cache of its own"""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text(README.read_text())
