@@ -1,10 +1,13 @@
-"""Load a model by the path of its checkpoint or by its name."""
+"""Load a model, or its tokenizer alone, by the path of its checkpoint or by its name."""
 
 import os
 from pathlib import Path
 
+from ..checks import check_has_tokenizer
 from ..errors import CheckpointError, GPTError
 from ..params import Model
+from ..text import tokenizer
+from ..text.tokenizer import Tokenizer
 from . import DType, hub, layout, read_checkpoint, to_model
 
 STORYTELLER = Path(__file__).parent.parent / "storyteller"  # ships with the package
@@ -31,6 +34,17 @@ def load(source: str | os.PathLike[str], dtype: DType | None = None, n_head: int
         print(m.tokenizer.decode(ids))
     """
     return to_model(read_checkpoint(find(source), n_head), dtype)
+
+
+def load_tokenizer(source: str) -> Tokenizer:
+    """Return the tokenizer of a model, by path or by name, without its weights; "bytes" has one token per byte"""
+    if source == "bytes":
+        from ..text import bpe  # here, since most loads need no new vocabulary
+
+        return bpe.tokenizer([])
+    path = find(source)
+    found = (tokenizer.load(path) if os.path.isdir(path) else None) or read_checkpoint(path).tokenizer
+    return check_has_tokenizer(found, source, "choose another model, or bytes")
 
 
 def find(source: str | os.PathLike[str]) -> Path:

@@ -12,12 +12,13 @@ from ..checkpoint import verify
 from ..checkpoint.destination import check_can_be_directory, check_directory_name
 from ..checkpoint.layouts import LAYOUTS, TRAINING, check_single_layout, home, layout
 from ..checkpoint.source import find as find_checkpoint
-from ..checks import check_has_tokenizer, check_tokenizer
+from ..checkpoint.source import load_tokenizer
+from ..checks import check_tokenizer
 from ..config import Config
 from ..errors import CheckpointError, GPTError
 from ..params import Model, init, tree_map
 from ..system.locks import RUN_LOCK
-from ..text import bpe, token_cache, tokenizer
+from ..text import bpe, token_cache
 from ..text.tokenizer import Tokenizer
 from . import resume
 from .log import CURVE, LOG, is_log
@@ -87,8 +88,6 @@ def load_initial(source: str, dropout: float) -> Model:
 
 def make_tokenizer(source: str, files: Sequence[str]) -> Tokenizer:
     """Return the tokenizer that --tokenizer names: bytes, a new one learned from the files, or a model's"""
-    if source == "bytes":
-        return bpe.tokenizer([])
     if size := bpe_size(source):
         with token_cache.progress(files, "vocabulary") as bar:
             texts = (text for text in token_cache.pieces(files, bar.update) if text is not None)
@@ -99,9 +98,7 @@ def make_tokenizer(source: str, files: Sequence[str]) -> Tokenizer:
                     f"--tokenizer {source} is more than this text has pairs of tokens for: choose at most "
                     f"bpe:{e.largest}, or give more text."
                 ) from None
-    path = find_checkpoint(source)
-    found = (tokenizer.load(path) if os.path.isdir(path) else None) or checkpoint.read_checkpoint(path).tokenizer
-    return check_has_tokenizer(found, source, "choose another model, or bytes, or bpe:1024")
+    return load_tokenizer(source)
 
 
 def resolve_context(s: TrainOptions, m: Model, is_default: bool) -> int:

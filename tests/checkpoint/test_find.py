@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import numpy_gpt
 from numpy_gpt import RELEASED, CheckpointError, GPTError, load, save
 from numpy_gpt.checkpoint import hub
 from numpy_gpt.checkpoint.hub import DATA
+from numpy_gpt.checkpoint.source import load_tokenizer
 from numpy_gpt.download.fetch import download
 from parity.inputs import TINY, random_model
 
@@ -98,3 +100,24 @@ def test_load_reads_other_names_as_paths(name, tmp_path, monkeypatch):
         load(name)
     save(random_model(TINY), name)
     assert load(name).config == TINY
+
+
+def test_load_tokenizer_reads_no_weights(tmp_path):
+    for name in ("encoder.json", "vocab.bpe"):
+        (tmp_path / name).write_bytes((Path(numpy_gpt.__file__).parent / "storyteller" / name).read_bytes())
+    assert (
+        load_tokenizer(str(tmp_path)).files
+        == load_tokenizer("storyteller").files
+        == load("storyteller").tokenizer.files
+    )
+
+
+def test_load_tokenizer_of_bytes_has_a_token_per_byte():
+    t = load_tokenizer("bytes")
+    assert (t.n_vocab, t.decode(t.encode("é")), len(t.encode("é"))) == (257, "é", 2)
+
+
+def test_load_tokenizer_of_a_model_without_a_vocabulary_is_an_error(tmp_path):
+    save(random_model(TINY), tmp_path / "model.safetensors")
+    with pytest.raises(GPTError, match="has no tokenizer: choose another model, or bytes"):
+        load_tokenizer(str(tmp_path / "model.safetensors"))
