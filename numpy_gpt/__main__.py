@@ -10,6 +10,7 @@ from .system.cli import print_stderr, run
 COMMANDS = {
     "generate": "continue a prompt",
     "train": "train a model on text",
+    "corpus": "make a text to train on",
     "evaluate": "measure a model on text",
     "serve": "serve a model over HTTP, with a page to write with it",
     "download": "download a released model",
