@@ -9,9 +9,9 @@ import torch
 
 import torch_gpt
 from numpy_gpt.generate.options import DecodingOptions
-from numpy_gpt.serve import functions as numpy_functions
 from numpy_gpt.serve.engine import Drawn, Engine, Finished, PromptScored, Sequence
-from torch_gpt.serve import functions as torch_functions
+from numpy_gpt.serve.engine import functions as numpy_functions
+from torch_gpt.serve.engine import functions as torch_functions
 
 from .inputs import TINY, random_model
 

@@ -20,7 +20,7 @@ from ..system import cli
 from ..system.cli import print_stderr, run
 from . import inspection
 from .engine import Engine
-from .functions import Functions, functions
+from .engine.functions import Functions, functions
 
 EPILOG = """examples:
   python -m {0}

@@ -8,8 +8,8 @@ from contextlib import suppress
 from ..errors import GPTError
 from .api_error import APIError
 from .engine import QueueFull, Ticket
+from .engine.sequence import Drawn, Event, Finished, PromptScored
 from .request import Request
-from .sequence import Drawn, Event, Finished, PromptScored
 from .service import Service
 from .transcript import Piece, Transcript
 

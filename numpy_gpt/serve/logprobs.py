@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ..text.tokenizer import Tokenizer
-from .sequence import Score
+from .engine.sequence import Score
 
 
 class Token(NamedTuple):

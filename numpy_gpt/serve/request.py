@@ -9,6 +9,7 @@ from ..generate.options import DecodingOptions, check_stop
 from ..generate.scheduler import number_samples
 from ..params import Model
 from .api_error import APIError
+from .engine.sequence import Sequence
 from .parameters import (
     Parameter,
     boolean,
@@ -22,7 +23,6 @@ from .parameters import (
     text,
 )
 from .prompt import Prompt, prompt_parameter
-from .sequence import Sequence
 
 MAX_LOGPROBS = 5
 MAX_SCORED = 10  # logprobs of a prompt alone: lm-evaluation-harness used to request 10

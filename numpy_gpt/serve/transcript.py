@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 from ..text.tokenizer import Tokenizer
+from .engine.sequence import Drawn, PromptScored, Score
 from .logprobs import Offsets, Token
 from .prompt import Prompt
-from .sequence import Drawn, PromptScored, Score
 
 
 class Piece(NamedTuple):

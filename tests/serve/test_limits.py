@@ -12,7 +12,7 @@ from serving import ONCE, M, running
 
 from numpy_gpt.serve import body
 from numpy_gpt.serve.engine import Ticket
-from numpy_gpt.serve.functions import functions
+from numpy_gpt.serve.engine.functions import functions
 
 JSON = {"content-type": "application/json"}
 

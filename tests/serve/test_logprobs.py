@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from numpy_gpt.serve.engine.sequence import Score
 from numpy_gpt.serve.logprobs import Offsets, Token, logprobs_object, name
-from numpy_gpt.serve.sequence import Score
 from numpy_gpt.text.tokenizer import SIGNS, Tokenizer
 
 TEXT = "bytes:\\xe2"  # also the name of the byte e2

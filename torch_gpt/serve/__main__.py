@@ -10,7 +10,7 @@ from numpy_gpt.system.cli import run
 
 from ..generate.__main__ import DTYPES
 from ..params import load
-from .functions import functions
+from .engine.functions import functions
 from .inspection import FUNCTIONS
 
 

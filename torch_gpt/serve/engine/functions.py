@@ -10,13 +10,13 @@ import torch
 
 from numpy_gpt.checks import check_finite
 from numpy_gpt.params import Model
-from numpy_gpt.serve.functions import Functions
+from numpy_gpt.serve.engine.functions import Functions
 
-from ..generate import next_logits, to_array
-from ..generate.kv import new_kv
-from ..generate.step import gpt2_all
-from ..language_model import check
-from ..params import explained_memory_errors
+from ...generate import next_logits, to_array
+from ...generate.kv import new_kv
+from ...generate.step import gpt2_all
+from ...language_model import check
+from ...params import explained_memory_errors
 
 REMEDY = "run fewer sequences at once, or use bfloat16 weights."
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from ..generate.options import DecodingOptions
+from ...generate.options import DecodingOptions
 
 
 class Sequence(NamedTuple):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from numpy_gpt.generate.options import DecodingOptions
-from numpy_gpt.serve.choice import adjusted, choose
-from numpy_gpt.serve.scores import score
-from numpy_gpt.serve.sequence import Sequence
+from numpy_gpt.serve.engine.choice import adjusted, choose
+from numpy_gpt.serve.engine.scores import score
+from numpy_gpt.serve.engine.sequence import Sequence
 
 Z = np.array([0.5, 2.0, -1.0, 1.5], np.float32)
 GREEDY = Sequence([1], DecodingOptions(5, 0.0, 0, 1.0, 0), [])

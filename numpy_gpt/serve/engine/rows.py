@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..params import GPT2
+from ...params import GPT2
 
 MOST = 64  # rows that are compared
 LARGE = 2**20  # numbers in a matrix that no BLAS treats as small

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..generate.sampling import likeliest
+from ...generate.sampling import likeliest
 from .sequence import Score
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 
-from ..generate.sampling import sample
+from ...generate.sampling import sample
 from .sequence import Sequence
 
 

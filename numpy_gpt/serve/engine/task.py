@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..generate.stopping import StopConditions
+from ...generate.stopping import StopConditions
 from .choice import choose
 from .functions import Functions
 from .scores import score

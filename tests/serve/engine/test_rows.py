@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from numpy_gpt import Config, load
-from numpy_gpt.serve.functions import functions
-from numpy_gpt.serve.rows import MOST, min_rows_of
+from numpy_gpt.serve.engine.functions import functions
+from numpy_gpt.serve.engine.rows import MOST, min_rows_of
 from parity.inputs import TINY, VARIANTS, random_model
 
 MODELS = {

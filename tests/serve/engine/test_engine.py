@@ -13,8 +13,8 @@ import pytest
 from numpy_gpt import GPTError, complete, load
 from numpy_gpt.generate.options import DecodingOptions
 from numpy_gpt.serve.engine import Drawn, Engine, Finished, PromptScored, QueueFull, Sequence
-from numpy_gpt.serve.functions import functions
-from numpy_gpt.serve.task import CHUNK
+from numpy_gpt.serve.engine.functions import functions
+from numpy_gpt.serve.engine.task import CHUNK
 from parity.inputs import TINY, random_model
 
 M = random_model(replace(TINY, n_ctx=256))

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..checks import check_finite, check_model, no_overflow
-from ..fast.turns import one_at_a_time
-from ..generate import next_logits
-from ..generate.kv import new_kv
-from ..generate.step import gpt2_all
-from ..params import Model
+from ...checks import check_finite, check_model, no_overflow
+from ...fast.turns import one_at_a_time
+from ...generate import next_logits
+from ...generate.kv import new_kv
+from ...generate.step import gpt2_all
+from ...params import Model
 from .rows import min_rows
 
 

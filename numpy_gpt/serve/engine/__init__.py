@@ -5,9 +5,9 @@ from collections.abc import Callable
 from functools import partial
 from threading import Condition, Thread
 
-from ..errors import GPTError
-from ..generate.stopping import StopConditions
-from ..params import Model
+from ...errors import GPTError
+from ...generate.stopping import StopConditions
+from ...params import Model
 from .batch import Batch
 from .functions import Functions
 from .sequence import Drawn, Event, Finished, PromptScored, Score, Sequence
