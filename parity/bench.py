@@ -2,13 +2,12 @@
 
 Each workload runs in turn in numpy_gpt, in torch_gpt (eager, with torch.optim.AdamW), and as a lower bound: the matmuls
 with the weights alone, or for AdamW copies of as many bytes. The model has random weights in float32 and the sizes of
-the 124M. Decoding is greedy. On a GPU, torch_gpt in bfloat16 runs next to Hugging Face's GPT-2. Run nothing else on the
-machine meanwhile.
+the 124M. Decoding is greedy. On a GPU, torch_gpt in bfloat16 runs next to Hugging Face's GPT-2. --serve measures the
+server instead. Run nothing else on the machine meanwhile.
 """
 
 import argparse
 import json
-import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -19,9 +18,10 @@ from numpy_gpt import Config, init
 from torch_gpt.fast.benchmark import PEAK, flops_per_token
 from torch_gpt.params import check_target
 
-from . import footprint, gpu_workloads
+from . import footprint, gpu_workloads, server_load
 from .gpu_workloads import Sizes, peer_version, sizes_for
 from .scaling import scaling, sentence
+from .table import aligned, median_and_range, spread
 from .workloads import PAUSE, Workload, machine, workloads
 
 SIDES = {
@@ -50,24 +50,47 @@ def main(argv):
     )
     parser.add_argument(
         "--device",
-        default="cpu",
+        metavar="D",
         help="PyTorch's device [cpu]; on cuda, torch_gpt runs in bfloat16 next to transformers, and NumPy doesn't run",
+    )
+    parser.add_argument(
+        "--serve",
+        action="store_true",
+        help="measure numpy_gpt.serve with the storyteller; exit with status 1 if a result under load is another one "
+        "than alone; takes 2 minutes, and --quick some seconds",
     )
     parser.add_argument(
         "--memory", action="store_true", help="print the memory that each released size needs, and no times"
     )
     args = parser.parse_args(argv)
+    check_combination(parser, args)
     if args.memory:
         footprint.show()
         return 0
-    on_gpu = check_target(args.device).type == "cuda"
+    if args.serve:
+        return server_load.run(args.quick, args.json)
+    return bench(args.device or "cpu", args.quick, args.json)
+
+
+def check_combination(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Exit with status 2 if an option has no effect on what another one selects"""
+    without = {"memory": ("serve", "quick", "json", "device"), "serve": ("device",)}
+    for name, others in without.items():
+        for other in others:
+            if getattr(args, name) and getattr(args, other):
+                parser.error(f"--{other} has no effect with --{name}: remove one of them.")
+
+
+def bench(device: str, quick: bool, as_json: bool) -> int:
+    """Measure the workloads of a CPU or a GPU, and print the results"""
+    on_gpu = check_target(device).type == "cuda"
     measured: list[dict] = []
     results: dict = {"workloads": measured}
     try:
-        (bench_gpu if on_gpu else bench_cpu)(args.device, args.quick, results)
+        (bench_gpu if on_gpu else bench_cpu)(device, quick, results)
     finally:  # after an error or Ctrl-C, print the workloads that were measured
         if measured:
-            print(json.dumps(results) if args.json else gpu_table(results) if on_gpu else table(results))
+            print(json.dumps(results) if as_json else gpu_table(results) if on_gpu else table(results))
     return 0
 
 
@@ -127,10 +150,6 @@ def time_side(prepare: Callable[[], Callable[[], object]]) -> float:
     return perf_counter() - started
 
 
-def spread(times: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(times), "min": min(times), "max": max(times)}
-
-
 def table(results: dict) -> str:
     """Return milliseconds or tokens per second of each side, and two ratios of times"""
     rows = [["", *SIDES.values(), "bound / NumPy", "PyTorch / NumPy"]]
@@ -185,14 +204,7 @@ def cells(workload: dict, sides: dict[str, str]) -> list[str]:
     return [workload["name"], *(found.get(side, "") for side in sides)]
 
 
-def aligned(rows: list[list[str]]) -> list[str]:
-    """Return the lines of a table"""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-
-
 def shown(seconds: dict[str, float], tokens: int | None) -> str:
     """Return median (lowest-highest) and the unit"""
-    numbers = sorted(tokens / s if tokens else 1000 * s for s in seconds.values())
-    low, median, high = (f"{number:.0f}" if number >= 10 else f"{number:.1f}" for number in numbers)
-    return f"{median} ({low}-{high}) {'tokens/s' if tokens else 'ms'}"
+    figures = (tokens / s if tokens else 1000 * s for s in seconds.values())
+    return f"{median_and_range(figures)} {'tokens/s' if tokens else 'ms'}"

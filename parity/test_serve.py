@@ -1,32 +1,16 @@
 """Does torch_gpt.serve answer as numpy_gpt.serve does, and as torch_gpt's library does?"""
 
-import re
-import signal
-import subprocess
-import sys
-from contextlib import contextmanager
-
 import pytest
 import requests
 
 import torch_gpt
 
+from .streams import serving
+
 pytest.importorskip("starlette", reason="the web extra isn't installed: pip install -e '.[web]'")
 
 ONCE = "Once upon a time"
 BODY = {"prompt": ONCE, "max_tokens": 20, "temperature": 0.8, "seed": 3, "logprobs": 2, "echo": True, "n": 2}
-
-
-@contextmanager
-def serving(package, *options):
-    """Start python -m PACKAGE.serve on a free port; yield its address"""
-    command = [sys.executable, "-m", f"{package}.serve", "--port", "0", *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        yield re.search(r"http://\S+", process.stdout.readline())[0]
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
 
 
 def post(url, path, body):
@@ -38,7 +22,7 @@ def post(url, path, body):
 def test_both_servers_give_the_same_completions_and_torch_gpt_compares_itself():
     found = {}
     for package in ("numpy_gpt", "torch_gpt"):
-        with serving(package) as url:
+        with serving(package) as (_, url):
             status, response = post(url, "/v1/completions", BODY)
             assert status == 200
             found[package] = response["choices"]
@@ -59,7 +43,7 @@ def test_both_servers_give_the_same_completions_and_torch_gpt_compares_itself():
 
 @pytest.mark.slow
 def test_dtype_option_is_that_of_the_model():
-    with serving("torch_gpt", "--device", "cpu", "--dtype", "bfloat16") as url:
+    with serving("torch_gpt", "--device", "cpu", "--dtype", "bfloat16") as (_, url):
         _, response = post(url, "/inspect", {"view": "compare", "prompt": ONCE})
         assert (response["device"], response["dtype"]) == ("cpu", "bfloat16")
         assert post(url, "/v1/completions", BODY)[0] == 200

@@ -5,13 +5,14 @@ import shutil
 
 import pytest
 
-from .test_serve import ONCE, serving
+from .streams import serving
+from .test_serve import ONCE
 
 
 @pytest.mark.slow
 def test_page_under_torch_plots_the_difference_at_every_tensor():
     api = pytest.importorskip("playwright.sync_api", reason="Playwright isn't installed: pip install playwright")
-    with serving("torch_gpt") as url, api.sync_playwright() as playwright:
+    with serving("torch_gpt") as (_, url), api.sync_playwright() as playwright:
         try:
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
         except api.Error as e:
