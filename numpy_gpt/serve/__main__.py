@@ -21,6 +21,7 @@ from ..system.cli import print_stderr, run
 from . import inspection
 from .engine import Engine
 from .engine.functions import Functions, functions
+from .engine.threads import limit_threads
 
 EPILOG = """examples:
   python -m {0}
@@ -42,6 +43,7 @@ class Backend(NamedTuple):
     name: str  # "numpy" or "torch"
     add_arguments: Callable[[argparse.ArgumentParser], None]  # adds the package's own options
     load: Callable[[argparse.Namespace], Model]
+    tune: Callable[[Model], None]  # sets up the process for the model
     functions: Callable[[Model], Functions]  # for the engine
     inspection: inspection.InspectionFunctions
 
@@ -51,6 +53,7 @@ NUMPY = Backend(
     name="numpy",
     add_arguments=lambda parser: None,
     load=lambda args: source.load(args.model),
+    tune=limit_threads,
     functions=functions,
     inspection=inspection.FUNCTIONS,
 )
@@ -66,6 +69,7 @@ def main(backend: Backend = NUMPY) -> None:
     listener = server.listen(args.host, args.port)
     m = backend.load(args)
     check_tokenizer(m.tokenizer, m.config, args.model)
+    backend.tune(m)
     engine = Engine(m, backend.functions(m), args.max_running, args.max_waiting)
     app = new_app(backend, args, m, engine)
     address = server.url(listener)

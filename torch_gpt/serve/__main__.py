@@ -25,6 +25,7 @@ TORCH = Backend(
     name="torch",
     add_arguments=add_arguments,
     load=lambda args: load(args.model, args.device, getattr(torch, args.dtype)),
+    tune=lambda m: None,
     functions=functions,
     inspection=FUNCTIONS,
 )
