@@ -71,9 +71,10 @@ def main(backend: Backend = NUMPY) -> None:
     check_tokenizer(m.tokenizer, m.config, args.model)
     backend.tune(m)
     engine = Engine(m, backend.functions(m), args.max_running, args.max_waiting)
-    app = new_app(backend, args, m, engine)
+    on_loopback = server.is_loopback(listener)
+    app = new_app(backend, args, m, engine, on_loopback)
     address = server.url(listener)
-    if args.api_key is None and not server.is_loopback(listener):
+    if args.api_key is None and not on_loopback:
         print_stderr("serve: everyone in this network can use the model: set --api-key to prevent that.")
     server.Server(app, engine, lambda: announce(args, address)).run([listener])
 
@@ -89,7 +90,7 @@ def announce(args: argparse.Namespace, address: str) -> None:
         ).start()  # some browsers block until they are closed
 
 
-def new_app(backend: Backend, args: argparse.Namespace, m: Model, engine: Engine) -> Any:
+def new_app(backend: Backend, args: argparse.Namespace, m: Model, engine: Engine, on_loopback: bool) -> Any:
     """Return the application for a model"""
     from .app import new_app
     from .metrics import Metrics
@@ -108,7 +109,7 @@ def new_app(backend: Backend, args: argparse.Namespace, m: Model, engine: Engine
         timeout=args.timeout,
         started=int(time.time()),
     )
-    return new_app(service, args.api_key, args.allow_origin)
+    return new_app(service, args.api_key, args.allow_origin, on_loopback)
 
 
 def check_installed() -> None:

@@ -1,6 +1,7 @@
-"""Require the API key, add headers that protect browsers, and count responses."""
+"""Refuse foreign hosts, require the API key, add headers that protect browsers, and count responses."""
 
 import hmac
+import re
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -8,9 +9,32 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .api_error import APIError
 from .errors_as_json import to_response
 from .metrics import Metrics
+from .parameters import shown
 
 PUBLIC = {"/", "/health", "/openapi.json"}
 PUBLIC_FOLDER = "/page/"
+LOCAL = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.IGNORECASE)
+
+
+def require_local_host(app: ASGIApp) -> ASGIApp:
+    """Return the app, with 421 for requests whose Host header names another machine
+
+    A page of another site can make its own name lead to 127.0.0.1 (DNS rebinding). Then the browser takes the server
+    for a part of that site, and lets the page read its responses. Only the Host header shows the difference.
+    """
+
+    async def checked(scope: Scope, receive: Receive, send: Send) -> None:
+        host = Request(scope).headers.get("host", "")  # programs may leave it out, browsers don't
+        if scope["type"] == "http" and host and not LOCAL.fullmatch(host):
+            message = (
+                f"the Host header is {shown(host)}: this server listens on loopback and answers only to localhost and "
+                "127.0.0.1; use one of them, or start the server with --host."
+            )
+            await to_response(APIError(message, status=421, code="unknown_host"))(scope, receive, send)
+            return
+        await app(scope, receive, send)
+
+    return checked
 
 
 def require_key(app: ASGIApp, key: str) -> ASGIApp:

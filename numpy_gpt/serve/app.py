@@ -12,7 +12,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from . import static
-from .access import observed, require_key
+from .access import observed, require_key, require_local_host
 from .completions import completions
 from .errors_as_json import HANDLERS
 from .inspection_endpoint import Inspection
@@ -22,10 +22,17 @@ from .service import Service
 from .tokens import detokenize, tokenize, tokenizer_info
 
 
-def new_app(service: Service, api_key: str | None = None, origins: list[str] | None = None) -> ASGIApp:
-    """Return the ASGI application; pages of these origins may use it in a browser"""
+def new_app(service: Service, api_key: str | None, origins: list[str], on_loopback: bool) -> ASGIApp:
+    """Return the ASGI application
+
+    Arguments:
+        service: what the endpoints share.
+        api_key: the key that requests need, or None.
+        origins: pages of these origins may use the API in a browser.
+        on_loopback: whether the server listens on loopback.
+    """
     routes = endpoints(service, describe(service.parameters, service.m.tokenizer, api_key is not None))
-    middleware = []
+    middleware = [Middleware(require_local_host)] if on_loopback else []
     if origins:
         methods = ["GET", "POST"]
         middleware.append(Middleware(CORSMiddleware, allow_origins=origins, allow_methods=methods, allow_headers=["*"]))

@@ -82,13 +82,13 @@ def append(choice, new):
 
 
 @contextmanager
-def running(*options, m=M, functions=None):
+def running(*options, m=M, functions=None, on_loopback=True):
     """Run the server with these options of the command"""
     args = new_parser(NUMPY).parse_args([*options])
     engine = Engine(m, functions or NUMPY.functions(m), args.max_running, args.max_waiting)
     listener = http.listen("127.0.0.1", 0)
     address = http.url(listener)
-    server = http.Server(new_app(NUMPY, args, m, engine), engine, lambda: None)
+    server = http.Server(new_app(NUMPY, args, m, engine, on_loopback), engine, lambda: None)
     thread = Thread(target=server.run, args=([listener],))
     thread.start()
     try:

@@ -44,7 +44,9 @@ def connect(server, request=b""):
 
 def post_bytes(path, body, length=None):
     length = len(body) if length is None else length
-    head = f"POST {path} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+    head = (
+        f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+    )
     return head.encode() + body
 
 
@@ -160,8 +162,8 @@ def test_endless_body_is_413_before_its_end(server, monkeypatch):
         b"GARBAGE\r\n\r\n",
         b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 20_000,
         b"\x16\x03\x01\x02\x00\x01\x00",
-        b"POST /v1/completions HTTP/1.1\r\nhost: a\r\ncontent-length: -5\r\n\r\n",
-        b"POST /v1/completions HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: -5\r\n\r\n",
+        b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
     ],
     ids=lambda request: str(request)[:30],
 )
@@ -259,3 +261,29 @@ def test_configured_origin_may_use_the_api(with_key):
     assert response.status_code == 200
     assert response.headers["access-control-allow-origin"] == "http://friend.example"
     assert response.headers["access-control-allow-headers"] == "authorization, content-type"
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1:1", "127.0.0.1", "127.1.2.3", "[::1]:8000"])
+def test_server_on_loopback_answers_to_the_names_of_this_machine(server, host):
+    assert server.get("/v1/models", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example", "192.168.0.2", "0.0.0.0"],
+)
+def test_server_on_loopback_refuses_other_hosts(server, host):
+    for path in ("/", "/health", "/v1/models", "/page/style.css"):
+        response = server.get(path, headers={"host": host})
+        assert response.status_code == 421
+        assert f'the Host header is "{host}": this server listens' in response.json()["error"]["message"]
+
+
+def test_request_without_a_host_is_answered(server):
+    with connect(server, b"GET /health HTTP/1.0\r\n\r\n") as connection:
+        assert read_until(connection, b'"ok"').startswith(b"HTTP/1.1 200")
+
+
+def test_server_beyond_loopback_answers_to_any_host():
+    with running(on_loopback=False) as server:
+        assert server.get("/health", headers={"host": "gpt.example"}).status_code == 200

@@ -66,7 +66,7 @@ def test_signal_answers_503_to_requests_that_are_not_streamed():
         requests.get(url + "/health", timeout=60)
         with socket.create_connection(url.removeprefix("http://").split(":"), timeout=60) as connection:
             body = json.dumps({"prompt": "Once", "max_tokens": 250, "n": 64}).encode()
-            head = "POST /v1/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
+            head = "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
             connection.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
             while "running_sequences 0" in requests.get(url + "/metrics", timeout=60).text:
                 pass
