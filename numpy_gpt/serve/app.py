@@ -31,7 +31,7 @@ def new_app(service: Service, api_key: str | None, origins: list[str], on_loopba
         origins: pages of these origins may use the API in a browser.
         on_loopback: whether the server listens on loopback.
     """
-    routes = endpoints(service, describe(service.parameters, service.m.tokenizer, api_key is not None))
+    routes = endpoints(service, describe(service.parameters, service.m.tokenizer, service.name, api_key is not None))
     middleware = [Middleware(require_local_host)] if on_loopback else []
     if origins:
         methods = ["GET", "POST"]

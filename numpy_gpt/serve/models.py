@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from .. import __version__
 from .api_error import APIError
 from .body import read_json
+from .parameters import shown
 from .service import Service
 
 
@@ -19,7 +20,7 @@ async def models(service: Service, request: Request) -> Response:
 async def model(service: Service, request: Request) -> Response:
     name = request.path_params["name"]
     if name != service.name:
-        message = f"The model {name!r:.100} does not exist: this server has {service.name}."
+        message = f"The model {shown(name)} does not exist: this server has {service.name}."
         raise APIError(message, "model", status=404, code="model_not_found")
     return JSONResponse(model_object(service))
 

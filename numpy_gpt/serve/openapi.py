@@ -5,7 +5,7 @@ from typing import Any
 from .. import __version__
 from ..text.tokenizer import Tokenizer
 from .parameters import Parameter
-from .tokens import TOKENIZE, detokenize_parameters
+from .tokens import detokenize_parameters, tokenize_parameters
 
 Schema = dict[str, Any]
 
@@ -24,23 +24,24 @@ STATUS = {
 BODY = (400, 401, 408, 413, 415, 500)  # of every endpoint with a body
 
 
-def describe(completion: dict[str, Parameter], tokenizer: Tokenizer, has_key: bool) -> Schema:
+def describe(completion: dict[str, Parameter], tokenizer: Tokenizer, model: str, has_key: bool) -> Schema:
     """Return the document
 
     Arguments:
         completion: the parameters of a completion.
         tokenizer: the tokenizer of the model.
+        model: the name of the model.
         has_key: whether requests need an API key.
     """
-    detokenize = detokenize_parameters(tokenizer)
+    tokenize, detokenize = tokenize_parameters(model), detokenize_parameters(tokenizer, model)
     paths = {
         "/v1/completions": post("Continue prompts", inputs(completion), COMPLETION, 404, 429, 503, 504),
         "/v1/chat/completions": post("Answer a chat, if the model has a chat template", {"type": "object"}, None),
         "/v1/models": get("List the model", MODELS, 401),
         "/v1/models/{name}": get("Describe the model", MODEL, 401, 404),
         "/tokenizer_info": get("Return the special tokens", TOKENIZER_INFO, 401),
-        "/tokenize": post("Convert text to token ids", inputs(TOKENIZE, "prompt"), record(tokens=IDS)),
-        "/detokenize": post("Convert token ids to text", inputs(detokenize, "tokens"), record(prompt=STRING)),
+        "/tokenize": post("Convert text to token ids", inputs(tokenize, "prompt"), record(tokens=IDS), 404),
+        "/detokenize": post("Convert token ids to text", inputs(detokenize, "tokens"), record(prompt=STRING), 404),
         "/inspect": post("Compute what the page displays of a prompt", INSPECTION, {}, 429),
         "/health": public("Return whether the server is up", HEALTH, 503),
         "/metrics": get("Return counts for Prometheus", None, 401, text="text/plain"),

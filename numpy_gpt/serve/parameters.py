@@ -95,8 +95,6 @@ def text(name: str, value: Any) -> str:
 
 def shown(value: Any) -> str:
     """Return the beginning of a value as JSON, for error messages"""
-    if value and isinstance(value, dict | list):
-        return "an object" if isinstance(value, dict) else "a list"
     written = json.dumps(value)
     return written if len(written) <= 60 else written[:57] + "..."
 

@@ -226,7 +226,7 @@ def bias_reader(n_vocab: int) -> Any:
         if value is not None and not isinstance(value, dict):
             raise APIError(f"{name} is {shown(value)}: it must be an object of token ids and numbers.", name)
         return {
-            token_id(name, key): real(f"{name}[{key!r:.20}]", bias, -100, 100) for key, bias in (value or {}).items()
+            token_id(name, key): real(f"{name}[{shown(key)}]", bias, -100, 100) for key, bias in (value or {}).items()
         }
 
     def token_id(name: str, key: str) -> int:

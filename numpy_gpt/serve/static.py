@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from .api_error import APIError
+from .parameters import shown
 
 PAGE = Path(__file__).parent / "page"
 TYPES = {
@@ -30,7 +31,7 @@ def page_file(request: Request, name: str) -> Response:
     """Return a file of the page, or 304 if the browser has it already"""
     path = PAGE / name
     if path.suffix not in TYPES or path not in PAGE.glob("*"):  # no other path is opened
-        raise APIError(f"the page has no file {name!r:.100}.", status=404)
+        raise APIError(f"the page has no file {shown(name)}.", status=404)
     content = path.read_bytes()
     headers = {
         "etag": f'"{hashlib.sha256(content).hexdigest()[:16]}"',

@@ -46,6 +46,13 @@ def test_tokenizer_endpoints_invert_each_other(server):
     assert server.post("/detokenize", response) == (200, {"prompt": text})
 
 
+def test_tokenizer_endpoints_check_the_model_if_it_is_given(server):
+    for path, body in (("/tokenize", {"prompt": ONCE}), ("/detokenize", {"tokens": [5]})):
+        assert server.post(path, {**body, "model": "storyteller"}) == server.post(path, body)
+        status, response = server.post(path, {**body, "model": "gpt-4"})
+        assert (status, response["error"]["code"]) == (404, "model_not_found")
+
+
 def test_tokenizer_info_has_the_special_tokens(server):
     info = server.get("/tokenizer_info").json()
     assert (info["eos_token"], info["bos_token"]) == ("<|endoftext|>", "<|endoftext|>")
@@ -59,7 +66,8 @@ def test_tokenizer_info_has_the_special_tokens(server):
         ("/tokenize", {"prompt": 5}),
         ("/tokenize", {"prompt": "\ud800"}),
         ("/tokenize", {"prompt": "a", "add_special_tokens": 3}),
-        ("/tokenize", {"prompt": "a", "model": "b"}),
+        ("/tokenize", {"prompt": "a", "model": 5}),
+        ("/tokenize", {"prompt": "a", "models": "b"}),
         ("/detokenize", {}),
         ("/detokenize", {"tokens": "a"}),
         ("/detokenize", {"tokens": [-1]}),

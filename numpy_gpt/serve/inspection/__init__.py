@@ -4,6 +4,7 @@ from typing import Any
 
 from ...errors import GPTError
 from ...params import Model
+from ..parameters import shown
 from .attention import answer_attention, answer_head, answer_row
 from .attribution import answer_attribution
 from .backward import answer_backward
@@ -46,14 +47,14 @@ def answer(functions: InspectionFunctions, m: Model, body: Any) -> dict[str, Any
     Raises GPTError if the request is invalid, if the output or a gradient isn't finite, or if the memory is full.
     """
     if not isinstance(body, dict):
-        raise GPTError(f"the request is {body!r:.60}: it must be a JSON object with a view and a prompt.")
+        raise GPTError(f"the request is {shown(body)}: it must be a JSON object with a view and a prompt.")
     view = body.get("view")
     if not isinstance(view, str) or view not in VIEWS:
-        raise GPTError(f"view is {view!r:.60}: it must be one of {', '.join(VIEWS)}.")
+        raise GPTError(f"view is {shown(view)}: it must be one of {', '.join(VIEWS)}.")
     f, fields = VIEWS[view]
     unknown = [name for name in body if name not in ("view", "prompt", *fields)]
     if unknown:
-        raise GPTError(f"the view {view} has no field {unknown[0]!r:.60}: {explain(fields)}.")
+        raise GPTError(f"the view {view} has no field {shown(unknown[0])}: {explain(fields)}.")
     try:
         return rounded(f(Request(functions, m, body)))
     except MemoryError:

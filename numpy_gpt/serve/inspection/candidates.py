@@ -4,8 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...errors import GPTError
 from ...generate.options import DecodingOptions, check_decoding_options
 from ...generate.sampling import best, survivors
+from ...number import is_real
+from ..parameters import shown
 from .numbers import log_softmax
 
 COUNT = 20  # candidates of an answer
@@ -38,7 +41,11 @@ def answer_candidates(request):
 
 def read_settings(request):
     """Return the three settings as checked DecodingOptions"""
-    temperature, top_k, top_p = (request.body.get(name, off) for name, off in zip(SETTINGS, (1.0, 0, 1.0), strict=True))
+    values = {name: request.body.get(name, off) for name, off in zip(SETTINGS, (1.0, 0, 1.0), strict=True)}
+    for name, value in values.items():
+        if not is_real(value):
+            raise GPTError(f"{name} is {shown(value)}: it must be a number.")
+    temperature, top_k, top_p = values.values()
     return check_decoding_options(DecodingOptions(0, temperature, top_k, top_p, seed=0))
 
 

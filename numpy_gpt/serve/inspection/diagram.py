@@ -8,6 +8,7 @@ from ... import ops
 from ...errors import GPTError
 from ...model import block, block_backward
 from ...params import named
+from ..parameters import shown
 
 VALUES = 16  # numbers of an answer
 # name of the result -> the op, and the parameters that it reads
@@ -70,7 +71,7 @@ def find_box(name, config):
         },
     }
     if not isinstance(name, str) or name not in boxes:
-        raise GPTError(f"box is {name!r:.60}: it must be one of {', '.join(OUTER)}, h.0.{', h.0.'.join(IN_BLOCK)}.")
+        raise GPTError(f"box is {shown(name)}: it must be one of {', '.join(OUTER)}, h.0.{', h.0.'.join(IN_BLOCK)}.")
     return boxes[name]
 
 

@@ -5,6 +5,7 @@ import numpy as np
 from ... import ops
 from ...errors import GPTError
 from ...generate.sampling import best
+from ..parameters import shown
 from .numbers import log_softmax
 from .request import check_whole
 
@@ -25,7 +26,7 @@ def read_positions(request):
     """Return the field positions, a list of at least one index of a token"""
     positions = request.body.get("positions")
     if not isinstance(positions, list) or not 1 <= len(positions) <= MOST_POSITIONS:
-        raise GPTError(f"positions is {positions!r:.60}: it must be a list of 1 to {MOST_POSITIONS} positions.")
+        raise GPTError(f"positions is {shown(positions)}: it must be a list of 1 to {MOST_POSITIONS} positions.")
     return [check_whole(t, f"positions[{i}]", 0, len(request.ids) - 1) for i, t in enumerate(positions)]
 
 

@@ -10,6 +10,7 @@ from ...checks import check_ids
 from ...errors import GPTError
 from ...number import is_index
 from ...params import Model
+from ..parameters import shown
 from .functions import InspectionFunctions
 from .last_run import LAST, Run
 
@@ -38,7 +39,7 @@ class Request:
         elif isinstance(prompt, list) and all(map(is_index, prompt)):
             ids = prompt
         else:
-            raise GPTError(f"prompt is {prompt!r:.60}: it must be a text or a list of token ids.")
+            raise GPTError(f"prompt is {shown(prompt)}: it must be a text or a list of token ids.")
         if not ids:
             raise GPTError("prompt is empty: it must have at least one token.")
         if len(ids) > config.n_ctx:
@@ -104,5 +105,5 @@ class Request:
 def check_whole(value: Any, name: str, low: int, high: int) -> int:
     """Return value as an int; raise GPTError unless it is a whole number from low to high"""
     if not is_index(value) or not low <= value <= high:
-        raise GPTError(f"{name} is {value!r:.60}: it must be a whole number from {low} to {high}.")
+        raise GPTError(f"{name} is {shown(value)}: it must be a whole number from {low} to {high}.")
     return operator.index(value)
