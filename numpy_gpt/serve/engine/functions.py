@@ -12,7 +12,7 @@ from ...generate import next_logits
 from ...generate.kv import new_kv
 from ...generate.step import gpt2_all
 from ...params import Model
-from .rows import min_rows
+from .rows import MOST, min_rows
 
 
 class Functions(NamedTuple):
@@ -31,7 +31,7 @@ def functions(m: Model) -> Functions:
         new_kv=partial(new_kv, m.config, m.params.wte.dtype, 1),
         read=partial(read, m),
         read_all=partial(read_all, m),
-        step=partial(padded_step, m, min_rows(m.params)),
+        step=partial(step, m, min_rows(m.params)),
     )
 
 
@@ -48,11 +48,14 @@ def read_all(m, tokens, kv):
     return logits
 
 
-def padded_step(m, rows, tokens, kvs):
-    """Return the logits (B,V) after a new token of each sequence, from matmuls of at least `rows` rows
+def step(m, rows, tokens, kvs):
+    """Return the logits (B,V) after a new token of each sequence, from matmuls of `rows` to MOST rows"""
+    parts = [slice(start, start + MOST) for start in range(0, len(tokens), MOST)]
+    return np.concatenate([padded_step(m, rows, tokens[part], kvs[part]) for part in parts])
 
-    Sequences of one token fill the other rows.
-    """
+
+def padded_step(m, rows, tokens, kvs):
+    """Return the logits (B,V) after a new token of each sequence; sequences of one token fill missing rows"""
     groups = [np.array([[token]]) for token in tokens]
     missing = rows - len(groups)
     if missing > 0:

@@ -4,7 +4,7 @@ import numpy as np
 
 from ...params import GPT2
 
-MOST = 64  # rows that are compared
+MOST = 64  # rows that are compared: no matmul of decoding has more
 LARGE = 2**20  # numbers in a matrix that no BLAS treats as small
 
 

@@ -30,7 +30,7 @@ class Score(NamedTuple):
 class PromptScored(NamedTuple):
     """Report the scores of the prompt, before the first token"""
 
-    scores: list[Score | None]  # one per token; None for the first, which nothing predicts
+    scores: list[Score | None]  # one per token; None for the first, and for ids without text, which nothing predicts
 
 
 class Drawn(NamedTuple):

@@ -47,7 +47,8 @@ class Prompt:
         else:
             logits = functions.read_all(tokens, self.kv)[:, :n_vocab]
             following = self.ids[self.n_read - len(tokens) + 1 : self.n_read + 1]
-            self.scores += [score(z, token, self.k) for z, token in zip(logits, following, strict=False)]
+            pairs = zip(logits, following, strict=False)
+            self.scores += [score(z, token, self.k) if token < len(z) else None for z, token in pairs]
             last = logits[-1].copy()  # a view would keep the logits of the whole chunk
         if self.n_read == len(self.ids):
             self.logits = last

@@ -245,6 +245,17 @@ def test_prompt_scores_are_log_probabilities_of_all_positions(start):
         assert [token for token, _ in found.best] == np.argsort(-logprobs[i])[:2].tolist()
 
 
+def test_id_without_text_has_no_score_and_is_never_drawn(start):
+    m = load("storyteller")
+    wte = np.concatenate([m.params.wte, 5 * m.params.wte[:8]])
+    padded = m._replace(params=m.params._replace(wte=wte), config=replace(m.config, n_vocab=len(wte)))
+    ids = [448, len(wte) - 1, 457]
+    (events,) = Request(start(functions(padded), padded), sequence(ids, 9, logprobs=1, prompt_logprobs=True)).wait()
+    assert [score is None for score in events[0].scores] == [True, True, False]
+    assert max(tokens(events)) < m.config.n_vocab
+    assert events[-1] == DONE
+
+
 def test_scored_prompt_comes_before_the_tokens_of_each_choice(start):
     found = Request(start(), *(sequence([1, 2], 3, sample=i, prompt_logprobs=True) for i in range(2))).wait()
     for events in found:

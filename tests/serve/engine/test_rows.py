@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from numpy_gpt import Config, load
+from numpy_gpt.serve.engine import functions as engine_functions
 from numpy_gpt.serve.engine.functions import functions
 from numpy_gpt.serve.engine.rows import MOST, min_rows_of
 from parity.inputs import TINY, VARIANTS, random_model
@@ -43,3 +44,20 @@ def test_min_rows_is_the_least_number_from_which_all_agree():
             return x @ self.view(np.ndarray) + (len(x) < 5)
 
     assert min_rows_of(np.ones((8, 8), np.float32).view(Matrix)) == 5
+
+
+def test_more_sequences_than_were_compared_are_decoded_in_several_matmuls(monkeypatch):
+    m, sizes = random_model(TINY), []
+    real = engine_functions.next_logits
+
+    def next_logits(m, groups, kvs):
+        sizes.append(sum(map(len, groups)))
+        return real(m, groups, kvs)
+
+    monkeypatch.setattr(engine_functions, "next_logits", next_logits)
+    f = functions(m)
+    n = 2 * MOST + 1
+    together = f.step([i % 61 for i in range(n)], [f.new_kv(4) for _ in range(n)])
+    assert sizes[:2] == [MOST, MOST]
+    assert 2 <= sizes[2] <= MOST
+    assert np.array_equal(together, [f.step([i % 61], [f.new_kv(4)])[0] for i in range(n)])
