@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from serving import ONCE, M
 
-from numpy_gpt import complete, forward
+from numpy_gpt import complete, complete_batch, forward
 from numpy_gpt.generate.sampling import likeliest
 
 IDS = M.tokenizer.encode(ONCE)
@@ -205,6 +205,24 @@ def test_best_of_returns_the_best_mean_logprob_and_counts_all_tokens(server):
     without = server.complete(**parameters | {"logprobs": None}, n=2, best_of=6)
     assert [c["text"] for c in without["choices"]] == [c["text"] for c in response["choices"]]
     assert without["choices"][0]["logprobs"] is None
+
+
+def mean_logprob(ids, new):
+    """Return the mean log-probability of new tokens after ids, by one forward of the library"""
+    z = forward(M, [ids + new[:-1]])[0, len(ids) - 1 :].astype(np.float64)
+    return np.mean(z[range(len(new)), new] - np.log(np.exp(z).sum(-1)))
+
+
+def test_best_of_ranks_each_prompts_candidates_as_the_library_scores_them(server):
+    prompts, expected = [ONCE, "The dog"], []
+    for prompt in prompts:
+        ids = M.tokenizer.encode(prompt)
+        candidates = complete_batch(M, [ids] * 6, 12, 1.5, 0, 1.0, 5)
+        assert all(M.tokenizer.eot not in new for new in candidates)  # it would end the server's text
+        ranked = sorted(candidates, key=lambda new: mean_logprob(ids, new), reverse=True)
+        expected += [prompt + M.tokenizer.decode(new) for new in ranked[:2]]
+    response = server.complete(prompt=prompts, max_tokens=12, temperature=1.5, seed=5, n=2, best_of=6, echo=True)
+    assert [choice["text"] for choice in response["choices"]] == expected
 
 
 def test_logit_bias_bans_and_forces_tokens(server):
