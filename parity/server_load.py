@@ -165,7 +165,7 @@ def rows(results: dict[str, Any]) -> Iterator[list[str]]:
         yield [f"first token, {FEW} other streams", ms(results["first_token_s"]), "at most 200 ms"]
     if "load" in results:
         found = results["load"]
-        yield ["{streams} streams, {seconds:.0f} s".format(**found), f"{found['tokens_per_s']:.0f} tokens/s", ""]
+        yield [f"{found['streams']} streams", "{tokens_per_s:.0f} tokens/s for {seconds:.0f} s".format(**found), ""]
         yield ["  failed requests", str(len(results["failed"])), "0"]
         yield ["  results unlike those alone", f"{len(results['different'])} of {found['requests']}", "0"]
         yield ["  memory after a third", megabytes(found["memory"][0]), ""]

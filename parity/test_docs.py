@@ -16,7 +16,7 @@ import pytest
 
 from numpy_gpt import Config
 
-from . import bench, footprint, mutants
+from . import bench, footprint, mutants, server_load
 from .mutate import mutants as mutants_of
 
 ROOT = Path(__file__).parent.parent
@@ -118,6 +118,9 @@ def nothing_is_measured(monkeypatch):
     monkeypatch.setattr(bench, "scaling", lambda *_: COSTS)
     monkeypatch.setattr(bench, "measure", lambda w, _: {**w._asdict(), "seconds": dict.fromkeys(w.sides, SPREAD)})
     monkeypatch.setattr(footprint, "row", lambda *_: ["0.0 GB"] * 6)
+    load = {"streams": 50, "seconds": 60.0, "requests": 9, "tokens_per_s": 9.5, "memory": [10**8, 10**8]}
+    rates = {"tokens_per_s": {"1": SPREAD, "8": SPREAD}, "ready_s": SPREAD, "first_token_s": SPREAD}
+    monkeypatch.setattr(server_load, "measure", lambda _, results: results.update(rates, load=load))
 
 
 def names(line):
@@ -140,6 +143,19 @@ def test_bench_prints_the_documented_rows_and_columns(flags, nothing_is_measured
         assert [names(line) for line in table] == [names(line) for line in printed[:-3]]
         assert (blank, NUMBER.sub("#", costs)) == (printed[-3], NUMBER.sub("#", printed[-2]))
         assert re.fullmatch(r".+, \d+ cores; Python .+, NumPy .+ on .+, PyTorch .+ on .+", machine)
+
+
+def test_bench_of_the_server_prints_the_documented_rows(nothing_is_measured, capsys):
+    ((_, documented),) = [block for block in blocks("speed.md") if block[0] == "python -m parity bench --serve"]
+    assert bench.main(["--serve"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert [unmeasured(line) for line in documented[:-1]] == [unmeasured(line) for line in printed[:-1]]
+
+
+def unmeasured(line):
+    """Return the cells of a line, with # for each figure except in the row's name"""
+    name, *cells = re.split(r"  +", line.strip())
+    return [name, *(NUMBER.sub("#", cell) for cell in cells)]
 
 
 @pytest.mark.parametrize("title", ["Speed", "On a GPU"])

@@ -15,8 +15,8 @@ def limit_threads(m: Model) -> None:
     Two threads share a matmul, and each waits for the other. If another program or the server's own connections take a
     core, the wait is a time slice of the system, up to 70 ms. For a large model this is rare compared with the time of
     a step, and two threads are 1.5 times as fast. A step of the storyteller takes 3 ms on two idle cores with two
-    threads, and 4 ms with one. On busy cores, 50 streams get 60 to 300 tokens/s with two threads, and 430 to 1,160 with
-    one.
+    threads, and 4 ms with one. While other programs run, 50 streams get 57 to 1,105 tokens/s with two threads, and 429
+    to 1,162 with one: `parity bench --serve` with and without OPENBLAS_NUM_THREADS.
     """
     blas = openblas()
     if blas and SETTING not in os.environ and m.config.num_parameters() <= SMALL:

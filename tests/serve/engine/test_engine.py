@@ -144,10 +144,11 @@ def test_choices_of_one_prompt_read_it_once_and_get_the_tokens_of_their_sample(s
     read = []
     f = F._replace(read=lambda tokens, kv: read.append(len(tokens)) or F.read(tokens, kv))
     ids = [i % 61 for i in range(CHUNK + 5)]
+    lengths = [6, 11, 7, 4, 10, 5, 9, 8]
     engine = start(f, max_sequences=3)  # the others begin after the first ones have ended
-    found = Request(engine, *(sequence(ids, sample=i, n=4 + i) for i in range(8))).wait()
+    found = Request(engine, *(sequence(ids, sample=i, n=n) for i, n in enumerate(lengths))).wait()
     assert read == [CHUNK, 5]
-    assert [tokens(e) for e in found] == [complete(M, ids, 4 + i, 0.8, 0, 0.95, 5, sample=i) for i in range(8)]
+    assert [tokens(e) for e in found] == [complete(M, ids, n, 0.8, 0, 0.95, 5, sample=i) for i, n in enumerate(lengths)]
 
 
 def test_cancelled_sequence_emits_at_most_one_more_token(start):
