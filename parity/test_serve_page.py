@@ -1,22 +1,25 @@
 """Does the page of torch_gpt.serve show the difference between both packages?"""
 
 import re
-import shutil
+from contextlib import ExitStack
 
 import pytest
 
+from numpy_gpt import GPTError
+
+from .chromium import chromium
 from .streams import serving
 from .test_serve import ONCE
 
 
 @pytest.mark.slow
 def test_page_under_torch_plots_the_difference_at_every_tensor():
-    api = pytest.importorskip("playwright.sync_api", reason="Playwright isn't installed: pip install playwright")
-    with serving("torch_gpt") as (_, url), api.sync_playwright() as playwright:
+    with ExitStack() as stack:
         try:
-            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
-        except api.Error as e:
-            pytest.skip(f"Chromium can't be started: {e.message.splitlines()[0]}")
+            browser = stack.enter_context(chromium())
+        except GPTError as e:
+            pytest.skip(str(e))
+        _, url = stack.enter_context(serving("torch_gpt"))
         page = browser.new_page()
         page.goto(f"{url}#text={ONCE}")
         page.wait_for_selector("#fact-backend:has-text('PyTorch')")
@@ -27,7 +30,6 @@ def test_page_under_torch_plots_the_difference_at_every_tensor():
         largest = float(re.search(r"The largest is ([\d.e-]+),", page.text_content("#view .explain"))[1])
         page.click("#view-diagram")
         page.wait_for_selector(".box-detail h4:has-text('PyTorch')")
-        browser.close()
     assert len(titles) == 1 + 4 * 13 + 2
     assert (titles[0].split(":")[0], titles[-1].split(":")[0]) == ("emb", "logits")
     assert 0 < largest < 1e-5

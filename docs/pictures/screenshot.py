@@ -5,14 +5,11 @@ python docs/pictures/screenshot.py [--to FOLDER]
 """
 
 import argparse
-import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from urllib.parse import urlencode
 
-from playwright.sync_api import sync_playwright
+from parity.chromium import chromium
+from parity.streams import serving
 
 STATE = {"text": "Once upon a time there was a little girl", "max_tokens": 100, "seed": 3}
 SIZE = {"width": 1280, "height": 1500}
@@ -22,16 +19,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--to", type=Path, default=Path(__file__).parent, metavar="FOLDER", help="default: this folder")
     folder = parser.parse_args().to
-    command = [sys.executable, "-m", "numpy_gpt.serve", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server, sync_playwright() as playwright:
-        try:
-            address = re.search(r"http://\S+", server.stdout.readline())[0]
-            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
-            for scheme in ("light", "dark"):
-                take(browser, scheme, f"{address}#{urlencode(STATE)}", folder / f"screenshot-{scheme}.png")
-            browser.close()
-        finally:
-            server.terminate()
+    with chromium() as browser, serving("numpy_gpt") as (_, address):
+        for scheme in ("light", "dark"):
+            take(browser, scheme, f"{address}#{urlencode(STATE)}", folder / f"screenshot-{scheme}.png")
 
 
 def take(browser, scheme: str, url: str, to: Path) -> None:

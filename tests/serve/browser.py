@@ -1,12 +1,10 @@
 """Visit the page in a browser, and watch its requests and errors."""
 
 import os
-import shutil
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
 SCREENSHOTS = os.environ.get("PAGE_SCREENSHOTS")  # a folder; without it, no screenshot is kept
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 TEXT = "Once upon a time there was a little girl"
 VIEWS = ["candidates", "attention", "lens", "attribution", "backward", "diagram"]
 IDLE = "body:not(.running)"

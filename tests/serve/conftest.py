@@ -1,7 +1,10 @@
 from contextlib import ExitStack
 
 import pytest
-from browser import CHROMIUM, Visit, link
+from browser import Visit, link
+
+from numpy_gpt import GPTError
+from parity import chromium as launcher
 
 
 @pytest.fixture(scope="package")
@@ -15,14 +18,12 @@ def server():
 
 @pytest.fixture(scope="module")  # Playwright allows only one at a time, and tests in other folders start their own
 def chromium():
-    api = pytest.importorskip("playwright.sync_api", reason="Playwright isn't installed: pip install playwright")
-    with api.sync_playwright() as playwright:
+    with ExitStack() as stack:
         try:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM)
-        except api.Error as e:
-            pytest.skip(f"Chromium can't be started: {e.message.splitlines()[0]}")
+            browser = stack.enter_context(launcher.chromium())
+        except GPTError as e:
+            pytest.skip(str(e))
         yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -45,7 +45,6 @@ class Batch:
         self.drop_cancelled()
         while self.reading and left > 0:
             left -= self.read(self.reading.popleft())
-        self.drop_cancelled()
         if self.decoding:
             self.step()
 

@@ -31,7 +31,7 @@ def functions(m: Model) -> Functions:
         new_kv=partial(new_kv, m.config, m.params.wte.dtype, 1),
         read=partial(read, m),
         read_all=partial(read_all, m),
-        step=partial(step, m, min_rows(m.params)),
+        step=partial(step_in_parts, m, min_rows(m.params)),
     )
 
 
@@ -48,7 +48,7 @@ def read_all(m, tokens, kv):
     return logits
 
 
-def step(m, rows, tokens, kvs):
+def step_in_parts(m, rows, tokens, kvs):
     """Return the logits (B,V) after a new token of each sequence, from matmuls of `rows` to MOST rows"""
     parts = [slice(start, start + MOST) for start in range(0, len(tokens), MOST)]
     return np.concatenate([padded_step(m, rows, tokens[part], kvs[part]) for part in parts])

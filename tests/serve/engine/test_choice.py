@@ -20,6 +20,12 @@ def test_frequency_penalty_is_subtracted_for_each_occurrence_and_presence_penalt
     assert adjusted(Z, sequence, Counter({1: 3, 3: 1})).tolist() == [0.5, 2 - 100 - 0.5 - 0.75, 2.0, 1.5 - 0.5 - 0.25]
 
 
+@pytest.mark.parametrize(("name", "expected"), [("presence_penalty", 1.0), ("frequency_penalty", -1.0)])
+def test_each_penalty_works_alone(name, expected):
+    found = adjusted(Z, GREEDY._replace(**{name: 1.0}), Counter({1: 3}))
+    assert found.tolist() == [0.5, expected, -1.0, 1.5]
+
+
 def test_negative_penalties_raise_the_logits_of_repeated_tokens():
     sequence = GREEDY._replace(presence_penalty=-2.0)
     assert choose(Z, sequence, Counter({3: 9}), 9) == 3

@@ -265,6 +265,40 @@ def test_scored_prompt_comes_before_the_tokens_of_each_choice(start):
         assert events[1].score is None
 
 
+@pytest.mark.parametrize("n", [2, CHUNK, CHUNK + 2])
+def test_tokens_after_a_scored_prompt_are_those_of_complete(start, n):
+    ids = [(3 * i) % 61 for i in range(n)]
+    (events,) = Request(start(), sequence(ids, 3, temperature=0, prompt_logprobs=True)).wait()
+    assert tokens(events) == complete(M, ids, 3, temperature=0)
+
+
+def test_prompt_that_failed_is_read_again_for_the_next_sequence(start):
+    calls = []
+
+    def read(tokens, kv):
+        calls.append(len(tokens))
+        if len(calls) == 2:
+            raise GPTError("no memory")
+        return F.read(tokens, kv)
+
+    ids = [(3 * i) % 61 for i in range(CHUNK + 5)]
+    engine = start(F._replace(read=read), max_sequences=1)
+    failed, repeated = Request(engine, *[sequence(ids, 3, temperature=0)] * 2).wait()
+    assert failed[-1].reason == "failed"
+    assert calls == [CHUNK, 5] * 2
+    assert tokens(repeated) == complete(M, ids, 3, temperature=0)
+
+
+def test_sequences_with_one_prompt_get_the_scores_that_each_requests(start):
+    sequences = [
+        sequence([1, 2, 3], 2),
+        sequence([1, 2, 3], 2, logprobs=2, prompt_logprobs=True),
+        sequence([1, 2, 3], 2, logprobs=1, prompt_logprobs=True),
+    ]
+    engine = start()
+    assert Request(engine, *sequences).wait() == [Request(engine, s).wait()[0] for s in sequences]
+
+
 def test_no_new_tokens_emit_only_the_end(start):
     assert Request(start(), sequence([1, 2], 0)).wait() == [[DONE]]
 
@@ -320,8 +354,9 @@ def test_nan_in_a_parameter_fails_the_sequences_that_read_it(start):
     m = random_model(replace(TINY, n_ctx=256))
     m.params.wpe[3] = np.nan
     engine = start(functions(m), m)
-    found = Request(engine, sequence([1], 3), sequence([1, 2], 9), sequence([5] * 4), sequence([2], 3)).wait()
-    assert [events[-1].reason for events in found] == ["done", "failed", "failed", "done"]
+    scored = sequence([5] * 4, 0, prompt_logprobs=True)
+    found = Request(engine, sequence([1], 3), sequence([1, 2], 9), sequence([5] * 4), sequence([2], 3), scored).wait()
+    assert [events[-1].reason for events in found] == ["done", "failed", "failed", "done", "failed"]
     assert "parameter wpe isn't" in str(found[2][-1].error)
     assert len(tokens(found[1])) == 2
 
