@@ -116,7 +116,7 @@ def test_thread_whose_wait_is_interrupted_no_longer_waits(monkeypatch):
 def test_child_forked_while_a_thread_computes_can_compute():
     code = """
 import os, signal, threading
-from numpy_gpt.fast.turns import one_at_a_time
+from numpy_gpt.fast.turns import one_at_a_time, waiting
 inside, end = threading.Event(), threading.Event()
 def other():
     with one_at_a_time():
@@ -124,10 +124,13 @@ def other():
         end.wait(10)
 threading.Thread(target=other).start()
 inside.wait(10)
+threading.Thread(target=other).start()
+while not waiting:
+    pass
 if os.fork() == 0:
     signal.alarm(5)
     with one_at_a_time():
-        os._exit(7)
+        os._exit(8 if waiting else 7)
 print(os.waitstatus_to_exitcode(os.wait()[1]))
 end.set()
 """
