@@ -124,9 +124,12 @@ def errors(replies: list[Reply]) -> list[str]:
 
 
 def resident(pid: int) -> int | None:
-    """Return the bytes of memory that a process uses, if the system has /proc"""
-    status = Path(f"/proc/{pid}/status")
-    return int(status.read_text().partition("VmRSS:")[2].split()[0]) * 1024 if status.exists() else None
+    """Return the bytes of memory that a process uses, or None if it has ended or the system has no /proc"""
+    try:
+        fields = Path(f"/proc/{pid}/status").read_text().partition("VmRSS:")[2].split()
+    except OSError:
+        return None
+    return int(fields[0]) * 1024 if fields else None
 
 
 def varied(i: int) -> dict[str, Any]:

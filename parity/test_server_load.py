@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -122,3 +125,11 @@ def test_options_that_exclude_each_other_are_refused(flags, message, capsys):
     with pytest.raises(SystemExit, match="2"):
         bench.main(flags)
     assert f"error: {message}: remove one of them." in capsys.readouterr().err
+
+
+def test_memory_of_a_process_that_has_ended_is_none():
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it ends, but its entry in /proc stays
+    assert server_load.resident(process.pid) is None
+    process.wait()
+    assert server_load.resident(process.pid) is None

@@ -28,7 +28,7 @@ def require_local_host(app: ASGIApp) -> ASGIApp:
         if scope["type"] == "http" and host and not LOCAL.fullmatch(host):
             message = (
                 f"the Host header is {shown(host)}: this server listens on loopback and answers only to localhost and "
-                "127.0.0.1; use one of them, or start the server with --host."
+                "127.0.0.1; use one of them, or listen on all addresses with --host 0.0.0.0."
             )
             await to_response(APIError(message, status=421, code="unknown_host"))(scope, receive, send)
             return
