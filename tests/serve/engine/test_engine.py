@@ -89,11 +89,12 @@ def tokens(events):
     return [event.token for event in events if isinstance(event, Drawn)]
 
 
-def test_tokens_equal_those_of_complete(start):
+@pytest.mark.parametrize("temperature", [0, 0.8])
+def test_tokens_equal_those_of_complete(temperature, start):
     prompts = [[1, 2, 3], [4, 5, 6, 7, 1], range(50), [i % 61 for i in range(200)], [9]]
-    found = Request(start(), *(sequence(ids, sample=i) for i, ids in enumerate(prompts))).wait()
+    found = Request(start(), *(sequence(ids, 10, temperature, sample=i) for i, ids in enumerate(prompts))).wait()
     for i, (ids, events) in enumerate(zip(prompts, found, strict=True)):
-        assert tokens(events) == complete(M, list(ids), 10, 0.8, 0, 0.95, 5, sample=i)
+        assert tokens(events) == complete(M, list(ids), 10, temperature, 0, 0.95, 5, sample=i)
         assert [event.end for event in events[:-1]] == [None] * 9 + ["length"]
         assert events[-1] == DONE
 
