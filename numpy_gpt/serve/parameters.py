@@ -108,7 +108,8 @@ def check_names(body: Any, known: dict[str, Parameter], refused: dict[str, str] 
             raise APIError(refused[name], name, code="unsupported_parameter")
         if name not in known:
             message = f"{shown(name)} isn't a parameter of this request{similar(name, known)}: remove it."
-            raise APIError(message, name, code="unknown_parameter")
+            param = name.encode(errors="backslashreplace").decode()  # JSON can contain half of a surrogate pair
+            raise APIError(message, param, code="unknown_parameter")
     return body
 
 

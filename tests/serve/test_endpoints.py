@@ -68,6 +68,7 @@ def test_tokenizer_info_has_the_special_tokens(server):
         ("/tokenize", {"prompt": "a", "add_special_tokens": 3}),
         ("/tokenize", {"prompt": "a", "model": 5}),
         ("/tokenize", {"prompt": "a", "models": "b"}),
+        ("/tokenize", {"prompt": "a", "\ud800": "b"}),
         ("/detokenize", {}),
         ("/detokenize", {"tokens": "a"}),
         ("/detokenize", {"tokens": [-1]}),

@@ -79,6 +79,7 @@ INVALID = [
     ({"stream_options": True, "stream": True}, "stream_options", "must be an object"),
     ({"user": 5}, "user", "user is 5"),
     ({"model": 5}, "model", "model is 5"),
+    ({"\udfff": 5}, "\\udfff", "isn't a parameter"),
 ]
 
 
