@@ -162,7 +162,9 @@ def new_parser(backend: Backend) -> argparse.ArgumentParser:
 
 def model_name(model: str) -> str:
     """Return the name of a model for clients: the last part of a path"""
-    return Path(os.path.abspath(model)).name
+    path = os.path.normpath(model)
+    relative = os.path.basename(path) in (".", "..")
+    return Path(os.path.abspath(path) if relative else path).name  # abspath needs a working directory that exists
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ class Server(uvicorn.Server):
                 lifespan="off",
                 log_level="error",
                 access_log=False,
+                use_colors=False,  # by default uvicorn inspects stdout, which may be closed
                 server_header=False,
                 timeout_graceful_shutdown=SHUTDOWN_SECONDS,
             )

@@ -11,8 +11,10 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 import requests
-import serving  # noqa: F401  skips these tests if the web extra isn't installed
+import serving  # skips these tests if the web extra isn't installed
 from signals import not_ignored
+
+from numpy_gpt.serve.__main__ import model_name
 
 COMMAND = [sys.executable, "-m", "numpy_gpt.serve"]
 
@@ -73,6 +75,31 @@ def test_signal_answers_503_to_requests_that_are_not_streamed():
             process.send_signal(signal.SIGINT)
             assert connection.recv(65536).startswith(b"HTTP/1.1 503")
         process.communicate(timeout=60)
+
+
+def test_server_starts_with_stdout_closed(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)  # as Python sets it in a process without one
+    assert serving.http.Server(None, None, None).should_exit is False
+
+
+def test_server_starts_in_a_folder_that_was_deleted(tmp_path):
+    deleted = tmp_path / "deleted"
+    deleted.mkdir()
+    script = f"import os; os.chdir({str(deleted)!r}); os.rmdir({str(deleted)!r})\n"
+    script += "import runpy; runpy.run_module('numpy_gpt.serve', run_name='__main__', alter_sys=True)"
+    with started(command=[sys.executable, "-c", script]) as (_, url):
+        assert requests.get(url + "/v1/models", timeout=60).json()["data"][0]["id"] == "storyteller"
+
+
+@pytest.mark.parametrize(("model", "name"), [("124M", "124M"), ("runs/a/", "a"), ("runs/a/..", "runs"), ("./a", "a")])
+def test_name_of_a_model_is_the_last_part_of_its_path(model, name):
+    assert model_name(model) == name
+
+
+def test_name_of_the_model_in_the_working_directory_is_that_of_the_folder(tmp_path, monkeypatch):
+    (tmp_path / "run" / "step").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "run" / "step")
+    assert (model_name("."), model_name("..")) == ("step", "run")
 
 
 def test_port_in_use_is_one_sentence():
