@@ -5,13 +5,46 @@ import errno
 import socket
 from collections.abc import Callable
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..errors import GPTError
 from .engine import Engine
 
 SHUTDOWN_SECONDS = 5  # for clients that have stopped reading
+HEADER_SECONDS = 30.0  # to receive the header of a request
+
+
+class Protocol(H11Protocol):
+    """Close a connection if the header of a request doesn't arrive in time: each one takes a file descriptor"""
+
+    timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.limit_time()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self.limit_time()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.stop_timer()
+        super().connection_lost(exc)
+
+    def limit_time(self) -> None:
+        """Start the timer while a header is expected, and stop it after the header"""
+        if self.conn.their_state is not h11.IDLE:
+            self.stop_timer()
+        elif self.timer is None:
+            self.timer = self.loop.call_later(HEADER_SECONDS, self.transport.close)
+
+    def stop_timer(self) -> None:
+        if self.timer:
+            self.timer.cancel()
+            self.timer = None
 
 
 class Server(uvicorn.Server):
@@ -21,7 +54,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http="h11",
+                http=Protocol,
                 ws="none",
                 lifespan="off",
                 log_level="error",

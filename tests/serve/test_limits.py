@@ -8,7 +8,7 @@ from threading import Event, Semaphore
 import numpy as np
 import pytest
 import requests
-from serving import ONCE, M, running
+from serving import ONCE, M, http, running
 
 from numpy_gpt.serve import body
 from numpy_gpt.serve.engine import Ticket
@@ -144,6 +144,29 @@ def test_body_that_arrives_too_slowly_is_408(server, monkeypatch):
         found = read_until(connection, b'"code":null}}')
     assert found.startswith(b"HTTP/1.1 408")
     assert b"didn't arrive within 0.2 s" in found
+
+
+HEALTH = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n"
+
+
+@pytest.mark.parametrize(("before", "begun"), [(b"", b""), (b"", b"POST /v1/comple"), (HEALTH, b"POST /v1/comple")])
+def test_connection_without_a_whole_header_is_closed(server, monkeypatch, before, begun):
+    monkeypatch.setattr(http, "HEADER_SECONDS", 0.1)
+    with connect(server, before) as connection:
+        if before:
+            read_until(connection, b"}")
+        connection.sendall(begun)
+        assert connection.recv(10) == b""
+
+
+def test_response_may_take_longer_than_the_header(monkeypatch):
+    monkeypatch.setattr(http, "HEADER_SECONDS", 0.5)
+    with gated() as (server, gate), connect(server, completion_bytes(max_tokens=2, stream=True)) as connection:
+        read_until(connection, b"data: ")
+        with connect(server) as later:
+            assert later.recv(10) == b""  # the time is over
+        gate.release()
+        read_until(connection, b"[DONE]")
 
 
 def test_endless_body_is_413_before_its_end(server, monkeypatch):
