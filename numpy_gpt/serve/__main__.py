@@ -127,6 +127,10 @@ def parse(backend: Backend) -> argparse.Namespace:
         parser.error(f"port is {args.port}: it must be from 0 to 65535.")
     if args.api_key is not None and not re.fullmatch("[!-~]+", args.api_key):
         parser.error("api_key must have at least one character, and only ASCII characters without spaces.")
+    for origin in args.allow_origin:
+        if not re.fullmatch(r"\*|null|[a-z][a-z0-9+.-]*://[^/\s]+", origin):
+            example = "an origin such as http://localhost:3000, with no path"
+            parser.error(f"allow_origin is {origin!r}: it must be {example}, or * for every origin.")
     for name in ("max_running", "max_waiting"):
         if getattr(args, name) < 1:
             parser.error(f"{name} is {getattr(args, name)}: it must be at least 1.")

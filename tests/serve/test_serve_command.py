@@ -146,6 +146,8 @@ def test_api_key_may_come_from_a_file(tmp_path):
         (["--max-waiting", "-1"], "max_waiting is -1"),
         (["--timeout", "0"], "timeout is 0.0: it must be more than 0."),
         (["--timeout", "nan"], "timeout is nan"),
+        (["--allow-origin", "http://a/"], "allow_origin is 'http://a/': it must be an origin such as"),
+        (["--allow-origin", "*", "--allow-origin", "a.example"], "allow_origin is 'a.example'"),
     ],
 )
 def test_invalid_option_is_wrong_usage(options, message):
