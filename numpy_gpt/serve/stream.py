@@ -57,3 +57,4 @@ def to_json(item: dict[str, Any]) -> str:
 
 async def send_event(send: Send, data: str) -> None:
     await send({"type": "http.response.body", "body": f"data: {data}\n\n".encode(), "more_body": True})
+    await asyncio.sleep(0)  # lets a disconnect be noticed while many events are ready

@@ -1,5 +1,6 @@
 """Test that slow, impatient and hostile clients neither block nor stop the server."""
 
+import asyncio
 import json
 import socket
 from contextlib import ExitStack, contextmanager
@@ -13,6 +14,7 @@ from serving import ONCE, M, http, running
 from numpy_gpt.serve import body
 from numpy_gpt.serve.engine import Ticket
 from numpy_gpt.serve.engine.functions import functions
+from numpy_gpt.serve.stream import EventStream
 
 JSON = {"content-type": "application/json"}
 
@@ -88,6 +90,23 @@ def test_closing_a_stream_cancels_within_one_token(cancelled):
         gate.release(1000)
         server.complete(prompt=ONCE, max_tokens=1)
         assert server.engine.counts()["generated_tokens"] <= 3 + 1 + 1
+
+
+def test_disconnect_is_noticed_while_many_events_are_ready():
+    sent = []
+
+    async def objects():
+        for i in range(1000):
+            yield {"i": i}
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(EventStream(objects(), lambda: None, 60)({"type": "http"}, receive, send))
+    assert len(sent) < 10
 
 
 def test_closing_the_connection_cancels_a_request_that_is_not_streamed(cancelled):
