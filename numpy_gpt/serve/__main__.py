@@ -168,7 +168,8 @@ def model_name(model: str) -> str:
     """Return the name of a model for clients: the last part of a path"""
     path = os.path.normpath(model)
     relative = os.path.basename(path) in (".", "..")
-    return Path(os.path.abspath(path) if relative else path).name  # abspath needs a working directory that exists
+    name = Path(os.path.abspath(path) if relative else path).name  # abspath needs a working directory that exists
+    return os.fsencode(name).decode(errors="replace")  # a name that isn't UTF-8 can't be sent
 
 
 if __name__ == "__main__":

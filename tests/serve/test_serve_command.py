@@ -96,6 +96,10 @@ def test_name_of_a_model_is_the_last_part_of_its_path(model, name):
     assert model_name(model) == name
 
 
+def test_name_of_a_model_whose_folder_is_not_utf_8_can_be_sent():
+    assert model_name(os.fsdecode(b"runs/\xe9t\xc3\xa9")) == "\ufffdt\xe9"
+
+
 def test_name_of_the_model_in_the_working_directory_is_that_of_the_folder(tmp_path, monkeypatch):
     (tmp_path / "run" / "step").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "run" / "step")
