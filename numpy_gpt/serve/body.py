@@ -21,6 +21,10 @@ async def read_json(request: Request) -> Any:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise APIError(f"the content type is {kind or 'missing'}: it must be application/json.", status=415)
+    encoding = request.headers.get("content-encoding", "identity").lower()
+    if encoding != "identity":
+        message = f"the content encoding is {encoding:.60}: send the body uncompressed, without this header."
+        raise APIError(message, status=415)
     try:
         async with asyncio.timeout(SECONDS):
             body = await read_bytes(request)

@@ -165,6 +165,15 @@ def test_content_type_other_than_json_is_415(server, kind):
     assert "must be application/json" in response.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "br"])
+def test_compressed_body_is_415(server, encoding):
+    headers = {"content-type": "application/json", "content-encoding": encoding}
+    response = requests.post(server.url + "/v1/completions", data=b"\x1f\x8b", headers=headers, timeout=60)
+    assert response.status_code == 415
+    expected = f"the content encoding is {encoding}: send the body uncompressed, without this header."
+    assert response.json()["error"]["message"] == expected
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 def test_body_of_10_mb_is_413(server, chunked):
     body = b'{"prompt": "' + b"a" * 10**7 + b'"}'
