@@ -1,6 +1,6 @@
 """Bundle PyTorch's computations for the engine of numpy_gpt.serve.
 
-On a GPU, rounding can depend on the number of sequences that are decoded together.
+Rounding can depend on the number of sequences that are decoded together.
 """
 
 from functools import partial
