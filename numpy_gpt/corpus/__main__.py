@@ -5,11 +5,12 @@ import sys
 
 from ..checkpoint.source import load_tokenizer
 from ..errors import GPTError
-from ..system.atomic import replacing
 from ..system.cli import print_stderr, run
+from ..text.tokenizer import Tokenizer
 from . import options
-from .documents import Documents, check_new
+from .documents import Documents
 from .folder import add_folder
+from .output import check_new, creating, locked
 from .stdlib import add_stdlib
 
 EPILOG = """examples:
@@ -44,9 +45,16 @@ def main() -> int:
 
 def collect_files(args: argparse.Namespace) -> int:
     """Write the files of a folder or of Python's library"""
-    check_new(args.out)
     tokenizer = load_tokenizer(args.tokenizer)
-    with replacing(args.out) as file:
+    with locked(args.out):
+        documents = write_files(args, tokenizer)
+    return report(args, documents, "files")
+
+
+def write_files(args: argparse.Namespace, tokenizer: Tokenizer) -> Documents:
+    """Write the files into a new file, and return the counts"""
+    check_new(args.out)
+    with creating(args.out) as file:
         documents = Documents(file, tokenizer, args.tokens)
         try:
             add_folder(documents, args.folder) if args.source == "files" else add_stdlib(documents)
@@ -54,7 +62,7 @@ def collect_files(args: argparse.Namespace) -> int:
             documents.bar.close()
         if not documents.count:
             raise GPTError(f"there is no text to write ({documents.summary('files')}): choose another folder.")
-    return report(args, documents, "files")
+    return documents
 
 
 def collect_articles(args: argparse.Namespace) -> int:

@@ -1,14 +1,11 @@
 """Write documents to one file, each followed by <|endoftext|>, and count their tokens."""
 
 import hashlib
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO
 
-from ..errors import GPTError
 from ..text.token_cache import LAST_CUT, PIECE
 from ..text.tokenizer import EOT, Tokenizer
 
@@ -70,12 +67,6 @@ def pieces(text: str) -> Iterator[str]:
             yield text[start : cut.start()]
             start = cut.start()
     yield text[start:]
-
-
-def check_new(path: Path) -> None:
-    """Raise GPTError if a path exists"""
-    if os.path.lexists(path):
-        raise GPTError(f"{path} exists: remove it, or choose another --out.")
 
 
 def progress_bar(total: int | None):

@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import GPTError
-from ..system.atomic import replacing
 from ..system.cli import print_stderr
-from ..system.locks import acquire, release
 from ..text.tokenizer import Tokenizer
 from . import articles
 from .clean import clean
-from .documents import Documents, check_new
+from .documents import Documents
 from .journal import Journal
 from .mediawiki import Api
+from .output import check_new, creating, locked
 
 LIST, JOURNAL = ".articles.jsonl", ".journal"  # follow the output's name
 FORMAT = 1  # to be increased when the journal records other requests or answers
@@ -62,7 +61,7 @@ def write(
     out: Path, api: Api, journal: Journal, topics: Sequence[str], depth: int, wanted: int, tokenizer: Tokenizer
 ) -> Documents:
     """Write the text and the list of articles"""
-    with replacing(out) as text, replacing(beside(out, LIST)) as listed:
+    with creating(out) as text, creating(beside(out, LIST)) as listed:
         documents = Documents(text, tokenizer, wanted)
         api.report = documents.bar.set_postfix_str
         try:
@@ -104,17 +103,3 @@ def entries(
 def beside(out: Path, suffix: str) -> Path:
     """Return the path of a file beside the output"""
     return out.with_name(out.name + suffix)
-
-
-@contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Hold the lock of an output; raise GPTError if another process holds it"""
-
-    def refuse() -> None:
-        raise GPTError(f"another process is writing {out}: wait until it ends, or choose another --out.") from None
-
-    lock = acquire(out.with_name(f".{out.name}.lock"), refuse)
-    try:
-        yield
-    finally:
-        release(lock, remove=True)

@@ -11,6 +11,8 @@ from fake_wiki import CLEANED, command, text_of
 from training_runs import SHORT, trained
 
 import numpy_gpt
+from numpy_gpt.corpus.output import creating, locked
+from numpy_gpt.errors import GPTError
 
 COMMAND = [sys.executable, "-m", "numpy_gpt.corpus"]
 
@@ -47,6 +49,25 @@ def test_same_command_writes_the_same_bytes(tmp_path):
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
+def test_second_process_with_the_same_output_is_refused(tmp_path):
+    with locked(tmp_path / "notes.txt"):
+        status, _, err = run("files", "notes", "--out", "notes.txt")
+    message = "corpus: another process is writing notes.txt: wait until it ends, or choose another --out.\n"
+    assert (status, err) == (1, message)
+    assert not (tmp_path / "notes.txt").exists()
+
+
+def test_file_that_appears_while_another_is_written_is_kept(tmp_path):
+    out = tmp_path / "notes.txt"
+    output = creating(out)
+    output.__enter__().write(b"new")
+    out.write_bytes(b"mine")
+    with pytest.raises(GPTError, match=r"notes\.txt exists"):
+        output.__exit__(None, None, None)
+    assert out.read_bytes() == b"mine"
+    assert not (tmp_path / ".notes.txt.part").exists()
+
+
 def test_tokenizer_of_a_model_counts(folder):
     encode = numpy_gpt.load("storyteller").tokenizer.encode
     tokens = sum(len(encode(path.read_text().strip())) for path in folder.iterdir()) + 39
@@ -69,7 +90,11 @@ MISTAKES = {
     "an output that exists": (["files", "notes", "--out", "notes/00.md"], 1, "notes/00.md exists: remove it, or"),
     "a directory as output": (["stdlib", "--out", "notes"], 2, "argument --out: 'notes' can't be a file"),
     "no output's name": (["stdlib", "--out", ""], 2, "argument --out: '' can't be a file"),
-    "an output nowhere": (["stdlib", "--out", "a/b"], 1, "corpus: a/b can't be written: No such file or directory"),
+    "an output nowhere": (
+        ["stdlib", "--out", "a/b"],
+        1,
+        "corpus: a/.b.lock can't be written to: No such file",
+    ),
     "half a token": (["stdlib", "--out", "x", "--tokens", "0.5"], 2, "'0.5' isn't a number of tokens: write it as in"),
     "no number": (["stdlib", "--out", "x", "--tokens", "many"], 2, "'many' isn't a number of tokens"),
     "no tokens": (["stdlib", "--out", "x", "--tokens", "0"], 2, "'0' isn't a number of tokens"),

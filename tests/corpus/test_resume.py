@@ -94,15 +94,15 @@ def test_damaged_line_is_requested_again(wiki, expected, tmp_path):
     assert files(tmp_path) == expected[0]
 
 
-def test_run_that_was_killed_before_its_journal_was_removed_needs_no_request(wiki, expected, tmp_path):
-    result, _ = expected
-    journal_of(wiki, tmp_path / "wiki.txt")
-    wiki.requests.clear()
-    for name, content in result.items():
-        (tmp_path / name).write_bytes(content)
+def test_run_that_was_killed_before_its_journal_was_removed_needs_no_request(wiki, tmp_path):
+    journal = journal_of(wiki, tmp_path / "wiki.txt")
     collected(wiki, tmp_path / "wiki.txt", TOPICS, tokens=20)  # in the journal
+    result = files(tmp_path)
+    (tmp_path / JOURNAL).write_bytes(journal)
+    wiki.requests.clear()
+    collected(wiki, tmp_path / "wiki.txt", TOPICS, tokens=20)
     assert wiki.requests == []
-    assert files(tmp_path).keys() == result.keys()
+    assert files(tmp_path) == result
 
 
 @pytest.mark.parametrize("other", [{"topics": ["history"]}, {"depth": 1}])
@@ -188,3 +188,15 @@ def test_second_process_with_the_same_output_is_refused(wiki, tmp_path):
     wiki.proceed.set()
     first.communicate(timeout=20)
     assert first.returncode == 0
+
+
+@pytest.mark.parametrize("name", ["wiki.txt", "wiki.txt.articles.jsonl"])
+def test_file_that_was_created_while_the_run_was_interrupted_is_kept(wiki, expected, tmp_path, name):
+    journal_of(wiki, tmp_path / "wiki.txt")
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(GPTError, match=rf"{name} exists: remove it, .* again to resume\.$"):
+        collected(wiki, tmp_path / "wiki.txt", TOPICS)
+    assert (tmp_path / name).read_text() == "mine"
+    (tmp_path / name).unlink()
+    collected(wiki, tmp_path / "wiki.txt", TOPICS)
+    assert files(tmp_path) == expected[0]
