@@ -24,6 +24,8 @@ def creating(path: Path) -> Iterator[BinaryIO]:
 
 def check_new(path: Path) -> None:
     """Raise GPTError if a path exists"""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise GPTError(f"{path} isn't a regular file: choose another --out.")
     if os.path.lexists(path):
         raise GPTError(f"{path} exists: remove it, or choose another --out.")
 

@@ -90,6 +90,7 @@ MISTAKES = {
     "an output that exists": (["files", "notes", "--out", "notes/00.md"], 1, "notes/00.md exists: remove it, or"),
     "a directory as output": (["stdlib", "--out", "notes"], 2, "argument --out: 'notes' can't be a file"),
     "no output's name": (["stdlib", "--out", ""], 2, "argument --out: '' can't be a file"),
+    "a device as output": (["stdlib", "--out", os.devnull], 1, f"corpus: {os.devnull} isn't a regular file: choose"),
     "an output nowhere": (
         ["stdlib", "--out", "a/b"],
         1,
