@@ -7,7 +7,7 @@ from ..errors import GPTError
 from ..params import Model
 from ..text.sources import File, spooled
 from ..text.tokenizer import Tokenizer
-from .lines import json_object, lines, text_of
+from .lines import json_object, lines, text_of, unchanged
 from .metrics import exp
 from .segments import Score, Segment, scored
 
@@ -18,15 +18,16 @@ def lambada(m: Model, file: File, score: Score) -> dict[str, Any]:
     """Return the accuracy and the perplexity of the last words of a file's passages"""
     with spooled([file]) as pipes:
         file = pipes.get(file, file)
-        total = sum(1 for _ in passages(file))
-        if not total:
-            raise GPTError(f"{file} has no passages: {EXPECTED}.")
         count, right, nats, tokens = 0, 0, 0.0, 0
-        for segment, logprob, best in scored(segments(m, file), score, total, "passages"):
-            count += 1
-            right += best
-            nats -= logprob
-            tokens += segment.scored
+        with unchanged(file):
+            total = sum(1 for _ in passages(file))
+            if not total:
+                raise GPTError(f"{file} has no passages: {EXPECTED}.")
+            for segment, logprob, best in scored(segments(m, file), score, total, "passages"):
+                count += 1
+                right += best
+                nats -= logprob
+                tokens += segment.scored
     return {"accuracy": right / count, "perplexity": exp(nats / count), "passages": count, "tokens": tokens}
 
 

@@ -1,7 +1,9 @@
 """Read the lines of a text, and the objects of JSON Lines."""
 
+import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ..errors import GPTError
@@ -10,6 +12,21 @@ from ..text.sources import File, opened
 from ..text.token_cache import file_pieces
 
 KINDS = {b"PAR1": "a Parquet file", b"PK\x03\x04": "a zip archive", b"\x1f\x8b": "a gzip file"}
+
+
+@contextmanager
+def unchanged(file: File) -> Iterator[None]:
+    """Raise GPTError at the end of a block that reads a file several times if the file changed meanwhile"""
+    before = hash_of(file)
+    yield
+    if hash_of(file) != before:
+        raise GPTError(f"{file} changed while it was read: run the command again.")
+
+
+def hash_of(file: File) -> bytes:
+    """Return the SHA-256 of a file"""
+    with opened(file) as f:
+        return hashlib.file_digest(f, "sha256").digest()
 
 
 def lines(file: File, expected: str) -> Iterator[str]:

@@ -14,6 +14,7 @@ from ..errors import GPTError
 from ..params import Model
 from ..text.sources import File, Spooled, spooled, token_directory
 from .detokenizer import detokenized
+from .lines import unchanged
 from .metrics import exp
 from .perplexity import read
 from .segments import Score, Segment, blocks, scored, windows
@@ -24,12 +25,13 @@ def wikitext2(m: Model, file: File, stride: int, score: Score) -> Iterator[dict[
     """Yield the measures per token, and then those per word"""
     with spooled([file]) as pipes:
         file = pipes.get(file, file)
-        sizes = [(len(re.split(r"\s+", text)), len(text.encode())) for text in read_documents(file)]
-        if not sizes:
-            raise GPTError(f"{file} has no text: {EXPECTED}.")
-        yield per_token(m, file, stride, score)
+        with unchanged(file):
+            sizes = [(len(re.split(r"\s+", text)), len(text.encode())) for text in read_documents(file)]
+            if not sizes:
+                raise GPTError(f"{file} has no text: {EXPECTED}.")
+            yield per_token(m, file, stride, score)
+            nats = -sum(each.logprob for each in scored(segments(m, file), score, len(sizes), "documents"))
         words, nbytes = map(sum, zip(*sizes, strict=True))
-        nats = -sum(each.logprob for each in scored(segments(m, file), score, len(sizes), "documents"))
         bits = nats / math.log(2) / nbytes
         yield {"word_perplexity": exp(nats / words), "words": words, "bits_per_byte": bits, "documents": len(sizes)}
 

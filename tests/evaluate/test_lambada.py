@@ -189,3 +189,14 @@ def test_command_reports_a_mistake(args, status, message):
 
 def test_openais_file_has_the_published_number_of_passages(data):
     assert sum(1 for _ in passages(data / "eval/lambada_test.jsonl")) == 5153
+
+
+def test_file_that_changes_while_it_is_read_is_reported(write):
+    path = write(*texts(*PASSAGES))
+
+    def score(*arguments):
+        write(*texts(*PASSAGES[1:]))
+        return SCORE(*arguments)
+
+    with pytest.raises(GPTError, match=r"passages\.jsonl changed while it was read: run the command again\.$"):
+        lambada(M, path, score)

@@ -215,3 +215,12 @@ def test_raw_file_has_the_published_numbers_of_tokens_and_documents(data):
     t = tokenizer.load(data / "tokenizer")
     assert len(t.encode("".join(joined(read_lines(raw))))) == 287_644
     assert sum(1 for _ in read_documents(raw)) == 62
+
+
+def test_file_that_changes_while_it_is_read_is_reported():
+    path = write("\n = Tea = \n\n Tea is hot . \n")
+    passes = wikitext2(M, path, N, SCORE)
+    next(passes)
+    write("\n = Tea = \n\n")
+    with pytest.raises(GPTError, match=r"wiki\.test\.raw changed while it was read: run the command again\.$"):
+        next(passes)
