@@ -61,7 +61,7 @@ def write(
     out: Path, api: Api, journal: Journal, topics: Sequence[str], depth: int, wanted: int, tokenizer: Tokenizer
 ) -> Documents:
     """Write the text and the list of articles"""
-    with creating(out) as text, creating(beside(out, LIST)) as listed:
+    with creating(beside(out, LIST)) as listed, creating(out) as text:
         documents = Documents(text, tokenizer, wanted)
         api.report = documents.bar.set_postfix_str
         try:

@@ -197,6 +197,7 @@ def test_file_that_was_created_while_the_run_was_interrupted_is_kept(wiki, expec
     with pytest.raises(GPTError, match=rf"{name} exists: remove it, .* again to resume\.$"):
         collected(wiki, tmp_path / "wiki.txt", TOPICS)
     assert (tmp_path / name).read_text() == "mine"
+    assert files(tmp_path).keys() <= {JOURNAL, "wiki.txt", name}
     (tmp_path / name).unlink()
     collected(wiki, tmp_path / "wiki.txt", TOPICS)
     assert files(tmp_path) == expected[0]
