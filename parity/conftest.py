@@ -6,10 +6,11 @@ import pytest
 import torch
 from hypothesis import settings
 
+from .running import README
+
 settings.register_profile("parity", derandomize=True, deadline=None)  # failures can be reproduced elsewhere
 settings.load_profile("parity")
 THREADS = torch.get_num_threads()
-README = Path(__file__).parent.parent / "README.md"
 
 
 def pytest_addoption(parser):

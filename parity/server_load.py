@@ -22,6 +22,8 @@ MACHINE = ("cpu", "cores", "system", "python", "numpy", "kernels")
 
 
 class Sizes(NamedTuple):
+    """Hold the sizes of a measurement"""
+
     starts: int = 3
     rounds: int = 3
     texts: int = 16  # of a round
@@ -37,7 +39,8 @@ QUICK = Sizes(starts=1, rounds=1, texts=8, new=10, probes=3, distinct=12, stream
 
 def run(quick: bool, as_json: bool) -> int:
     """Measure and print; return 1 if a request failed, or if a result under load is another one than alone"""
-    results: dict[str, Any] = {name: machine("cpu")[name] for name in MACHINE} | {"failed": [], "different": []}
+    about = machine("cpu")
+    results: dict[str, Any] = {name: about[name] for name in MACHINE} | {"failed": [], "different": []}
     try:
         measure(QUICK if quick else Sizes(), results)
     finally:  # after Ctrl-C, print what was measured

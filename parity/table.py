@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 
 def spread(figures: list[float]) -> dict[str, float]:
+    """Return median, minimum and maximum"""
     return {"median": statistics.median(figures), "min": min(figures), "max": max(figures)}
 
 

@@ -18,11 +18,9 @@ from numpy_gpt import Config, named
 from numpy_gpt.fast.openblas import openblas
 
 from . import bench, gpu_workloads, scaling, workloads
+from .compiler_warnings import IGNORED
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores"),  # the compiler suggests them
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # raised inside the compiler
-]
+pytestmark = IGNORED
 
 SMALL = Config(n_vocab=1001, n_ctx=1024, n_embd=24, n_head=2, n_layer=2)
 

@@ -15,12 +15,10 @@ from torch_gpt import generate
 from torch_gpt.fast.compiled import FREE_STEPS, Decoder
 from torch_gpt.generate import draws
 
+from .compiler_warnings import IGNORED
 from .inputs import TINY, VARIANTS, random_model
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores"),  # the compiler suggests them
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # raised inside the compiler
-]
+pytestmark = IGNORED
 
 PROMPTS = [[1, 2, 3], [1, 2, 3], [5], list(range(20, 35))]  # one is repeated, one is longer than the context
 LONG = TINY.n_ctx + 9

@@ -13,6 +13,7 @@ from numpy_gpt.text.windows import random_batch as random_batch_of
 from torch_gpt import model
 from torch_gpt.train.step import Execution, Trainer
 
+from .compiler_warnings import compiles
 from .inputs import TINY, VARIANTS, random_batch, random_model
 from .running import README, SETTINGS, batches
 
@@ -21,18 +22,6 @@ FAST = {
     "in bfloat16": ({"dtype": torch.bfloat16}, 2e-2),
     "compiled in bfloat16": ({"compile": True, "dtype": torch.bfloat16}, 2e-2),
 }
-
-COMPILER_WARNINGS = [
-    pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores"),  # the compiler suggests them
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # raised inside the compiler
-]
-
-
-def compiles(test):
-    """Ignore the compiler's warnings in a test"""
-    for mark in COMPILER_WARNINGS:
-        test = mark(test)
-    return test
 
 
 @compiles

@@ -9,10 +9,13 @@ from numpy_gpt import GPTError
 from torch_gpt import Noise
 from torch_gpt.fast.tensor_noise import numbers_of, tensor_noise
 
+from .compiler_warnings import compiles
+
 word = st.integers(0, 2**32 - 1)
 shape = st.lists(st.integers(1, 40), min_size=2, max_size=4)
 
 
+@compiles
 @settings(max_examples=50)
 @given(
     seed=st.integers(0, 2**64 - 1),

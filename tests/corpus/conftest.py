@@ -1,8 +1,8 @@
 import os
-import threading
 
 import pytest
 from fake_wiki import Wiki
+from local_server import running
 
 
 @pytest.fixture
@@ -10,11 +10,5 @@ def wiki(monkeypatch):
     """Start a local wiki; requests must not go to a proxy"""
     for variable in [variable for variable in os.environ if variable.lower().endswith("_proxy")]:
         monkeypatch.delenv(variable)
-    server = Wiki()
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield server
-    server.proceed.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with running(Wiki()) as server:
+        yield server

@@ -3,11 +3,10 @@
 import os
 import subprocess
 import sys
-import termios
-from contextlib import suppress
 
 import pytest
 from fake_wiki import CLEANED, command, text_of
+from terminal import shown_on_a_terminal
 from training_runs import SHORT, trained
 
 import numpy_gpt
@@ -156,23 +155,8 @@ def test_wikipedia_prints_the_counts_and_a_note(wiki, tmp_path):
     assert (tmp_path / "wiki.txt").read_text() == text_of([20, 1, 21])
 
 
-def shown_on_a_terminal(start):
-    """Return what a process writes to a terminal of 100 columns"""
-    terminal, stderr = os.openpty()
-    termios.tcsetwinsize(terminal, (24, 100))
-    process = start(stderr)
-    os.close(stderr)
-    shown = b""
-    with suppress(OSError):  # on Linux: the other end is closed
-        while some := os.read(terminal, 1 << 16):
-            shown += some
-    os.close(terminal)
-    process.communicate(timeout=20)
-    return shown.decode()
-
-
 def test_terminal_shows_the_number_of_tokens(wiki):
-    shown = shown_on_a_terminal(lambda stderr: command(wiki, "wiki.txt", stderr=stderr))
+    shown, _ = shown_on_a_terminal(lambda stderr: command(wiki, "wiki.txt", stderr=stderr))
     assert "/1.00M [" in shown
     assert " tokens/s" in shown
 

@@ -1,6 +1,5 @@
-import threading
-
 import pytest
+from local_server import running
 from sources import CORRUPT, VOCABULARY, Server, set_up
 
 from numpy_gpt import save
@@ -34,10 +33,5 @@ def corrupt_at(files, tmp_path_factory):
 def server(files, monkeypatch):
     server = Server(files)
     set_up(monkeypatch, server.url)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield server
-    server.proceed.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with running(server):
+        yield server

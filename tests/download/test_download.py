@@ -1,13 +1,11 @@
 """Test a complete download, and the directories that it refuses."""
 
-import os
-import termios
-from contextlib import suppress
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from sources import Request, command, contents
+from terminal import shown_on_a_terminal
 
 from numpy_gpt import GPTError, adamw, load, save
 from numpy_gpt.checkpoint import hub
@@ -60,18 +58,10 @@ def test_directory_that_cannot_be_created_is_named(server, tmp_path):
 
 
 def test_terminal_shows_the_progress_of_every_file(server, tmp_path):
-    terminal, stderr = os.openpty()
-    termios.tcsetwinsize(terminal, (24, 100))
-    process = command(tmp_path, server, stderr=stderr)
-    os.close(stderr)
-    shown = b""
-    with suppress(OSError):  # on Linux: the other end is closed
-        while some := os.read(terminal, 1 << 16):
-            shown += some
-    os.close(terminal)
-    assert process.communicate(timeout=20)[0] == f"{tmp_path / '124M'}\n"
+    shown, out = shown_on_a_terminal(lambda stderr: command(tmp_path, server, stderr=stderr))
+    assert out == f"{tmp_path / '124M'}\n"
     for file in hub.sizes("124M"):
-        assert f"{file}: 100%".encode() in shown
+        assert f"{file}: 100%" in shown
 
 
 def test_load_downloads_a_missing_model_once(server, model, tmp_path, monkeypatch):

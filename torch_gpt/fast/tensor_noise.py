@@ -1,8 +1,8 @@
 """Generate the bytes of torch_gpt.Noise inside a compiled step.
 
 The numbers that name the noise are tensors. As Python numbers they would be constants of the compiled step, so that
-every step would be compiled again. For the compiler, the bytes are the result of one operator: the rounds of Philox
-would be compiled for each of the places with dropout.
+every step would be compiled again. For the compiler, the bytes are the result of one operator. Otherwise it
+would compile the rounds of Philox again for each place with dropout.
 """
 
 import math

@@ -6,6 +6,7 @@ import sys
 import torch
 
 from numpy_gpt.generate.__main__ import Backend, main
+from numpy_gpt.params import Model
 from numpy_gpt.system.cli import run
 
 from .. import generate
@@ -14,17 +15,27 @@ from ..params import load
 DTYPES = ("float32", "float64", "bfloat16")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_device_and_dtype(parser: argparse.ArgumentParser) -> None:
+    """Add the options that load_on_device reads"""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", default=device, help=f"cpu, cuda, cuda:1 ... (default here: {device})")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="dtype of the weights and of the maths")
+
+
+def load_on_device(args: argparse.Namespace) -> Model:
+    """Return the model of --model on the device and in the dtype of the options"""
+    return load(args.model, args.device, getattr(torch, args.dtype))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_device_and_dtype(parser)
     parser.add_argument("--compile", action="store_true", help="compile the step of a token; on CUDA into one graph")
 
 
 TORCH = Backend(
     command="torch_gpt.generate",
     add_arguments=add_arguments,
-    load=lambda args: load(args.model, args.device, getattr(torch, args.dtype)),
+    load=load_on_device,
     draws=lambda args, m, prompts, options, stop, with_logits: generate.draws(
         m, prompts, options, stop, with_logits, args.compile
     ),
