@@ -73,6 +73,7 @@ def test_lambada_equals_its_definition(write):
     [
         ("The dog ran", ("The dog", " ran")),
         ("The dog  ran", ("The dog", "  ran")),
+        (" The dog ran", (" The dog", " ran")),
         ("The dog.\n\n ran", ("The dog.", "\n\n ran")),
         ("The dog.\nHe ran\nhome", ("The dog.\nHe", " ran\nhome")),
         ("The dog\tran\u00a0home", ("The", " dog\tran\u00a0home")),
