@@ -10,6 +10,7 @@ import numpy as np
 from ..checks import check_model
 from ..errors import CheckpointError, GPTError
 from ..params import Model, grow, named
+from ..text.template import Template
 from ..text.tokenizer import Tokenizer
 from . import huggingface, llmc, openai
 from .destination import (
@@ -79,7 +80,8 @@ def save(m: Model, path: str | os.PathLike[str], format: str | None = None, dtyp
         dtype: the precision of the weights on disk, float16, float32 or float64. Default: that of m.
 
     If m has no tokenizer, the directory keeps its vocabulary. Files of transformers that would override the new ones
-    are removed, such as tokenizer.json and generation_config.json. Other files in the directory are left alone.
+    are removed, such as tokenizer.json and generation_config.json, and so is the earlier checkpoint's template of
+    instructions, template.json. Other files in the directory are left alone.
 
     Raises GPTError if path is the directory of a training run, has a checkpoint in another layout than `format` or in
     both layouts, or can't be written, and if the model doesn't fit the format. The earlier checkpoint is then
@@ -93,6 +95,13 @@ def save(m: Model, path: str | os.PathLike[str], format: str | None = None, dtyp
     """
     if not isinstance(m, Model) or not isinstance(path, str | os.PathLike) or not os.fspath(path):
         raise GPTError(f"save takes a Model and a path, not {type(m).__name__} and {path!r}.")
+    save_with_template(m, path, format, dtype, None)
+
+
+def save_with_template(
+    m: Model, path: str | os.PathLike[str], format: str | None, dtype: DType | None, template: Template | None
+) -> None:
+    """Write a model as save does, and its template of instructions if path is a directory"""
     check_model(m)
     if "\0" in os.fspath(path):
         raise GPTError(f"path is {os.fspath(path)!r:.60}: no name of a file can contain a NUL.")
@@ -112,7 +121,7 @@ def save(m: Model, path: str | os.PathLike[str], format: str | None = None, dtyp
         path.parent.mkdir(parents=True, exist_ok=True)
         with outside_training_runs(path.parent if single else path):
             tokenizer = None if single else tokenizer_to_write(path, format, m.config, m.tokenizer)
-            WRITERS[format](path, m.config, dict(named(m.params)), dtype, tokenizer)
+            WRITERS[format](path, m.config, dict(named(m.params)), dtype, tokenizer, template)
     except OSError as e:
         raise GPTError(f"{path} can't be written: {e.strerror}; a checkpoint that was there is unchanged.") from None
 

@@ -1,6 +1,7 @@
 """python -m numpy_gpt.checkpoint info | verify | convert: inspect, verify or convert a checkpoint."""
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -11,7 +12,7 @@ from ..errors import CheckpointError, GPTError
 from ..system.atomic import read_consistently
 from ..system.cli import print_stderr, run
 from ..text.tokenizer import Tokenizer
-from . import SUFFIXES, WRITERS, read_checkpoint, save, to_model, verify
+from . import SUFFIXES, WRITERS, read_checkpoint, save_with_template, to_model, verify
 from .destination import (
     check_suffix,
     check_vocabulary_beside,
@@ -93,12 +94,14 @@ def convert(path: Path, contents: Contents, args: argparse.Namespace) -> int:
     single = destination.suffix in SUFFIXES
     if single:
         check_vocabulary_beside(destination, m.tokenizer)
-    save(m, destination, args.to, args.dtype)
+    save_with_template(m, destination, args.to, args.dtype, contents.template)
     print(destination)
     if single and m.tokenizer and not has_vocabulary_beside(destination):
         add_vocabulary(destination, m.tokenizer)
     if destination.suffix == ".bin" and m.config.dropout:
         print_stderr(f"checkpoint: {destination} can't contain the dropout rate {m.config.dropout}: it was left out.")
+    if single and contents.template:
+        print_stderr(f"checkpoint: {destination} can't contain the template of instructions: it was left out.")
     return 0
 
 
@@ -128,6 +131,8 @@ def info(path: Path, contents: Contents) -> int:
     print()
     for n, meaning in counts(contents):
         print(f"{n:>{widths[-1]}}  {meaning}")
+    if contents.template:
+        print(f"\ntemplate of instructions: {json.dumps(contents.template.prompt, ensure_ascii=False)}")
     return 0
 
 
@@ -160,6 +165,8 @@ def prove(path: Path, contents: Contents) -> int:
     if contents.tokenizer:
         check_tokenizer(contents.tokenizer, contents.config, path, CheckpointError)
         print(f"a vocabulary of {contents.tokenizer.n_vocab:,} tokens")
+    if contents.template:
+        print("a template of instructions")
     prove_run(path, contents)
     if contents.config.released_size() == "124M":
         different = verify.first_different(contents, checks)

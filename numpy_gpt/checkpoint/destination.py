@@ -10,6 +10,7 @@ from ..config import Config
 from ..errors import CheckpointError, GPTError
 from ..system.atomic import replacing
 from ..system.locks import RUN_LOCK, locked_run
+from ..text import template
 from ..text.tokenizer import HUGGING_FACE, OPENAI, TOKENIZER_JSON, Tokenizer
 from ..text.tokenizer import load as load_tokenizer
 from .huggingface import VOCABULARIES
@@ -129,7 +130,7 @@ def tokenizer_to_write(directory: Path, format: str, config: Config, tokenizer: 
 def check_other_files(directory: Path, format: str) -> None:
     """Raise GPTError if saving would replace a file that belongs to no checkpoint"""
     names = ("config.json", "tokenizer_config.json", *OBEYED) if format == "huggingface" else ()
-    for name in sorted({*names} - {*TOKENIZER_JSON}):  # check_lone_vocabulary is for that one
+    for name in sorted({*names, template.FILE} - {*TOKENIZER_JSON}):  # check_lone_vocabulary is for that one
         if layout(directory) is None and os.path.exists(directory / name):
             raise GPTError(f"{directory} has {name}, and no checkpoint that it belongs to: choose another directory.")
 

@@ -15,6 +15,9 @@ from ..errors import CheckpointError
 from ..system.atomic import read_consistently, replacing, writing
 from ..system.files import parse_json, read_json
 from ..system.locks import locked
+from ..text import chat
+from ..text import template as templates
+from ..text.template import Template
 from ..text.tokenizer import EOT, HUGGING_FACE, OPENAI, TOKENIZER_JSON, Tokenizer
 from ..text.tokenizer import load as load_tokenizer
 from . import safetensors
@@ -67,7 +70,7 @@ def read(path: Path, n_head: int | None) -> Contents:
 
 def files(directory: Path) -> list[Path]:
     """Return the files that read_directory may read: in the stage, and in the directory"""
-    names = ("config.json", *HUGGING_FACE, *TOKENIZER_JSON, WEIGHTS, SHARDS)
+    names = ("config.json", *HUGGING_FACE, *TOKENIZER_JSON, templates.FILE, WEIGHTS, SHARDS)
     return [place / name for place in (directory, directory / LAYOUTS["huggingface"].stage) for name in names]
 
 
@@ -79,7 +82,7 @@ def read_directory(directory: Path, n_head: int | None) -> Contents:
         metadata, found = dict[str, str](), read_shards(directory)
     if os.path.isfile(directory / "config.json"):
         metadata = {}  # other programs use config.json
-    return contents(directory, directory, metadata, found, n_head)
+    return contents(directory, directory, metadata, found, n_head)._replace(template=templates.load(directory))
 
 
 def contents(
@@ -189,7 +192,12 @@ def same(a: Stored, b: Stored) -> bool:
 
 
 def write(
-    path: Path, config: Config, arrays: Mapping[str, np.ndarray], dtype: np.dtype, tokenizer: Tokenizer | None
+    path: Path,
+    config: Config,
+    arrays: Mapping[str, np.ndarray],
+    dtype: np.dtype,
+    tokenizer: Tokenizer | None,
+    template: Template | None = None,
 ) -> None:
     """Atomically replace a .safetensors file or the checkpoint in a directory, or create it"""
     if path.suffix == ".safetensors":
@@ -197,17 +205,24 @@ def write(
             write_weights(f, config, arrays, dtype)
     else:
         with replacing_checkpoint(path, "huggingface") as part:
-            fill(part, config, arrays, dtype, tokenizer)
+            fill(part, config, arrays, dtype, tokenizer, template)
 
 
 def fill(
-    directory: Path, config: Config, arrays: Mapping[str, np.ndarray], dtype: np.dtype, tokenizer: Tokenizer | None
+    directory: Path,
+    config: Config,
+    arrays: Mapping[str, np.ndarray],
+    dtype: np.dtype,
+    tokenizer: Tokenizer | None,
+    template: Template | None = None,
 ) -> None:
     """Write a checkpoint's files to an empty directory, as transformers' from_pretrained reads them"""
     texts = {"config.json": as_json(config_keys(config, dtype, tokenizer))}
     if tokenizer:
         texts |= zip(HUGGING_FACE, tokenizer.files, strict=True)
-        texts["tokenizer_config.json"] = as_json(tokenizer_keys(config, tokenizer))
+        texts["tokenizer_config.json"] = as_json(tokenizer_keys(config, tokenizer, template))
+    if template:
+        texts[templates.FILE] = templates.as_json(template)
     for name, text in texts.items():
         with writing(directory / name) as f:
             f.write(text)
@@ -242,9 +257,10 @@ def config_keys(config: Config, dtype: np.dtype, tokenizer: Tokenizer | None) ->
     return {"architectures": ["GPT2LMHeadModel"], "dtype": np.dtype(dtype).name, **keys}
 
 
-def tokenizer_keys(config: Config, tokenizer: Tokenizer) -> dict[str, Any]:
+def tokenizer_keys(config: Config, tokenizer: Tokenizer, template: Template | None) -> dict[str, Any]:
     """Return the contents of tokenizer_config.json"""
     eot = None if tokenizer.eot is None else EOT
     tokens = dict.fromkeys(("bos_token", "eos_token", "unk_token"), eot)
     options = {"add_prefix_space": False, "clean_up_tokenization_spaces": False}
-    return {"tokenizer_class": "GPT2Tokenizer", "model_max_length": config.n_ctx, **options, **tokens}
+    chat_keys = {"chat_template": chat.as_jinja(template, tokenizer)} if template else {}
+    return {"tokenizer_class": "GPT2Tokenizer", "model_max_length": config.n_ctx, **options, **tokens, **chat_keys}

@@ -11,6 +11,7 @@ from ..errors import CheckpointError, GPTError
 from ..system.atomic import replacing_files
 from ..system.files import read_bytes, read_json
 from ..system.locks import locked
+from ..text import template
 from ..text.tokenizer import HUGGING_FACE, OPENAI, TOKENIZER_JSON
 
 POINTER, INDEX, DATA = "checkpoint", "model.ckpt.index", "model.ckpt.data-00000-of-00001"
@@ -20,7 +21,13 @@ TRAINING = ("training.json", "moments.safetensors")  # of a run; train/resume.py
 OLD_STAGE = ".saving"  # where 0.1.0 wrote a checkpoint in OpenAI's layout; POINTER named it while it was moved
 
 # transformers writes these files, and would read them instead of the ones that save writes
-OBEYED = (*TOKENIZER_JSON, "special_tokens_map.json", "added_tokens.json", "generation_config.json")
+OBEYED = (
+    *TOKENIZER_JSON,
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "generation_config.json",
+    "chat_template.jinja",
+)
 
 
 class Layout(NamedTuple):
@@ -31,7 +38,7 @@ class Layout(NamedTuple):
     files: tuple[str, ...]  # files that save writes
     vocabulary: tuple[str, str]  # two of them
     stage: str  # contains the latest checkpoint while its files are being moved to the directory
-    obsolete: tuple[str, ...]  # files and directories of other programs or versions, which save removes
+    obsolete: tuple[str, ...]  # files and directories that save removes unless it writes them
 
 
 LAYOUTS = {
@@ -41,7 +48,7 @@ LAYOUTS = {
         (POINTER, "hparams.json", *OPENAI, INDEX, DATA),
         OPENAI,
         ".saving.openai",
-        (OLD_STAGE,),
+        (template.FILE, OLD_STAGE),
     ),
     "huggingface": Layout(
         "Hugging Face's",
@@ -49,7 +56,7 @@ LAYOUTS = {
         ("config.json", *HUGGING_FACE, "tokenizer_config.json", WEIGHTS),
         HUGGING_FACE,
         ".saving.huggingface",
-        (*OBEYED, SHARDS, OLD_STAGE),
+        (*OBEYED, template.FILE, SHARDS, OLD_STAGE),
     ),
 }
 

@@ -87,9 +87,15 @@ def orient(name: str, a: np.ndarray) -> np.ndarray:
 
 
 def write(
-    path: Path, config: Config, arrays: Mapping[str, np.ndarray], dtype: np.dtype, tokenizer: None, version: int
+    path: Path,
+    config: Config,
+    arrays: Mapping[str, np.ndarray],
+    dtype: np.dtype,
+    tokenizer: None,
+    template: None,
+    version: int,
 ) -> None:
-    """Atomically replace a .bin file in float32, without a tokenizer, or create it"""
+    """Atomically replace a .bin file in float32, without a tokenizer or template, or create it"""
     if dtype != np.float32:
         raise GPTError(
             f"{path}: llm.c's format supports only float32: give dtype float32, or save to a directory or .safetensors."

@@ -10,6 +10,8 @@ import numpy as np
 from ..config import Config
 from ..system.atomic import read_consistently, writing
 from ..system.files import read_json
+from ..text import template as templates
+from ..text.template import Template
 from ..text.tokenizer import OPENAI, Tokenizer
 from ..text.tokenizer import load as load_tokenizer
 from . import bundle
@@ -49,7 +51,7 @@ def files(directory: Path) -> list[Path]:
     suffixes = (INDEX.removeprefix(PREFIX), DATA.removeprefix(PREFIX))
     found = [directory / POINTER]
     for prefix in prefixes:
-        found += [prefix.parent / name for name in ("hparams.json", *OPENAI)]
+        found += [prefix.parent / name for name in ("hparams.json", *OPENAI, templates.FILE)]
         found += [Path(f"{prefix}{suffix}") for suffix in suffixes]
     return found
 
@@ -61,7 +63,7 @@ def read_once(directory: Path) -> Contents:
     config = config_from(path, read_json(path))
     tensors = fit(Path(f"{prefix}.index"), TABLE, config, bundle.read(prefix))
     ours = {name: stored._replace(array=without_one(stored.array)) for name, stored in tensors.items()}
-    return Contents("OpenAI", config, ours, load_tokenizer(prefix.parent))
+    return Contents("OpenAI", config, ours, load_tokenizer(prefix.parent), templates.load(prefix.parent))
 
 
 def without_one(a: np.ndarray) -> np.ndarray:
@@ -81,15 +83,25 @@ def entries(config: Config) -> dict[str, Entry]:
 
 
 def write(
-    directory: Path, config: Config, arrays: Mapping[str, np.ndarray], dtype: np.dtype, tokenizer: Tokenizer | None
+    directory: Path,
+    config: Config,
+    arrays: Mapping[str, np.ndarray],
+    dtype: np.dtype,
+    tokenizer: Tokenizer | None,
+    template: Template | None = None,
 ) -> None:
     """Atomically replace the checkpoint in a directory, or create one"""
     with replacing_checkpoint(directory, "openai") as part:
-        fill(part, config, arrays, dtype, tokenizer)
+        fill(part, config, arrays, dtype, tokenizer, template)
 
 
 def fill(
-    directory: Path, config: Config, arrays: Mapping[str, np.ndarray], dtype: np.dtype, tokenizer: Tokenizer | None
+    directory: Path,
+    config: Config,
+    arrays: Mapping[str, np.ndarray],
+    dtype: np.dtype,
+    tokenizer: Tokenizer | None,
+    template: Template | None = None,
 ) -> None:
     """Write a checkpoint's files to an empty directory"""
     tensors = {theirs: arrays[ours].reshape(shape) for ours, (theirs, shape) in expand(TABLE, config).items()}
@@ -98,6 +110,8 @@ def fill(
     texts = {"hparams.json": hparams_json(config), POINTER: pointer(PREFIX)}
     if tokenizer:
         texts |= zip(OPENAI, tokenizer.files, strict=True)
+    if template:
+        texts[templates.FILE] = templates.as_json(template)
     for name, text in texts.items():
         with writing(directory / name) as f:
             f.write(text)

@@ -11,6 +11,7 @@ import numpy as np
 from ..config import SIZES, Config
 from ..errors import CheckpointError, GPTError
 from ..params import grow, named
+from ..text.template import Template
 from ..text.tokenizer import Tokenizer
 
 
@@ -31,6 +32,7 @@ class Contents(NamedTuple):
     config: Config
     tensors: dict[str, Stored]  # under our names, in our shapes
     tokenizer: Tokenizer | None
+    template: Template | None = None  # of instructions; only a directory has one
 
 
 FLOATS = ("float32", "float16", "bfloat16", "float64")

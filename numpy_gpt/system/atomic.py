@@ -68,7 +68,7 @@ def replacing_files(directory: Path, stage: Path, obsolete: Collection[Path] = (
     While it has this name, readers must read it instead of directory. It is removed when all its files are in place.
     If the process is killed, one of the two is complete. The next call finishes the replacement, or undoes it if the
     process was killed before that step. The caller must hold a lock. obsolete: files and directories to remove from
-    directory.
+    directory, except those that the new files replace.
     """
     part = stage.with_name(f"{stage.name}.part")
     finish_replacement(directory, stage, obsolete)
@@ -84,7 +84,7 @@ def finish_replacement(directory: Path, stage: Path, obsolete: Collection[Path])
     remove_directory(part)
     if stage.exists():
         put_in_place(stage, directory)
-        for path in obsolete:
+        for path in (path for path in obsolete if not (stage / path.name).exists()):
             remove_directory(path, ignore_errors=False) if path.is_dir() else path.unlink(missing_ok=True)
         os.rename(stage, part)
         remove_directory(part)

@@ -22,6 +22,7 @@ from ..config import Config
 from ..errors import CheckpointError, GPTError
 from ..params import Model, grow, named
 from ..system.atomic import writing
+from ..text.template import Template
 
 
 class State(NamedTuple):
@@ -33,8 +34,11 @@ class State(NamedTuple):
     about: dict[str, Any]  # settings: the options; text: the keys of the texts
 
 
-def save(directory: Path, state: State, format: str = "huggingface") -> None:
-    """Atomically replace a run's previous state; format is the layout of a directory that has no state yet"""
+def save(directory: Path, state: State, format: str = "huggingface", template: Template | None = None) -> None:
+    """Atomically replace a run's previous state, with the model's template of instructions if it has one
+
+    format is the layout of a directory that has no state yet.
+    """
     m, moments, step, about = state
     check_model(m)
     dtype = m.params.wte.dtype
@@ -46,7 +50,7 @@ def save(directory: Path, state: State, format: str = "huggingface") -> None:
     fill = openai.fill if format == "openai" else huggingface.fill
     try:
         with replacing_checkpoint(directory, format) as part:
-            fill(part, m.config, dict(named(m.params)), dtype, m.tokenizer)
+            fill(part, m.config, dict(named(m.params)), dtype, m.tokenizer, template)
             with writing(part / PROGRESS) as f:
                 f.write(progress)
             with writing(part / MOMENTS) as f:
