@@ -11,7 +11,7 @@ PACKAGES = {name: Path(find_spec(name).origin).parent for name in ("numpy_gpt", 
 LEAVES = {"errors", "number"}  # every module may import them
 MATHS = {"config", "params", "ops", "model", "adamw", "noise", "language_model", "checks", "record"}
 ROOMS = {"generate", "train", "evaluate", "text", "checkpoint", "download", "fast", "system", "storyteller", "serve"}
-ROOMS |= {"corpus"}
+ROOMS |= {"corpus", "finetune"}
 
 # the imports allowed to a top-level module or a room, besides the leaves and modules of the same room
 MAY_IMPORT = {
@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "evaluate": MATHS | {"fast", "system", "text", "checkpoint", "generate"},
     "corpus": {"system", "text", "checkpoint", "__init__"},  # __init__ has the version
     "train": MATHS | ROOMS,
+    "finetune": MATHS | ROOMS,
     "storyteller": MATHS | ROOMS,
     "serve": MATHS | {"fast", "system", "text", "checkpoint", "generate", "__init__"},  # __init__ has the version
 }
