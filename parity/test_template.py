@@ -1,11 +1,14 @@
-"""Does transformers put a conversation into the stored template as numpy_gpt does?"""
+"""Do both packages and transformers put instructions into the stored template in the same way?"""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 from transformers import AutoTokenizer
 
+import numpy_gpt
 from numpy_gpt.checkpoint import save_with_template
 from numpy_gpt.text import bpe, tokenizer
 from numpy_gpt.text.template import ALPACA, Template, render
@@ -68,3 +71,17 @@ def test_save_over_a_checkpoint_of_transformers_removes_its_chat_template(tmp_pa
     theirs.save_pretrained(tmp_path / "model")
     assert (tmp_path / "model" / "chat_template.jinja").exists()
     assert rendered(saved(tmp_path, TEMPLATES["bare"]), ("user", "a")) == "a"
+
+
+@pytest.mark.slow
+def test_both_packages_print_the_same_answer(tmp_path):
+    template = Template("{instruction} One day,", "{instruction}\n{input}\nOne day,")
+    save_with_template(numpy_gpt.load("storyteller"), tmp_path / "model", None, None, template)
+    options = ["--instruct", "Tom had a ball.", "--input", "It was red.", "--temperature", "0", "-n", "12"]
+    answers = []
+    for package in ("numpy_gpt", "torch_gpt"):
+        line = [sys.executable, "-m", f"{package}.generate", "--model", tmp_path / "model", *options]
+        answers.append(subprocess.run(line, capture_output=True, text=True, check=True, timeout=60).stdout)
+    assert answers[0] == answers[1]
+    assert len(answers[0]) > 20
+    assert "One day" not in answers[0]

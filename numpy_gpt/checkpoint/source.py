@@ -7,6 +7,7 @@ from ..checks import check_has_tokenizer
 from ..errors import CheckpointError, GPTError
 from ..params import Model
 from ..text import tokenizer
+from ..text.template import Template
 from ..text.tokenizer import Tokenizer
 from . import DType, hub, layout, read_checkpoint, to_model
 
@@ -34,6 +35,12 @@ def load(source: str | os.PathLike[str], dtype: DType | None = None, n_head: int
         print(m.tokenizer.decode(ids))
     """
     return to_model(read_checkpoint(find(source), n_head), dtype)
+
+
+def load_with_template(source: str) -> tuple[Model, Template | None]:
+    """Return the model of a checkpoint, and its template of instructions or None"""
+    contents = read_checkpoint(find(source))
+    return to_model(contents), contents.template
 
 
 def load_tokenizer(source: str) -> Tokenizer:

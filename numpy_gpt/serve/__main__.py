@@ -18,6 +18,7 @@ from ..errors import GPTError
 from ..params import Model
 from ..system import cli
 from ..system.cli import print_stderr, run
+from ..text.template import Template
 from . import inspection
 from .engine import Engine
 from .engine.functions import Functions, functions
@@ -42,7 +43,7 @@ class Backend(NamedTuple):
     command: str  # as in python -m COMMAND
     name: str  # "numpy" or "torch"
     add_arguments: Callable[[argparse.ArgumentParser], None]  # adds the package's own options
-    load: Callable[[argparse.Namespace], Model]
+    load: Callable[[argparse.Namespace], tuple[Model, Template | None]]
     tune: Callable[[Model], None]  # sets up the process for the model
     functions: Callable[[Model], Functions]  # for the engine
     inspection: inspection.InspectionFunctions
@@ -52,7 +53,7 @@ NUMPY = Backend(
     command="numpy_gpt.serve",
     name="numpy",
     add_arguments=lambda parser: None,
-    load=lambda args: source.load(args.model),
+    load=lambda args: source.load_with_template(args.model),
     tune=limit_threads,
     functions=functions,
     inspection=inspection.FUNCTIONS,
@@ -67,7 +68,7 @@ def main(backend: Backend = NUMPY) -> None:
     from . import server  # here, since it needs the web extra
 
     listener = server.listen(args.host, args.port)
-    m = backend.load(args)
+    m, _ = backend.load(args)
     check_tokenizer(m.tokenizer, m.config, args.model)
     backend.tune(m)
     engine = Engine(m, backend.functions(m), args.max_running, args.max_waiting)

@@ -5,12 +5,14 @@ import sys
 
 import torch
 
+from numpy_gpt.checkpoint import source
 from numpy_gpt.generate.__main__ import Backend, main
 from numpy_gpt.params import Model
 from numpy_gpt.system.cli import run
+from numpy_gpt.text.template import Template
 
 from .. import generate
-from ..params import load
+from ..params import check_target, from_numpy
 
 DTYPES = ("float32", "float64", "bfloat16")
 
@@ -24,7 +26,15 @@ def add_device_and_dtype(parser: argparse.ArgumentParser) -> None:
 
 def load_on_device(args: argparse.Namespace) -> Model:
     """Return the model of --model on the device and in the dtype of the options"""
-    return load(args.model, args.device, getattr(torch, args.dtype))
+    return load_with_template(args)[0]
+
+
+def load_with_template(args: argparse.Namespace) -> tuple[Model, Template | None]:
+    """Return this model, and its template of instructions or None"""
+    dtype = getattr(torch, args.dtype)
+    check_target(args.device, dtype)
+    m, template = source.load_with_template(args.model)
+    return from_numpy(m, args.device, dtype), template
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 TORCH = Backend(
     command="torch_gpt.generate",
     add_arguments=add_arguments,
-    load=load_on_device,
+    load=load_with_template,
     draws=lambda args, m, prompts, options, stop, with_logits: generate.draws(
         m, prompts, options, stop, with_logits, args.compile
     ),

@@ -5,7 +5,7 @@ import sys
 from numpy_gpt.serve.__main__ import Backend, main
 from numpy_gpt.system.cli import run
 
-from ..generate.__main__ import add_device_and_dtype, load_on_device
+from ..generate.__main__ import add_device_and_dtype, load_with_template
 from .engine.functions import functions
 from .inspection import FUNCTIONS
 
@@ -13,7 +13,7 @@ TORCH = Backend(
     command="torch_gpt.serve",
     name="torch",
     add_arguments=add_device_and_dtype,
-    load=load_on_device,
+    load=load_with_template,
     tune=lambda m: None,
     functions=functions,
     inspection=FUNCTIONS,
