@@ -56,6 +56,11 @@ def op_arguments(seed=0, B=2, T=5, past=3, H=3, D=4, V=13, dtype=np.float64):
     def ids(high, *shape):
         return rng.integers(0, high, shape)
 
+    def mask(*true):
+        mask = np.zeros((B, T), bool)
+        mask.ravel()[list(true)] = True
+        return mask
+
     noise = Noise(seed, step=3, sequence=5, site=2)
     return {
         "linear": (normal(B, T, C), normal(C, O), normal(O)),
@@ -76,4 +81,8 @@ def op_arguments(seed=0, B=2, T=5, past=3, H=3, D=4, V=13, dtype=np.float64):
         "unembedding": (normal(B, T, C), normal(V, C)),
         "cross_entropy": (2 * normal(B, T, V), ids(V, B, T)),
         "cross_entropy of large numbers": (normal(B, T, V, mean=1000), ids(V, B, T)),
+        "masked_cross_entropy": (2 * normal(B, T, V), ids(V, B, T), mask(0, *range(T // 2, B * T, 3))),
+        "masked_cross_entropy at one position": (2 * normal(B, T, V), ids(V, B, T), mask(B * T - 1)),
+        "lora": (normal(C, O), normal(C, 3), normal(3, O), 0.7),
+        "lora of rank 1": (normal(C, O), normal(C, 1), normal(1, O), 16),
     }
