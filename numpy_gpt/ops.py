@@ -3,14 +3,14 @@
     y, saved = op(x, ...)               forward: the result, and the values that the backward reads
     dx, ...  = op_backward(dy, saved)   backward: one gradient per array argument, in argument order
 
-The contract of a pair, checked by tests/test_contract.py here and in model.py:
+The contract of a pair, checked by tests/test_contract.py here and in model.py, classifier.py, masked_loss.py, lora.py:
 
 1. saved contains exactly the values that the backward reads. The backward's first line unpacks them, under the same
    names as in the forward.
 2. A backward returns one gradient per floating-point array argument, in argument order, with that argument's shape and
    dtype. The gradient of an absent argument (None) is None, and that of a tree of parameters is a tree of its types.
 3. dv is dloss/dv for the forward's variable v. A backward assigns to such names alone, to each of them once. du_dx is a
-   local derivative. (model.gpt2_backward assigns to dx once per block.)
+   local derivative. (gpt2_backward and classifier_backward assign to dx once per block.)
 4. No function writes to its arguments, to dy or to saved. There are two exceptions: embedding_backward adds to its
    argument out, and model.gpt2_backward removes the values of a block from saved after using them, to free memory.
 5. float32 stays float32 and float64 stays float64. The same code in float64 is the reference for float32.

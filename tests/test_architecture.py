@@ -10,6 +10,7 @@ import pytest
 PACKAGES = {name: Path(find_spec(name).origin).parent for name in ("numpy_gpt", "torch_gpt")}
 LEAVES = {"errors", "number"}  # every module may import them
 MATHS = {"config", "params", "ops", "model", "adamw", "noise", "language_model", "checks", "record"}
+MATHS |= {"classifier", "masked_loss", "lora"}
 ROOMS = {"generate", "train", "evaluate", "text", "checkpoint", "download", "fast", "system", "storyteller", "serve"}
 ROOMS |= {"corpus", "finetune"}
 
@@ -19,6 +20,9 @@ MAY_IMPORT = {
     "params": {"config"},
     "fast": {"ops"},
     "model": {"ops", "params", "fast"},
+    "classifier": {"model", "ops", "params"},
+    "masked_loss": {"ops"},
+    "lora": {"params"},
     "checks": {"config", "params"},
     "adamw": {"params", "fast"},
     "language_model": {"model", "params", "checks", "noise", "ops", "fast"},
@@ -126,7 +130,7 @@ def test_files_at_the_same_path_have_functions_of_the_same_signature(path):
 
 
 def test_the_twin_has_every_function_of_the_maths():
-    for path in ("ops.py", "model.py", "language_model.py"):
+    for path in ("ops.py", "model.py", "language_model.py", "classifier.py", "masked_loss.py", "lora.py"):
         ours, theirs = (functions(PACKAGES[package] / path) for package in PACKAGES)
         helpers = {"rows", "sum_rows"}  # of backwards
         assert {n for n in ours if not n.endswith("_backward")} - helpers <= theirs.keys(), path

@@ -4,39 +4,52 @@ import numpy as np
 import pytest
 from directional import TOLERANCE, directional_error
 
-from numpy_gpt import Noise, ops
-from parity.inputs import op_arguments
+from numpy_gpt import Noise, named, ops
+from numpy_gpt.masked_loss import masked_cross_entropy, masked_cross_entropy_backward
+from numpy_gpt.params import tree_map
+from parity.inputs import differentiable, is_float, op_arguments, pair, tree_arguments
 
 ARGUMENTS = op_arguments()
+TREES = {label: args for label, args in tree_arguments().items() if label != "adapt_linear without an adapter"}
 
 
-def is_float(a):
-    return isinstance(a, np.ndarray) and a.dtype.kind == "f"
+def floats(tree):
+    """Return the floating-point arrays of a tree"""
+    return [a for _, a in named(tree) if is_float(a)]
 
 
-@pytest.mark.parametrize("label", ARGUMENTS)
+@pytest.mark.parametrize("label", ARGUMENTS | TREES)
 def test_backward_is_the_derivative_of_the_forward(label):
-    args = ARGUMENTS[label]
-    op, backward = getattr(ops, label.split()[0]), getattr(ops, label.split()[0] + "_backward")
+    args = list((ARGUMENTS | TREES)[label])
+    places = differentiable(label, args)
+    op, backward = pair(label)
     rng = np.random.default_rng(1)
     y, saved = op(*args)
-    dy = rng.standard_normal(np.shape(y))
-    gradients = [g for g in backward(dy, saved) if g is not None]
+    dy = tree_map(lambda a: rng.standard_normal(np.shape(a)), y)
+    gradients = floats(backward(dy, saved))
 
     def forward(*arrays):
         changed = iter(arrays)
-        return op(*(next(changed) if is_float(a) else a for a in args))[0]
+        varied = [
+            tree_map(lambda a: next(changed) if is_float(a) else a, a) if i in places else a for i, a in enumerate(args)
+        ]
+        return flat(op(*varied)[0])
 
-    arrays = [a for a in args if is_float(a)]
+    arrays = floats([args[i] for i in places])
     assert len(gradients) == len(arrays)
-    assert directional_error(forward, arrays, gradients, dy, rng) < TOLERANCE
-    for i in range(len(arrays)):  # one argument at a time, so that a large gradient can't hide a wrong small one
+    assert directional_error(forward, arrays, gradients, flat(dy), rng) < TOLERANCE
+    for i in range(len(arrays)):  # one array at a time, so that a large gradient can't hide a wrong small one
         alone = [g if j == i else 0 * g for j, g in enumerate(gradients)]
 
         def along(a, i=i):
             return forward(*arrays[:i], a, *arrays[i + 1 :])
 
-        assert directional_error(along, arrays[i : i + 1], alone[i : i + 1], dy, rng) < TOLERANCE
+        assert directional_error(along, arrays[i : i + 1], alone[i : i + 1], flat(dy), rng) < TOLERANCE
+
+
+def flat(tree):
+    """Return the numbers of a tree as a vector"""
+    return np.concatenate([np.ravel(a) for a in floats(tree)])
 
 
 def test_embedding_backward_adds_the_gradients_of_a_token_that_occurs_twice():
@@ -83,3 +96,21 @@ def test_cross_entropy_is_log_v_for_equal_logits_and_0_for_a_certain_prediction(
     z[0, 0, 3] = 1e4
     assert ops.cross_entropy(z, np.array([[3]]))[0] == 0
     assert ops.cross_entropy(z, np.array([[4]]))[0] == 1e4
+
+
+def test_masked_cross_entropy_with_a_full_mask_equals_cross_entropy():
+    z, targets, _ = ARGUMENTS["masked_cross_entropy"]
+    (ours, saved), (loss, plain) = masked_cross_entropy(z, targets, targets >= 0), ops.cross_entropy(z, targets)
+    (dz,), (expected,) = masked_cross_entropy_backward(2.0, saved), ops.cross_entropy_backward(2.0, plain)
+    assert abs(ours - loss) < 1e-14
+    np.testing.assert_allclose(dz, expected, rtol=0, atol=1e-16)
+
+
+def test_masked_cross_entropy_is_independent_of_positions_outside_the_mask():
+    z, targets, mask = ARGUMENTS["masked_cross_entropy"]
+    elsewhere = np.where(mask[..., None], z, np.nan)
+    loss, saved = masked_cross_entropy(elsewhere, np.where(mask, targets, -100), mask)
+    (dz,) = masked_cross_entropy_backward(1.0, saved)
+    assert loss == masked_cross_entropy(z, targets, mask)[0]
+    assert not dz[~mask].any()
+    assert dz[mask].all()
