@@ -1,6 +1,7 @@
 """Does each op equal PyTorch's kernel, and its backward autograd's?"""
 
 from contextlib import nullcontext
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -10,16 +11,16 @@ from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import torch_gpt
-from numpy_gpt import Noise, ops
+from numpy_gpt import Noise
 
 from . import trace
 from .compare import FLOAT64, compare, disagreements, error
-from .inputs import op_arguments
+from .inputs import op_arguments, pair
 
 
 def numpy_op(label, args, dy_seed=1):
     """Return y and the gradients of all arguments that have one, by name"""
-    op, backward = getattr(ops, label.split()[0]), getattr(ops, label.split()[0] + "_backward")
+    op, backward = pair(label)
     y, saved = op(*args)
     dy = np.random.default_rng(dy_seed).standard_normal(np.shape(y)).astype(np.float32).astype(y.dtype)
     gradients = [g for g in backward(dy, saved) if g is not None]
@@ -32,9 +33,11 @@ def torch_op(label, args, device, dy_seed=1, fused=False):
     Unless fused is true, a GPU computes attention by PyTorch's plain kernel. In float32 the errors of the fused one are
     about 4 times larger, which is too much for gradients of a few numbers.
     """
+    op, _ = pair(label)
+    twin = import_module(op.__module__.replace("numpy_gpt", "torch_gpt"))
     args = [to_torch(a, device) for a in args]
     with nullcontext() if fused or device == "cpu" else sdpa_kernel(SDPBackend.MATH):
-        y = getattr(torch_gpt.ops, label.split()[0])(*args)
+        y = getattr(twin, op.__name__)(*args)
         dy = np.random.default_rng(dy_seed).standard_normal(y.shape).astype(np.float32)
         y.backward(torch.as_tensor(dy, dtype=y.dtype, device=device))
     gradients = [a.grad for a in args if isinstance(a, torch.Tensor) and a.requires_grad]
