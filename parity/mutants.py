@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import torch
 
-from numpy_gpt import adamw, language_model, model, noise, ops
+from numpy_gpt import adamw, classifier, language_model, lora, masked_loss, model, noise, ops
 from numpy_gpt.fast import attention
 from numpy_gpt.generate import kv, sampling, step
 
@@ -29,7 +29,7 @@ from . import trace
 from .equivalents import EQUIVALENT
 from .mutate import mutants
 
-MODULES = [ops, attention, model, language_model, step]
+MODULES = [ops, attention, model, language_model, step, classifier, masked_loss, lora]
 FUNCTIONS: list[Any] = [
     *(f for module in MODULES for f in vars(module).values() if isfunction(f) and f.__module__ == module.__name__),
     attention.TileNoise.bytes,
@@ -58,7 +58,10 @@ FUNCTIONS: list[Any] = [
     noise.Noise.at,
     noise.Noise.bytes,
 ]
-FILES = ["test_ops.py", "test_model.py", "test_training.py", "test_noise.py", "test_elsewhere.py", "test_generation.py"]
+FILES = [
+    *("test_ops.py", "test_model.py", "test_training.py", "test_noise.py", "test_elsewhere.py", "test_generation.py"),
+    *("test_classifier.py", "test_lora.py"),
+]
 
 
 def main(argv):
