@@ -89,7 +89,7 @@ def test_logits_and_gradients_are_bit_identical_for_any_pads(run):
 
 @pytest.mark.parametrize("first", [0, 1])
 @pytest.mark.parametrize("site", [0, 5])
-def test_classifier_with_wte_as_its_head_computes_the_logits_of_gpt2_with_the_same_dropout(first, site):
+def test_classifier_with_the_head_of_gpt2_computes_its_logits_with_the_same_dropout(first, site):
     config = VARIANTS["all three"]
     p = random_model(config, dtype=np.float64).params
     tokens, last = np.arange(14).reshape(2, 7), np.array([6, 3])
