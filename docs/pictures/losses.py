@@ -15,6 +15,7 @@ import svg
 
 from numpy_gpt import GPTError
 from numpy_gpt.train import chart, log
+from numpy_gpt.train.pretraining import FORMAT
 
 PACKAGES = {"NumPy": "numpy_gpt", "PyTorch": "torch_gpt"}
 LOSSES = {"train_loss": "training", "val_loss": "validation"}
@@ -32,9 +33,10 @@ def draw(argv: list[str]) -> str:
     parser.add_argument("--logs", nargs=2, type=Path, metavar=("NUMPY", "PYTORCH"), help="log.jsonl of two runs")
     args, options = parser.parse_known_args(argv)
     if args.logs:
-        return overlaid(*map(log.read, args.logs))
+        return overlaid(*(log.read(path, FORMAT) for path in args.logs))
     with tempfile.TemporaryDirectory() as folder:
-        return overlaid(*(log.read(train(package, Path(folder), options)) for package in PACKAGES.values()))
+        logs = [train(package, Path(folder), options) for package in PACKAGES.values()]
+        return overlaid(*(log.read(path, FORMAT) for path in logs))
 
 
 def train(package: str, folder: Path, options: list[str]) -> Path:

@@ -16,10 +16,11 @@ from ..params import Model
 from ..system.cli import Stop, parse, print_stderr, run, uninterrupted
 from ..system.locks import run_directory
 from ..text import token_cache, windows
-from . import options
+from . import options, pretraining
 from .backend import Backend
-from .loop import Run
+from .loop import Run, schedule_of
 from .options import TrainOptions
+from .pretraining import Pretraining
 from .resume import State
 from .start import check_new_directory, check_no_checkpoint, load_run, new_state, resolve_context
 from .step import Trainer
@@ -46,7 +47,7 @@ def train(args: argparse.Namespace, parser: argparse.ArgumentParser, backend: Ba
 
 def start_run(out: Path, args: argparse.Namespace, parser: argparse.ArgumentParser, backend: Backend) -> int:
     s = resolve_options(parser, args)
-    check_new_directory(out, args.format or options.FORMATS[0])
+    check_new_directory(out, args.format or options.FORMATS[0], pretraining.FORMAT)
     with exit_on_signals() as check_signals, locked(out, backend):
         check_no_checkpoint(out)  # another process may have saved one since the first check
         return make_run(out, args, s, None, backend, check_signals).train()
@@ -104,7 +105,8 @@ def make_run(
     check_signals()
     about = {"settings": asdict(s), "text": keys}
     trainer = backend.make_trainer(state.m, state.moments, s)
-    prepared = Run(out, state.step, trainer, text, s, about, args.format or options.FORMATS[0])
+    task = Pretraining(trainer, text, s, about, args.format or options.FORMATS[0])
+    prepared = Run(out, state.step, trainer, task, schedule_of(s))
     prepared.print(describe(state.m, text))
     return prepared
 

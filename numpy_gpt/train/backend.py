@@ -27,8 +27,8 @@ class TrainerLike(Protocol):
     def sample(self, ids: list[int], **options: Any) -> list[int] | None:
         """Return the ids of a continuation, or None in a process that can't generate"""
 
-    def state(self) -> tuple[Model, Moments] | None:
-        """Return the model and AdamW's moments as NumPy arrays in the leader, and None in other processes"""
+    def state(self) -> tuple[Any, ...] | None:
+        """Return the parameters and both moments as NumPy arrays in the leader, and None in other processes"""
 
     def any_process(self, condition: bool) -> bool:
         """Return whether the condition holds in at least one process"""

@@ -21,7 +21,7 @@ from ..system.locks import RUN_LOCK
 from ..text import bpe, token_cache
 from ..text.tokenizer import Tokenizer
 from . import resume
-from .log import CURVE, LOG, is_log
+from .log import LOG, LogFormat, is_log
 from .options import TrainOptions, bpe_size
 from .resume import State
 
@@ -30,17 +30,19 @@ def has_checkpoint(out: Path) -> bool:
     return layout(out) is not None
 
 
-def check_new_directory(out: Path, format: str) -> None:
-    """Raise GPTError if a new run in this directory would replace another's files"""
+def check_new_directory(out: Path, format: str, log: LogFormat) -> None:
+    """Raise GPTError if a new run in this directory would replace another's files, such as those of the log"""
     check_can_be_directory(out)
     check_directory_name(out, "choose a name without it")
     if has_checkpoint(out):
         is_run = os.path.exists(home(out) / resume.PROGRESS)
         advice = "resume it with --resume" if is_run else f"start from it with --init-from {out} in another directory"
         raise GPTError(f"{out} has a checkpoint: {advice}, or choose another --out.")
-    restarted = os.path.exists(out / RUN_LOCK) and is_log(out / LOG)  # a run that ended before its first checkpoint
+    restarted = os.path.exists(out / RUN_LOCK) and is_log(
+        out / LOG, log
+    )  # a run that ended before its first checkpoint
     names = (*LAYOUTS[format].files, *LAYOUTS[format].obsolete, *TRAINING)
-    for name in (*names, *(() if restarted else (LOG, CURVE))):
+    for name in (*names, *(() if restarted else log.files)):
         if os.path.isfile(out / name):
             raise GPTError(f"{out} has {name}, which a new run would replace: choose another --out.")
 

@@ -82,8 +82,8 @@ class Trainer:
     def sample(self, ids: list[int], **options: Any) -> list[int]:
         return generate.complete(self.m, ids, **options)
 
-    def state(self) -> tuple[Model, Moments]:
-        return self.m, self.moments
+    def state(self) -> tuple[Any, ...]:
+        return self.m.params, *self.moments
 
     def any_process(self, condition: bool) -> bool:
         return condition

@@ -169,13 +169,11 @@ class Trainer:
             return None
         return generate.complete(self.m, ids, **options)
 
-    def state(self) -> tuple[Model, Moments] | None:
-        """Return the model and the moments as NumPy arrays in the leader; every process must call this"""
+    def state(self) -> tuple[Any, ...] | None:
+        """Return the parameters and both moments as NumPy arrays in the leader; every process must call this"""
         with explained_errors():
-            params, *moments = (tree_map(self.gather, tree) for tree in (self.params, *self.moments))
-        if not self.leader:
-            return None
-        return self.m._replace(params=self.unpad(params)), Moments(*map(self.unpad, moments))
+            trees = [tree_map(self.gather, tree) for tree in (self.params, *self.moments)]
+        return tuple(map(self.unpad, trees)) if self.leader else None
 
     def gather(self, a):
         a = a.full_tensor() if isinstance(a, DTensor) else a
