@@ -187,6 +187,33 @@ class Stop:
         return self.received[0] if self.received else 0
 
 
+@contextmanager
+def exit_on_signals() -> Iterator[Callable[[], None]]:
+    """Raise SystemExit on Ctrl-C, SIGTERM and SIGHUP, so that the block can remove what it has created
+
+    The import of an extension module can discard the exception. So the function that is yielded raises it again, as
+    does the end of the block. An ignored signal stays ignored: nohup starts a process that ignores SIGHUP.
+    """
+    received: list[int] = []
+
+    def leave(number: int, _: Any) -> None:
+        received.append(number)
+        raise SystemExit(128 + number)
+
+    def check() -> None:
+        if received:
+            raise SystemExit(128 + received[0])
+
+    defaults = (signal.SIG_DFL, signal.default_int_handler)
+    initial = {number: signal.signal(number, leave) for number in Stop.SIGNALS if signal.getsignal(number) in defaults}
+    try:
+        yield check
+    finally:
+        for number, handler in initial.items():
+            signal.signal(number, handler)
+        check()
+
+
 def print_stderr(text: str) -> None:
     """Print on stderr, unless it is closed or can't be written"""
     if sys.stderr:

@@ -2,10 +2,9 @@
 
 import argparse
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,13 @@ from typing import Any
 from .. import fast
 from ..errors import CheckpointError, GPTError
 from ..params import Model
-from ..system.cli import Stop, parse, print_stderr, run, uninterrupted
+from ..system.cli import exit_on_signals, parse, print_stderr, run, uninterrupted
 from ..system.locks import run_directory
 from ..text import token_cache, windows
 from . import options, pretraining
 from .backend import Backend
 from .loop import Run, schedule_of
+from .option_checks import FILES
 from .options import TrainOptions
 from .pretraining import Pretraining
 from .resume import State
@@ -98,7 +98,7 @@ def make_run(
         context = resolve_context(s, state.m, is_default=not previous and "context" not in args)
         s, readable = replace(s, context=context), replace(readable, context=context)
         tokenizer = state.m.tokenizer
-        keys = [cached.get(name) or token_cache.key(getattr(readable, name), tokenizer) for name in options.FILES]
+        keys = [cached.get(name) or token_cache.key(getattr(readable, name), tokenizer) for name in FILES]
         if previous and keys != previous.about["text"]:
             raise GPTError(f"the text isn't the one that {out} was started with: restore it, or start a new run.")
         text = read_split(readable, tokenizer, keys)
@@ -109,33 +109,6 @@ def make_run(
     prepared = Run(out, state.step, trainer, task, schedule_of(s))
     prepared.print(describe(state.m, text))
     return prepared
-
-
-@contextmanager
-def exit_on_signals() -> Iterator[Callable[[], None]]:
-    """Raise SystemExit on Ctrl-C, SIGTERM and SIGHUP, so that a directory without a checkpoint is removed again
-
-    The import of an extension module can discard the exception. So the function that is yielded raises it again, as
-    does the end of the block. An ignored signal stays ignored: nohup starts a process that ignores SIGHUP.
-    """
-    received: list[int] = []
-
-    def leave(number: int, _: Any) -> None:
-        received.append(number)
-        raise SystemExit(128 + number)
-
-    def check() -> None:
-        if received:
-            raise SystemExit(128 + received[0])
-
-    defaults = (signal.SIG_DFL, signal.default_int_handler)
-    initial = {number: signal.signal(number, leave) for number in Stop.SIGNALS if signal.getsignal(number) in defaults}
-    try:
-        yield check
-    finally:
-        for number, handler in initial.items():
-            signal.signal(number, handler)
-        check()
 
 
 def describe(m: Model, text: windows.Split) -> str:

@@ -1,18 +1,15 @@
 """Resolve the options of a training run: from the command line, a TOML file and the run to resume."""
 
 import argparse
-import math
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ..adamw import smallest_eps
 from ..config import Config
-from ..errors import CheckpointError, GPTError
-from ..number import is_index, is_real
+from ..errors import GPTError
 from ..text.bpe import FIRST
 from ..text.tokenizer import EOT
+from .option_checks import FILES, check_eps, flag, lowest_rate, resumed, stored_options, validated
 
 
 @dataclass(frozen=True)
@@ -49,18 +46,7 @@ class TrainOptions:
 
 NEW_MODEL = ("tokenizer", "n_layer", "n_head", "n_embd")  # contradict --init-from
 CHANGEABLE = ("steps", "eval_every", "eval_batches", "save_every", "sample_every", "checkpointing")  # with --resume
-FILES = ("data", "val_data")
 FORMATS = ("huggingface", "openai")  # layouts of the checkpoint; the first is the default
-MINIMUM = {  # of whole numbers
-    **dict.fromkeys(("n_layer", "n_head", "n_embd", "context", "batch_size", "accumulate", "steps"), 1),
-    **dict.fromkeys(("eval_every", "save_every"), 1),
-    **dict.fromkeys(("warmup", "eval_batches", "sample_every", "seed"), 0),
-}
-LIMIT = {  # real numbers must be at least 0 and less than this
-    **dict.fromkeys(("lr", "min_lr"), 1e30),  # lr times an update must be finite
-    **dict.fromkeys(("eps", "weight_decay", "clip"), math.inf),
-    **dict.fromkeys(("beta1", "beta2", "dropout"), 1),
-}
 EPILOG = """examples:
   python -m {0} --data shakespeare.txt --out shakespeare
   python -m {0} --resume --out shakespeare
@@ -150,34 +136,11 @@ def resolve(given: Mapping[str, Any], stored: Mapping[str, Any] | None = None) -
     Invalid options raise GPTError, and invalid stored ones CheckpointError.
     """
     wide = given.get("dtype") == "float64" or given.get("init_from")  # torch's --dtype; a model that may be float64
-    given = validated(given)
+    given = validated(TrainOptions, given)
     if stored is None:
         return new_options(given, "float64" if wide else "float32")
-    s = stored_options(stored)
-    changeable = {*CHANGEABLE, *FILES}  # a text is identified by its contents
-    if s.eps < smallest_eps("float32", s.beta2):
-        changeable.add("eps")  # adamw.step refuses the stored one
-    for name, value in given.items():
-        if value != getattr(s, name) and name not in changeable:
-            raise GPTError(
-                f"{flag(name)} {joined(value)} differs from {joined(getattr(s, name))}, with which the run was "
-                "started: leave the option out, or start a new run."
-            )
-    return replace(s, **given)
-
-
-def stored_options(stored: Mapping[str, Any]) -> TrainOptions:
-    """Return the options of the run to resume, or raise CheckpointError"""
-    names = {field.name for field in fields(TrainOptions)}
-    if stored.keys() != names:
-        name = min(stored.keys() ^ names)
-        raise CheckpointError(
-            f"the run to resume has {'no' if name in names else 'an unknown'} option {name}: start a new run."
-        )
-    try:
-        return TrainOptions(**validated(stored))
-    except (GPTError, TypeError) as e:
-        raise CheckpointError(f"the run to resume has an invalid option: {e}") from None
+    s = stored_options(TrainOptions, stored)
+    return resumed(s, given, {*CHANGEABLE, *FILES})  # a text is identified by its contents
 
 
 def new_options(given: Mapping[str, Any], dtype: str) -> TrainOptions:
@@ -186,11 +149,9 @@ def new_options(given: Mapping[str, Any], dtype: str) -> TrainOptions:
     check_consistent(s, given)
     bpe_size(s.tokenizer or "")
     check_shape(s)
-    check_eps(s, dtype)
+    check_eps(s.eps, s.beta2, dtype)
     lr = (5e-5 if s.init_from else 1e-3) if s.lr is None else s.lr
-    min_lr = lr / 10 if s.min_lr is None else s.min_lr
-    if min_lr > lr:
-        raise GPTError(f"--min-lr {min_lr} is above --lr {lr}: choose at most the highest learning rate.")
+    min_lr = lowest_rate(s.min_lr, lr)
     warmup = s.steps // 20 if s.warmup is None else s.warmup
     tokenizer = "bytes" if s.tokenizer is None and not s.init_from else s.tokenizer
     return replace(s, lr=lr, min_lr=min_lr, warmup=warmup, tokenizer=tokenizer)
@@ -221,42 +182,3 @@ def bpe_size(tokenizer: str) -> int | None:
 def check_shape(s: TrainOptions) -> None:
     """Raise GPTError if no model has this width, number of heads and dropout: Config checks them"""
     Config(n_embd=s.n_embd, n_head=s.n_head, dropout=s.dropout)
-
-
-def check_eps(s: TrainOptions, dtype: str) -> None:
-    least = smallest_eps(dtype, s.beta2)
-    if s.eps < least:
-        raise GPTError(f"--eps {s.eps} is too small: in {dtype} it must be at least {least:.2g} to prevent 0/0.")
-
-
-def validated(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of TrainOptions' fields, with absolute paths; raise GPTError if one is out of its range"""
-    values = {field.name: values[field.name] for field in fields(TrainOptions) if field.name in values}
-    for name, value in values.items():
-        bits = 64 if name == "seed" else 31
-        if name in MINIMUM and (not is_index(value) or not MINIMUM[name] <= value < 2**bits):
-            raise GPTError(
-                f"{flag(name)} is {value!r:.40}: it must be a whole number from {MINIMUM[name]} to 2**{bits} - 1."
-            )
-        if name in LIMIT and (not is_real(value) or not 0 <= value < LIMIT[name]):
-            limit = "" if LIMIT[name] == math.inf else f" and less than {LIMIT[name]:g}"
-            raise GPTError(f"{flag(name)} is {value!r}: it must be a finite number of at least 0{limit}.")
-    return {name: tuple(map(absolute, value)) if name in FILES else value for name, value in values.items()}
-
-
-def absolute(path: str) -> str:
-    """Return the absolute path; raise GPTError if the working directory was deleted"""
-    try:
-        return os.path.abspath(path)
-    except FileNotFoundError:
-        raise GPTError("the working directory was deleted: change to another one.") from None
-
-
-def flag(name: str) -> str:
-    """Return an option's name on the command line"""
-    return "--" + name.replace("_", "-")
-
-
-def joined(value: Any) -> str:
-    """Return a value in the form of the command line, with spaces between several files"""
-    return " ".join(value) if isinstance(value, tuple) else str(value)

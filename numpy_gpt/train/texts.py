@@ -9,14 +9,14 @@ from typing import Any
 from ..errors import GPTError
 from ..text import sources, token_cache, windows
 from ..text.tokenizer import Tokenizer
-from . import options
+from .option_checks import FILES, flag
 from .options import TrainOptions
 from .resume import State
 
 
 def refuse_pipes(args: argparse.Namespace) -> None:
     """Raise GPTError if a text is a pipe, since several processes would each read another part of it"""
-    for file in (file for name in options.FILES for file in getattr(args, name, ())):
+    for file in (file for name in FILES for file in getattr(args, name, ())):
         if sources.is_pipe(file):
             raise GPTError(f"{file} is a pipe, which several processes can't share: give a file.")
 
@@ -29,11 +29,11 @@ def readable_texts(
 
     A text is taken from the token cache if a resumed run can't read it again.
     """
-    resumed = [name for name in options.FILES if previous and name not in args]
+    resumed = [name for name in FILES if previous and name not in args]
     cached = {name: key for name in resumed if previous and (key := cached_key(name, s, previous))}
-    with sources.spooled(file for name in options.FILES if name not in cached for file in getattr(s, name)) as pipes:
+    with sources.spooled(file for name in FILES if name not in cached for file in getattr(s, name)) as pipes:
         files: dict[str, Any] = {
-            name: tuple(pipes.get(file, file) for file in getattr(s, name)) for name in options.FILES
+            name: tuple(pipes.get(file, file) for file in getattr(s, name)) for name in FILES
         }
         yield replace(s, **files), cached
 
@@ -44,11 +44,11 @@ def cached_key(name: str, s: TrainOptions, previous: State) -> str | None:
     if not unreadable:
         return None
     recorded = previous.about["text"] if isinstance(previous.about["text"], list) else []
-    key = dict(zip(options.FILES, recorded, strict=False)).get(name)
+    key = dict(zip(FILES, recorded, strict=False)).get(name)
     if not isinstance(key, str) or not token_cache.is_cached(key, previous.m.tokenizer):
         raise GPTError(
             f"{unreadable[0]} can't be read again, and its tokens aren't in the cache: give the same text with "
-            f"{options.flag(name)}."
+            f"{flag(name)}."
         )
     return key
 

@@ -9,7 +9,7 @@ import torch
 
 from numpy_gpt import Config, GPTError, fast, init
 from numpy_gpt.adamw import moments
-from numpy_gpt.train import options
+from numpy_gpt.train.option_checks import flag, validated
 from numpy_gpt.train.options import TrainOptions
 
 PEAK = {"A100": 312e12, "H100 80GB": 989e12, "H200": 989e12}  # FLOP/s in bfloat16, dense, from NVIDIA's data sheets
@@ -42,12 +42,12 @@ def run(args, parser, make_trainer):
 def benchmark_options(args):
     """Return the options and the model's config; raise GPTError for an option that the benchmark doesn't use"""
     given = [name for name, value in vars(args).items() if value is not None and value is not False]
-    unused = [options.flag(name) for name in given if name not in USED]
+    unused = [flag(name) for name in given if name not in USED]
     if unused:
         raise GPTError(f"--benchmark times steps on random tokens and doesn't use {', '.join(unused)}: leave it out.")
     cuda = args.device.startswith("cuda")
     defaults = SHAPE | {"batch_size": 32 if cuda else 1, "steps": 50 if cuda else 5, "lr": 1e-4}
-    s = TrainOptions(**defaults | options.validated(vars(args)))
+    s = TrainOptions(**defaults | validated(TrainOptions, vars(args)))
     return s, Config(n_ctx=s.context, n_embd=s.n_embd, n_head=s.n_head, n_layer=s.n_layer, dropout=s.dropout)
 
 
