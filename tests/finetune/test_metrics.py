@@ -51,6 +51,7 @@ def test_division_by_zero_gives_zero():
     assert scores(np.zeros((2, 2), int)).accuracy == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_scores_equal_those_of_scikit_learn(seed):
     theirs = pytest.importorskip("sklearn.metrics", reason="scikit-learn isn't installed: pip install -e '.[ci]'")
