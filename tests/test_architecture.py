@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "language_model": {"model", "params", "checks", "noise", "ops", "fast"},
     "record": set(),
     "text": {"params", "system", "fast", "noise"},
-    "checkpoint": {"config", "params", "checks", "system", "fast", "text", "download"},
+    "checkpoint": {"config", "params", "checks", "lora", "system", "fast", "text", "download"},
     "download": {"config", "system", "fast", "checkpoint"},
     "generate": MATHS | {"fast", "system", "text", "checkpoint"},
     "evaluate": MATHS | {"fast", "system", "text", "checkpoint", "generate"},

@@ -21,7 +21,7 @@ from .destination import (
     outside_training_runs,
     tokenizer_to_write,
 )
-from .layouts import layout
+from .layouts import has_adapter, layout
 from .stored import Contents, floats
 
 DType = str | type | np.dtype
@@ -54,6 +54,10 @@ def read_format(path: Path, n_head: int | None) -> Contents:
     found = layout(path)
     if found:
         return openai.read(path) if found == "openai" else huggingface.read(path, n_head)
+    if has_adapter(path):
+        raise CheckpointError(
+            f"{path} is a LoRA adapter without its model: merge both with python -m numpy_gpt.finetune merge."
+        )
     raise CheckpointError(f"{path} has no checkpoint: neither model.ckpt.index nor model.safetensors is there.")
 
 
@@ -83,9 +87,9 @@ def save(m: Model, path: str | os.PathLike[str], format: str | None = None, dtyp
     are removed, such as tokenizer.json and generation_config.json, and so is the earlier checkpoint's template of
     instructions, template.json. Other files in the directory are left alone.
 
-    Raises GPTError if path is the directory of a training run, has a checkpoint in another layout than `format` or in
-    both layouts, or can't be written, and if the model doesn't fit the format. The earlier checkpoint is then
-    unchanged. Raises CheckpointError if the tokenizer's files aren't a valid vocabulary.
+    Raises GPTError if path is the directory of a training run or of a LoRA adapter, has a checkpoint in another layout
+    than `format` or in both layouts, or can't be written, and if the model doesn't fit the format. The earlier
+    checkpoint is then unchanged. Raises CheckpointError if the tokenizer's files aren't a valid vocabulary.
 
     Example:
         m = numpy_gpt.load("storyteller")

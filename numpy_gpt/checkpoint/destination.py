@@ -14,7 +14,7 @@ from ..text import template
 from ..text.tokenizer import HUGGING_FACE, OPENAI, TOKENIZER_JSON, Tokenizer
 from ..text.tokenizer import load as load_tokenizer
 from .huggingface import VOCABULARIES
-from .layouts import LAYOUTS, OBEYED, OLD_STAGE, TRAINING, home, layout
+from .layouts import LAYOUTS, OBEYED, OLD_STAGE, TRAINING, has_adapter, home, layout
 
 SUFFIXES = {".safetensors": "huggingface", ".bin": "llmc-v3"}  # of files, and their formats
 FOREIGN_SUFFIXES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz", ".h5", ".hdf5", ".msgpack", ".pb"}
@@ -62,6 +62,14 @@ def check_no_run(directory: Path) -> None:
                     f"{directory} is a training run's directory, and saving a model there would spoil the run: choose "
                     "another directory."
                 )
+
+
+def check_no_adapter(directory: Path) -> None:
+    """Raise GPTError if a directory has a LoRA adapter, since transformers would apply it to a model beside it"""
+    if has_adapter(directory):
+        raise GPTError(
+            f"{directory} has a LoRA adapter, which transformers would apply to the model: choose another directory."
+        )
 
 
 @contextmanager
@@ -113,6 +121,7 @@ def tokenizer_to_write(directory: Path, format: str, config: Config, tokenizer: 
     """Return the model's tokenizer, or the directory's if the model has none that can be written"""
     if not os.path.isdir(directory):
         return tokenizer if isinstance(tokenizer, Tokenizer) else None
+    check_no_adapter(directory)
     check_other_files(directory, format)
     if isinstance(tokenizer, Tokenizer):
         check_lone_vocabulary(directory, format, tokenizer)

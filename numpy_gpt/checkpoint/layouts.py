@@ -17,6 +17,8 @@ from ..text.tokenizer import HUGGING_FACE, OPENAI, TOKENIZER_JSON
 POINTER, INDEX, DATA = "checkpoint", "model.ckpt.index", "model.ckpt.data-00000-of-00001"
 PREFIX = "model.ckpt"  # of INDEX and DATA; POINTER contains it
 WEIGHTS, SHARDS = "model.safetensors", "model.safetensors.index.json"
+ADAPTER = ("adapter_config.json", "adapter_model.safetensors")  # of PEFT; adapter.py reads and writes them
+ADAPTER_STAGE = ".saving.adapter"
 TRAINING = ("training.json", "moments.safetensors")  # of a run; train/resume.py writes them, training_run.py reads them
 OLD_STAGE = ".saving"  # where 0.1.0 wrote a checkpoint in OpenAI's layout; POINTER named it while it was moved
 
@@ -99,6 +101,17 @@ def stage_or_directory(directory: Path, format: str = "huggingface") -> Path:
     """Return the stage of a layout if it is complete, else the directory itself"""
     stage = directory / LAYOUTS[format].stage
     return stage if os.path.isdir(stage) else directory
+
+
+def adapter_home(directory: Path) -> Path:
+    """Return the directory whose files are the latest complete LoRA adapter: its stage, or directory itself"""
+    stage = directory / ADAPTER_STAGE
+    return stage if os.path.isdir(stage) else directory
+
+
+def has_adapter(directory: Path) -> bool:
+    """Return whether a directory has a file of a LoRA adapter"""
+    return any(os.path.exists(adapter_home(directory) / name) for name in ADAPTER)
 
 
 def find_prefix(directory: Path) -> Path:
