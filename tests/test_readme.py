@@ -41,7 +41,7 @@ def test_usage_examples_run_one_after_another():
     blocks = python_blocks("docs/usage.md")
     for block in blocks:
         exec(block, namespace)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     assert namespace["tensors"]["grad.act.h.1.attn.ctx"].shape == namespace["tensors"]["h.1.attn.ctx"].shape
 
 

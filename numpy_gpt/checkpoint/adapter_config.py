@@ -64,11 +64,11 @@ def check_arithmetic(path: Path, keys: Mapping[str, Any]) -> None:
     for key in UNSUPPORTED:
         if keys.get(key):
             raise CheckpointError(
-                f"{path} has {key} {keys[key]!r:.40}, which isn't supported: merge the adapter with PEFT."
+                f"{path} has {key} {keys[key]!r:.40}, which isn't supported: apply this adapter with PEFT."
             )
     if keys.get("bias", "none") != "none":
         raise CheckpointError(
-            f"{path} has bias {keys['bias']!r:.40}, and trained biases aren't supported: merge the adapter with PEFT."
+            f"{path} has bias {keys['bias']!r:.40}, and trained biases aren't supported: apply this adapter with PEFT."
         )
     if keys.get("init_lora_weights", True) not in INITIALISATIONS:
         raise CheckpointError(

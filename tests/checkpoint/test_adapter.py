@@ -144,7 +144,7 @@ def test_read_accepts_the_names_of_a_model_without_a_head(written):
 KEYS = {
     "another method": ({"peft_type": "IA3"}, r"has peft_type 'IA3', and only LORA is supported: get"),
     "no method": ({"peft_type": None}, r"has peft_type None, and only"),
-    "DoRA": ({"use_dora": True}, r"has use_dora True, which isn't supported: merge the adapter with PEFT"),
+    "DoRA": ({"use_dora": True}, r"has use_dora True, which isn't supported: apply this adapter with PEFT"),
     "ranks": ({"rank_pattern": {"c_attn": 2}}, r"has rank_pattern \{'c_attn': 2\}, which isn't"),
     "alphas": ({"alpha_pattern": {"c_attn": 2}}, r"has alpha_pattern \{'c_attn': 2\}, which isn't"),
     "a bias in lora_B": ({"lora_bias": True}, r"has lora_bias True, which isn't"),
