@@ -82,7 +82,11 @@ def schedule_of(options: Any) -> Schedule:
 class Run:
     """Train to the last step, starting from any step"""
 
-    def __init__(self, out: Path, step: int, trainer: Trainer, task: Task, schedule: Schedule):
+    def __init__(
+        self, out: Path, step: int, trainer: Trainer, task: Task, schedule: Schedule, quiet: bool = False
+    ):
+        """Prepare a run; if quiet is True, it prints nothing on stdout"""
+        self.quiet = quiet
         self.out, self.trainer, self.task, self.schedule = out, trainer, task, schedule
         self.step = step  # done
         self.last_attempt = self.last_saved = step  # of a checkpoint; only the leader writes one
@@ -196,7 +200,7 @@ class Run:
 
     def print(self, text: str) -> None:
         """Print on stdout, above the progress bar; after an error print nothing more, and continue"""
-        if not self.trainer.leader or self.stdout_error or not sys.stdout:
+        if self.quiet or not self.trainer.leader or self.stdout_error or not sys.stdout:
             return
         try:
             tqdm.write(text)

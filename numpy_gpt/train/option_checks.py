@@ -38,7 +38,8 @@ def validated(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
         if name in LIMIT and (not is_real(value) or not 0 <= value < LIMIT[name]):
             limit = "" if LIMIT[name] == math.inf else f" and less than {LIMIT[name]:g}"
             raise GPTError(f"{flag(name)} is {value!r}: it must be a finite number of at least 0{limit}.")
-    return {name: tuple(map(absolute, value)) if name in FILES else value for name, value in values.items()}
+    lists = {name for name in FILES if not isinstance(values.get(name, ""), str)}
+    return {name: tuple(map(absolute, value)) if name in lists else value for name, value in values.items()}
 
 
 def stored_options(kind: type, stored: Mapping[str, Any]) -> Any:

@@ -6,7 +6,8 @@ and the step determine windows and dropout.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,22 +42,33 @@ def save(directory: Path, state: State, format: str = "huggingface", template: T
     """
     m, moments, step, about = state
     check_model(m)
-    dtype = m.params.wte.dtype
-    progress = json.dumps({"step": step, **about}, indent=2).encode() + b"\n"
-    tensors = dict(named(moments))
-    metadata = {"step": str(step), PROGRESS: checksum(progress)}
-    metadata[safetensors.CHECKSUMS] = safetensors.checksums(tensors, dtype)
     format = layout(directory) or format
     fill = openai.fill if format == "openai" else huggingface.fill
+    with replacing_state(directory, format) as part:
+        fill(part, m.config, dict(named(m.params)), m.params.wte.dtype, m.tokenizer, template)
+        fill_progress(part, step, about, dict(named(moments)))
+
+
+@contextmanager
+def replacing_state(directory: Path, format: str) -> Iterator[Path]:
+    """Yield a directory to write a run's state to, which atomically replaces the previous one when the block ends"""
     try:
         with replacing_checkpoint(directory, format) as part:
-            fill(part, m.config, dict(named(m.params)), dtype, m.tokenizer, template)
-            with writing(part / PROGRESS) as f:
-                f.write(progress)
-            with writing(part / MOMENTS) as f:
-                safetensors.write(f, tensors, dtype, metadata)
+            yield part
     except OSError as e:
         raise GPTError(f"{directory} can't be written: {e.strerror}; a previous state is unchanged.") from None
+
+
+def fill_progress(directory: Path, step: int, about: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
+    """Write the two files of a run that aren't its model; the tensors are Adam's moments"""
+    dtype = next(iter(tensors.values())).dtype
+    progress = json.dumps({"step": step, **about}, indent=2).encode() + b"\n"
+    metadata = {"step": str(step), PROGRESS: checksum(progress)}
+    metadata[safetensors.CHECKSUMS] = safetensors.checksums(tensors, dtype)
+    with writing(directory / PROGRESS) as f:
+        f.write(progress)
+    with writing(directory / MOMENTS) as f:
+        safetensors.write(f, tensors, dtype, metadata)
 
 
 def load(directory: Path) -> State:

@@ -1,0 +1,1 @@
+"""Fine-tune the twin: to classify texts, or to follow instructions."""
