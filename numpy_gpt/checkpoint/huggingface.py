@@ -44,6 +44,7 @@ TABLE = """
     head.w                  lm_head.weight                  V C
 """  # a model with a head has all other names under transformer.
 PREFIX = "transformer."
+SCORE = "score.weight"  # the head of a classifier
 MASKS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")  # older versions of transformers stored them
 QKV_BIASES = re.compile(r"h\.\d+\.attn\.c_attn\.bias")
 HPARAMS = "numpy_gpt.hparams"  # our config's key in the metadata of a safetensors file
@@ -57,6 +58,7 @@ ARITHMETIC: dict[str, tuple] = {  # the values in config.json that mean GPT-2's 
     "scale_attn_by_inverse_layer_idx": (False,),
     "add_cross_attention": (False,),
 }
+NO_KEYS: Mapping[str, Any] = {}
 VOCABULARIES = (HUGGING_FACE, TOKENIZER_JSON, OPENAI)  # in the order in which they are looked for
 
 
@@ -90,6 +92,8 @@ def contents(
 ) -> Contents:
     """Return the checkpoint that consists of these tensors; the files beside them are in directory"""
     tensors = {name: stored for name, stored in without_prefix(path, found).items() if not MASKS.fullmatch(name)}
+    if SCORE in tensors:
+        raise CheckpointError(f"{path} is a classifier: use it with python -m numpy_gpt.finetune predict.")
     if HPARAMS in metadata:
         config = config_from(path, parse_json(path, metadata[HPARAMS].encode(errors="surrogatepass")))
     elif os.path.isfile(directory / "config.json"):
@@ -215,9 +219,13 @@ def fill(
     dtype: np.dtype,
     tokenizer: Tokenizer | None,
     template: Template | None = None,
+    more_keys: Mapping[str, Any] = NO_KEYS,
 ) -> None:
-    """Write a checkpoint's files to an empty directory, as transformers' from_pretrained reads them"""
-    texts = {"config.json": as_json(config_keys(config, dtype, tokenizer))}
+    """Write a checkpoint's files to an empty directory, as transformers' from_pretrained reads them
+
+    more_keys are added to config.json.
+    """
+    texts = {"config.json": as_json({**config_keys(config, dtype, tokenizer), **more_keys})}
     if tokenizer:
         texts |= zip(HUGGING_FACE, tokenizer.files, strict=True)
         texts["tokenizer_config.json"] = as_json(tokenizer_keys(config, tokenizer, template))
@@ -236,12 +244,18 @@ def as_json(keys: Mapping[str, Any]) -> bytes:
 
 
 def write_weights(f: BinaryIO, config: Config, arrays: Mapping[str, np.ndarray], dtype: np.dtype) -> None:
-    """Write a safetensors file; a model without qkv_bias gets zeros as biases, since transformers' GPT-2 has them"""
-    prefix = "" if config.tied else PREFIX
+    """Write a safetensors file; a model without qkv_bias gets zeros as biases, since transformers' GPT-2 has them
+
+    A classifier's head is the array "score.w".
+    """
+    is_classifier = "score.w" in arrays
+    prefix = "" if config.tied and not is_classifier else PREFIX
     zeros = np.zeros(3 * config.n_embd, dtype)
     tensors = {}
     for ours, (theirs, _) in expand(TABLE, replace(config, qkv_bias=True)).items():
         tensors[theirs if ours == "head.w" else prefix + theirs] = arrays.get(ours, zeros)
+    if is_classifier:
+        tensors[SCORE] = arrays["score.w"]
     metadata = {"format": "pt", HPARAMS: json.dumps(hparams(config))}
     metadata[safetensors.CHECKSUMS] = safetensors.checksums(tensors, dtype)
     safetensors.write(f, tensors, dtype, metadata)
