@@ -1,0 +1,39 @@
+"""python -m torch_gpt.finetune: fine-tune a model on PyTorch, and use the result."""
+
+import argparse
+import sys
+
+import torch
+
+from numpy_gpt.finetune.__main__ import main
+from numpy_gpt.finetune.backend import Backend
+from numpy_gpt.system.cli import run
+
+from ..params import check_target, explained_memory_errors
+from . import classification, instruction
+from .step import SMALLER_MODEL, Trainer
+
+OBJECTIVES = {"classify": classification.OBJECTIVE, "instruct": instruction.OBJECTIVE}
+DTYPES = ("float32", "float64")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add PyTorch's options"""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", default=device, help=f"cpu, cuda, cuda:1 ... (default here: {device})")
+    text = "dtype of the weights and of the maths (default: the weights')"
+    parser.add_argument("--dtype", choices=DTYPES, default=None, help=text)
+
+
+def make_trainer(args, task, model, config, moments, options):
+    """Return a trainer on the device and in the dtype of the options"""
+    dtype = getattr(torch, args.dtype or str(model.params.wte.dtype))
+    with explained_memory_errors(SMALLER_MODEL):
+        return Trainer(OBJECTIVES[task], model, config, moments, options, check_target(args.device), dtype)
+
+
+TORCH = Backend(command="torch_gpt.finetune", add_arguments=add_arguments, make_trainer=make_trainer)
+
+
+if __name__ == "__main__":
+    sys.exit(run("finetune", lambda: main(TORCH)))
