@@ -10,6 +10,7 @@ from .system.cli import print_stderr, run
 COMMANDS = {
     "generate": "continue a prompt",
     "train": "train a model on text",
+    "finetune": "train a classifier, or a model that answers instructions",
     "corpus": "make a text to train on",
     "evaluate": "measure a model on text",
     "serve": "serve a model over HTTP, with a page to write with it",

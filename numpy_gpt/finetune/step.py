@@ -15,7 +15,7 @@ from ..config import Config
 from ..fast.threads import shared
 from ..fast.turns import one_at_a_time
 from ..noise import Noise
-from ..params import Model, named, tree_map
+from ..params import Model, tree_map
 from ..train.step import PARAMETERS_PER_TOKEN, add, scale
 from .trainable import Trainable, effective, trained_gradients
 
@@ -99,8 +99,3 @@ class Trainer:
 
     def any_process(self, condition: bool) -> bool:
         return condition
-
-
-def number_of_parameters(tree: Any) -> int:
-    """Return the number of parameters in a tree"""
-    return sum(a.size for _, a in named(tree))

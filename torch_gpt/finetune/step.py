@@ -18,6 +18,7 @@ from ..lora import adapt
 from ..noise import Noise
 from ..params import explained_memory_errors, tensor, to_numpy
 
+CPU = torch.device("cpu")
 SMALLER_BATCH = "give a smaller --batch-size or --context."
 SMALLER_MODEL = "choose a smaller model, or train adapters with --lora."
 
@@ -42,8 +43,8 @@ class Trainer:
         config: Config,
         moments: Moments,
         options: Any,
-        device: torch.device,
-        dtype: torch.dtype,
+        device: torch.device = CPU,
+        dtype: torch.dtype = torch.float32,
     ):
         self.objective, self.config, self.options, self.device = objective, config, options, device
         placed: dict[int, torch.Tensor] = {}  # a trained leaf can be a leaf of params: it becomes one tensor
