@@ -49,8 +49,8 @@ def test_unknown_command_lists_the_known_ones():
     status, out, err = run("numpy_gpt", "generat")
     assert (status, out) == (2, "")
     assert err == (
-        "numpy-gpt: 'generat' isn't a command: choose one of generate, train, finetune, corpus, evaluate, serve, download, "
-        "checkpoint.\n"
+        "numpy-gpt: 'generat' isn't a command: choose one of generate, train, finetune, corpus, evaluate, serve, "
+        "download, checkpoint.\n"
     )
 
 

@@ -11,8 +11,33 @@ def steps_per_epoch(texts: int, batch_size: int) -> int:
     return -(-texts // batch_size)
 
 
-def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """Return the texts of each batch of an epoch, in which each text occurs once
+class Epochs:
+    """Divide texts of known lengths into the batches of a run; each text occurs once in an epoch"""
+
+    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int):
+        self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
+        self.steps = steps_per_epoch(len(lengths), batch_size)
+        self.latest: tuple[int, list[np.ndarray]] | None = None  # an epoch's number and batches
+
+    def batch(self, t: int) -> np.ndarray:
+        """Return the numbers of the texts in the batch of step t = 1, 2, ..."""
+        epoch, number = divmod(t - 1, self.steps)
+        return self.batches(epoch)[number]
+
+    def texts(self, steps: int) -> int:
+        """Return the number of texts in the batches of the first steps"""
+        epochs, rest = divmod(steps, self.steps)
+        return epochs * len(self.lengths) + sum(map(len, self.batches(epochs)[:rest] if rest else []))
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        """Return the batches of an epoch"""
+        if not self.latest or self.latest[0] != epoch:
+            self.latest = epoch, shuffled_batches(self.lengths, self.batch_size, self.seed, epoch)
+        return self.latest[1]
+
+
+def shuffled_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """Return the batches of an epoch
 
     The texts are shuffled and cut into pools. Those of a pool are sorted by length, so that a batch has little padding.
     """

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..evaluate.metrics import format_number
 from ..train.log import Entry, LogFormat
-from .batches import epoch_batches, sorted_batches, steps_per_epoch
+from .batches import Epochs, sorted_batches
 from .classifier_data import Texts
 from .step import Arrays, Batch
 
@@ -29,31 +29,23 @@ class Classification:
     def __init__(
         self, trainer: Evaluator, texts: Texts, batch_size: int, seed: int, save: Callable[[Path, int, Any], None]
     ):
-        self.trainer, self.texts, self.batch_size, self.seed, self.save = trainer, texts, batch_size, seed, save
+        self.trainer, self.texts, self.batch_size, self.save = trainer, texts, batch_size, save
         self.log = FORMAT
-        self.per_epoch = steps_per_epoch(len(texts.split.train), batch_size)
+        self.epochs = Epochs(texts.lengths(texts.split.train), batch_size, seed)
         self.measured = {"train": texts.split.train[: len(texts.split.val)], "val": texts.split.val}
 
-    def epoch(self, number: int) -> list[np.ndarray]:
-        """Return the texts of each batch of an epoch"""
-        train = self.texts.split.train
-        batches = epoch_batches(self.texts.lengths(train), self.batch_size, self.seed, number)
-        return [train[rows] for rows in batches]
-
     def batches(self, t: int) -> list[Batch]:
-        epoch, number = divmod(t - 1, self.per_epoch)
-        return [(0, self.texts.batch(self.epoch(epoch)[number]))]
+        return [(0, self.texts.batch(self.texts.split.train[self.epochs.batch(t)]))]
 
     def size(self, batches: list[Batch]) -> int:
         return sum(len(arrays[0]) for _, arrays in batches)
 
     def size_of_steps(self, steps: int) -> int:
-        epochs, rest = divmod(steps, self.per_epoch)
-        return epochs * len(self.texts.split.train) + sum(map(len, self.epoch(epochs)[:rest]))
+        return self.epochs.texts(steps)
 
     def evaluate(self, step: int, last: bool) -> Entry:
         """Return loss and accuracy of the validation texts, and of as many training texts"""
-        entry: Entry = {"step": step, "epoch": step / self.per_epoch}
+        entry: Entry = {"step": step, "epoch": step / self.epochs.steps}
         for name, numbers in self.measured.items():
             logits, classes = self.logits(numbers), self.texts.classes[numbers]
             entry[f"{name}_loss"] = float(losses(logits, classes).mean())

@@ -12,7 +12,7 @@ from ..text.template import Template, render
 from ..text.tokenizer import Tokenizer
 from ..train.log import Entry, LogFormat
 from ..train.loop import finite
-from .batches import epoch_batches, padded, sorted_batches, steps_per_epoch
+from .batches import Epochs, padded, sorted_batches
 from .classifier_data import padding_of
 from .instructions import Entry as Instruction
 from .instructions import Example, encode, split
@@ -72,18 +72,13 @@ class Instructions:
         save: Callable[[Path, int, Any], None],
     ):
         self.trainer, self.data, self.template, self.tokenizer, self.save = trainer, data, template, tokenizer, save
-        self.batch_size, self.seed, self.sample_every = options.batch_size, options.seed, options.sample_every
+        self.batch_size, self.sample_every = options.batch_size, options.sample_every
         self.log = FORMAT
-        self.per_epoch = steps_per_epoch(len(data.train), self.batch_size)
+        self.epochs = Epochs(lengths(data.train), options.batch_size, options.seed)
         self.measured = {"train": data.train[: len(data.val)], "val": data.val}
 
-    def epoch(self, number: int) -> list[np.ndarray]:
-        """Return the examples of each batch of an epoch"""
-        return epoch_batches(lengths(self.data.train), self.batch_size, self.seed, number)
-
     def batches(self, t: int) -> list[Batch]:
-        epoch, number = divmod(t - 1, self.per_epoch)
-        return [(0, self.arrays([self.data.train[i] for i in self.epoch(epoch)[number]]))]
+        return [(0, self.arrays([self.data.train[i] for i in self.epochs.batch(t)]))]
 
     def arrays(self, examples: Sequence[Example]) -> Arrays:
         """Return tokens, targets and mask (B,T) of examples, padded on the right; the mask is True on the responses"""
@@ -97,12 +92,11 @@ class Instructions:
         return sum(len(arrays[0]) for _, arrays in batches)
 
     def size_of_steps(self, steps: int) -> int:
-        epochs, rest = divmod(steps, self.per_epoch)
-        return epochs * len(self.data.train) + sum(map(len, self.epoch(epochs)[:rest]))
+        return self.epochs.texts(steps)
 
     def evaluate(self, step: int, last: bool) -> Entry:
         """Return the losses of the responses in the entries held out, and in as many training entries"""
-        entry: Entry = {"step": step, "epoch": step / self.per_epoch}
+        entry: Entry = {"step": step, "epoch": step / self.epochs.steps}
         for name, examples in self.measured.items():
             batches = sorted_batches(lengths(examples), self.batch_size)
             arrays = [self.arrays([examples[i] for i in rows]) for rows in batches]
