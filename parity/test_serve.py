@@ -3,7 +3,10 @@
 import pytest
 import requests
 
+import numpy_gpt
 import torch_gpt
+from numpy_gpt.checkpoint import save_with_template
+from numpy_gpt.text.template import Template
 
 from .streams import serving
 
@@ -39,6 +42,26 @@ def test_both_servers_give_the_same_completions_and_torch_gpt_compares_itself():
     m = torch_gpt.load("storyteller")
     new = torch_gpt.complete(m, m.tokenizer.encode(ONCE), 20, temperature=0.8, seed=3, sample=1)
     assert found["torch_gpt"][1]["text"] == ONCE + m.tokenizer.decode(new)
+
+
+@pytest.mark.slow
+def test_both_servers_answer_a_chat_by_the_stored_template(tmp_path):
+    template = Template("{instruction} One day,", "{instruction}\n{input}\nOne day,")
+    save_with_template(numpy_gpt.load("storyteller"), tmp_path / "model", None, None, template)
+    messages = [{"role": "user", "content": "Tom had a ball."}]
+    body = {"messages": messages, "max_tokens": 20, "temperature": 0.8, "seed": 3, "logprobs": True, "n": 2}
+    found = {}
+    for package in ("numpy_gpt", "torch_gpt"):
+        with serving(package, "--model", str(tmp_path / "model")) as (_, url):
+            status, response = post(url, "/v1/chat/completions", body)
+            assert status == 200
+            found[package] = [choice["message"] for choice in response["choices"]]
+            chat_template = requests.get(url + "/v1/models/model", timeout=60).json()["chat_template"]
+            assert chat_template == "{message} One day,{answer}<|endoftext|>"
+    assert found["numpy_gpt"] == found["torch_gpt"]
+    m = torch_gpt.load("storyteller")
+    new = torch_gpt.complete(m, m.tokenizer.encode("Tom had a ball. One day,"), 20, temperature=0.8, seed=3, sample=1)
+    assert found["torch_gpt"][1]["content"] == m.tokenizer.decode(new)
 
 
 @pytest.mark.slow

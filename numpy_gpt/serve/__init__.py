@@ -1,1 +1,1 @@
-"""Serve a model over HTTP: continuous batching, OpenAI's completions API, and a page to write with it."""
+"""Serve a model over HTTP: continuous batching, OpenAI's APIs of completions and chats, and a page."""

@@ -30,8 +30,8 @@ EPILOG = """examples:
   curl http://127.0.0.1:8000/v1/completions -H "Content-Type: application/json" \\
     -d '{{"prompt": "Once upon a time", "max_tokens": 40}}'
 
-The page is at the printed address, and the API at /v1: clients of OpenAI's completions API work with it.
-/openapi.json describes all parameters.
+The page is at the printed address, and the API at /v1: clients of OpenAI's completions API work with it. If the model
+was fine-tuned on instructions, so do clients of OpenAI's chat API. /openapi.json describes all parameters.
 
 Other devices can reach the server only with --host 0.0.0.0. Then set an API key. In a file of --config, other users of
 this machine can't see it: api-key = "..." """
@@ -68,12 +68,12 @@ def main(backend: Backend = NUMPY) -> None:
     from . import server  # here, since it needs the web extra
 
     listener = server.listen(args.host, args.port)
-    m, _ = backend.load(args)
+    m, template = backend.load(args)
     check_tokenizer(m.tokenizer, m.config, args.model)
     backend.tune(m)
     engine = Engine(m, backend.functions(m), args.max_running, args.max_waiting)
     on_loopback = server.is_loopback(listener)
-    app = new_app(backend, args, m, engine, on_loopback)
+    app = new_app(backend, args, m, template, engine, on_loopback)
     address = server.url(listener)
     if args.api_key is None and not on_loopback:
         print_stderr("serve: everyone in this network can use the model: set --api-key to prevent that.")
@@ -91,21 +91,27 @@ def announce(args: argparse.Namespace, address: str) -> None:
         ).start()  # some browsers block until they are closed
 
 
-def new_app(backend: Backend, args: argparse.Namespace, m: Model, engine: Engine, on_loopback: bool) -> Any:
-    """Return the application for a model"""
+def new_app(
+    backend: Backend, args: argparse.Namespace, m: Model, template: Template | None, engine: Engine, on_loopback: bool
+) -> Any:
+    """Return the application for a model and its template of instructions"""
     from .app import new_app
+    from .chat import chat_parameters
     from .metrics import Metrics
     from .request import parameters
     from .service import Service
 
     name = model_name(args.model)
+    known = parameters(m, name)
     service = Service(
         m=m,
+        template=template,
         name=name,
         backend=backend.name,
         engine=engine,
         inspect=lambda body: inspection.answer(backend.inspection, m, body),
-        parameters=parameters(m, name),
+        parameters=known,
+        chat=template and chat_parameters(known, m, template),
         metrics=Metrics(),
         timeout=args.timeout,
         started=int(time.time()),
@@ -144,7 +150,7 @@ def new_parser(backend: Backend) -> argparse.ArgumentParser:
     """Return the parser of the command's options"""
     parser = argparse.ArgumentParser(
         prog=f"python -m {backend.command}",
-        description="Serve a model over HTTP: OpenAI's completions API, and a page to write with the model.",
+        description="Serve a model over HTTP: OpenAI's APIs of completions and chats, and a page for both.",
         epilog=EPILOG.format(backend.command),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

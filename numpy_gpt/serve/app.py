@@ -13,10 +13,11 @@ from starlette.types import ASGIApp
 
 from . import static
 from .access import observed, require_key, require_local_host
+from .chat import chat_completions
 from .completions import completions
 from .errors_as_json import HANDLERS
 from .inspection_endpoint import Inspection
-from .models import chat_completions, health, metrics, model, models
+from .models import health, metrics, model, models
 from .openapi import describe
 from .service import Service
 from .tokens import detokenize, tokenize, tokenizer_info
@@ -31,7 +32,8 @@ def new_app(service: Service, api_key: str | None, origins: list[str], on_loopba
         origins: pages of these origins may use the API in a browser.
         on_loopback: whether the server listens on loopback.
     """
-    routes = endpoints(service, describe(service.parameters, service.m.tokenizer, service.name, api_key is not None))
+    document = describe(service.parameters, service.chat, service.m.tokenizer, service.name, api_key is not None)
+    routes = endpoints(service, document)
     middleware = [Middleware(require_local_host)] if on_loopback else []
     if origins:
         methods = ["GET", "POST"]

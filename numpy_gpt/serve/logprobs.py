@@ -1,4 +1,4 @@
-"""Format log-probabilities as OpenAI's completions API does."""
+"""Format log-probabilities as OpenAI's APIs of completions and of chats do."""
 
 import codecs
 from collections.abc import Iterable
@@ -55,6 +55,20 @@ def top(tokenizer: Tokenizer, token: int, score: Score) -> dict[str, float]:
             key = name(tokenizer, other)
             found[f"token_id:{other}" if key in found else key] = logprob
     return dict(sorted(found.items(), key=lambda pair: -pair[1]))
+
+
+def chat_logprobs(tokenizer: Tokenizer, tokens: Iterable[Token]) -> dict[str, Any]:
+    """Return the tokens of an answer, each with its logprob and the best tokens"""
+
+    def scored(token: int, logprob: float) -> dict[str, Any]:
+        return {"token": name(tokenizer, token), "logprob": logprob, "bytes": [*tokenizer.token(token)]}
+
+    content = [
+        scored(token.id, token.score.logprob) | {"top_logprobs": [scored(*best) for best in token.score.best]}
+        for token in tokens
+        if token.score
+    ]
+    return {"content": content, "refusal": None}
 
 
 def name(tokenizer: Tokenizer, token: int) -> str:

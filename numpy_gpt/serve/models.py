@@ -1,4 +1,4 @@
-"""Answer GET /v1/models, /health and /metrics, and POST /v1/chat/completions."""
+"""Answer GET /v1/models, /health and /metrics."""
 
 from dataclasses import asdict
 from typing import Any
@@ -7,8 +7,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from .. import __version__
+from ..text.chat import as_turn
 from .api_error import APIError
-from .body import read_json
 from .parameters import shown
 from .service import Service
 
@@ -34,7 +34,7 @@ def model_object(service: Service) -> dict[str, Any]:
         "owned_by": "numpy_gpt",
         "max_model_len": service.m.config.n_ctx,
         "backend": service.backend,
-        "chat_template": None,
+        "chat_template": service.template and as_turn(service.template, service.m.tokenizer),
         "config": asdict(service.m.config),
     }
 
@@ -49,13 +49,3 @@ async def health(service: Service, request: Request) -> Response:
 async def metrics(service: Service, request: Request) -> Response:
     text = service.metrics.text(service.engine.counts())
     return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
-
-
-async def chat_completions(service: Service, request: Request) -> Response:
-    """Refuse: no checkpoint stores a chat template"""
-    await read_json(request)
-    raise APIError(
-        f"{service.name} has no chat template: it continues text and was not trained to chat; use /v1/completions.",
-        "model",
-        code="no_chat_template",
-    )

@@ -24,11 +24,18 @@ STATUS = {
 BODY = (400, 401, 408, 413, 415, 500)  # of every endpoint with a body
 
 
-def describe(completion: dict[str, Parameter], tokenizer: Tokenizer, model: str, has_key: bool) -> Schema:
+def describe(
+    completion: dict[str, Parameter],
+    chat: dict[str, Parameter] | None,
+    tokenizer: Tokenizer,
+    model: str,
+    has_key: bool,
+) -> Schema:
     """Return the document
 
     Arguments:
         completion: the parameters of a completion.
+        chat: the parameters of a chat, or None if the model has no template of instructions.
         tokenizer: the tokenizer of the model.
         model: the name of the model.
         has_key: whether requests need an API key.
@@ -36,7 +43,7 @@ def describe(completion: dict[str, Parameter], tokenizer: Tokenizer, model: str,
     tokenize, detokenize = tokenize_parameters(model), detokenize_parameters(tokenizer, model)
     paths = {
         "/v1/completions": post("Continue prompts", inputs(completion), COMPLETION, 404, 429, 503, 504),
-        "/v1/chat/completions": post("Answer a chat, if the model has a chat template", {"type": "object"}, None),
+        "/v1/chat/completions": post("Refuse a chat: the model has no chat template", {"type": "object"}, None),
         "/v1/models": get("List the model", MODELS, 401),
         "/v1/models/{name}": get("Describe the model", MODEL, 401, 404),
         "/tokenizer_info": get("Return the special tokens", TOKENIZER_INFO, 401),
@@ -47,7 +54,11 @@ def describe(completion: dict[str, Parameter], tokenizer: Tokenizer, model: str,
         "/metrics": get("Return counts for Prometheus", None, 401, text="text/plain"),
         "/openapi.json": public("Return this document", {"type": "object"}),
     }
-    paths["/v1/completions"]["post"]["responses"]["200"]["content"]["text/event-stream"] = {}
+    if chat:
+        body = inputs(chat, "messages")
+        paths["/v1/chat/completions"] = post("Answer a conversation", body, CHAT_COMPLETION, 404, 429, 503, 504)
+    for path in ("/v1/completions", "/v1/chat/completions") if chat else ("/v1/completions",):
+        paths[path]["post"]["responses"]["200"]["content"]["text/event-stream"] = {}
     paths["/v1/models/{name}"]["get"]["parameters"] = [
         {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
     ]
@@ -122,6 +133,22 @@ COMPLETION = record(
     created=COUNT,
     model=STRING,
     choices=array(CHOICE),
+    usage=USAGE,
+)
+TOKEN_SCORE = {"token": STRING, "logprob": NUMBER, "bytes": IDS}
+TOKEN_SCORES = array(record(**TOKEN_SCORE, top_logprobs=array(record(**TOKEN_SCORE))))
+CHAT_CHOICE = record(
+    index=COUNT,
+    message=record(role={"const": "assistant"}, content=STRING),
+    logprobs=nullable(record(content=TOKEN_SCORES)),
+    finish_reason=REASON,
+)
+CHAT_COMPLETION = record(
+    id=STRING,
+    object={"const": "chat.completion"},
+    created=COUNT,
+    model=STRING,
+    choices=array(CHAT_CHOICE),
     usage=USAGE,
 )
 MODEL = record(id=STRING, object={"const": "model"}, created=COUNT, owned_by=STRING, max_model_len=COUNT)

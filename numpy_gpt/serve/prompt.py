@@ -16,7 +16,7 @@ class Prompt(NamedTuple):
 
 def prompt_parameter(tokenizer: Tokenizer, n_ctx: int) -> Parameter:
     """Return the parameter for the prompts of a completion, which become a list of Prompt"""
-    longest = max(map(len, tokenizer.tokens.values()))
+    longest = longest_token(tokenizer)
     ids = ids_schema(tokenizer)
     schema = {
         "description": "text, token ids, or a list of either; an empty or absent prompt means <|endoftext|>",
@@ -62,6 +62,11 @@ def prompt_parameter(tokenizer: Tokenizer, n_ctx: int) -> Parameter:
     return Parameter(schema, read)
 
 
+def longest_token(tokenizer: Tokenizer) -> int:
+    """Return the number of bytes of the longest token"""
+    return max(map(len, tokenizer.tokens.values()))
+
+
 def ids_schema(tokenizer: Tokenizer) -> dict[str, Any]:
     """Return the JSON Schema of a list of token ids"""
     return {
@@ -88,10 +93,10 @@ def encode(tokenizer: Tokenizer, text: str) -> list[int]:
     return ids
 
 
-def too_long(n_ctx: int, tokens: str) -> APIError:
-    """Return the error for a prompt that alone is longer than the context"""
+def too_long(n_ctx: int, tokens: str, name: str = "prompt") -> APIError:
+    """Return the error for a prompt that alone is longer than the context; name is its parameter"""
     message = (
-        f"This model's maximum context length is {n_ctx} tokens, however your prompt has {tokens} tokens. "
-        "Please reduce your prompt."
+        f"This model's maximum context length is {n_ctx} tokens, however there are {tokens} tokens in your {name}. "
+        f"Please reduce your {name}."
     )
-    return APIError(message, "prompt", code="context_length_exceeded")
+    return APIError(message, name, code="context_length_exceeded")

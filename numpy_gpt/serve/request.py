@@ -133,6 +133,11 @@ def read_request(body: Any, known: dict[str, Parameter], n_ctx: int) -> Request:
     check_combinations(v)
     for prompt in v["prompt"]:
         check_length(len(prompt.ids), v["max_tokens"], n_ctx)
+    return to_request(v)
+
+
+def to_request(v: dict[str, Any]) -> Request:
+    """Return the request with these values of the parameters of a completion"""
     seed = (v["seed"] or 0) % 2**64
     return Request(
         prompts=v["prompt"],
@@ -154,8 +159,7 @@ def read_request(body: Any, known: dict[str, Parameter], n_ctx: int) -> Request:
 def check_combinations(v: dict[str, Any]) -> None:
     """Raise APIError if two parameters contradict each other"""
     n, best_of, stream = v["n"], v["best_of"], v["stream"]
-    if v["stream_options"] is not None and not stream:
-        raise APIError("stream_options needs stream: set stream to true, or remove stream_options.", "stream_options")
+    check_stream_options(v)
     if best_of is not None and best_of < n:
         raise APIError(f"best_of is {best_of} and n {n}: best_of must be at least n.", "best_of")
     if best_of is not None and best_of > n and stream:
@@ -172,14 +176,20 @@ def check_combinations(v: dict[str, Any]) -> None:
         raise APIError(f"the request has {total} sequences: send at most {MAX_SEQUENCES} in one request.", "prompt")
 
 
-def check_length(prompt: int, new: int, n_ctx: int) -> None:
-    """Raise APIError if a prompt and the new tokens together exceed the context"""
+def check_stream_options(v: dict[str, Any]) -> None:
+    """Raise APIError if there are options of a stream without a stream"""
+    if v["stream_options"] is not None and not v["stream"]:
+        raise APIError("stream_options needs stream: set stream to true, or remove stream_options.", "stream_options")
+
+
+def check_length(prompt: int, new: int, n_ctx: int, name: str = "prompt") -> None:
+    """Raise APIError if a prompt and the new tokens together exceed the context; name is the prompt's parameter"""
     if prompt + new > n_ctx:
         message = (
             f"This model's maximum context length is {n_ctx} tokens, however you requested {prompt + new} tokens "
-            f"({prompt} in your prompt; {new} for the completion). Please reduce your prompt; or completion length."
+            f"({prompt} in your {name}; {new} for the completion). Please reduce your {name}; or completion length."
         )
-        raise APIError(message, "prompt" if prompt > n_ctx else "max_tokens", code="context_length_exceeded")
+        raise APIError(message, name if prompt > n_ctx else "max_tokens", code="context_length_exceeded")
 
 
 STOP = {

@@ -6,6 +6,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from ..text.chat import as_jinja
 from ..text.tokenizer import EOT, Tokenizer
 from .api_error import APIError
 from .body import read_json
@@ -42,8 +43,10 @@ def detokenize_parameters(tokenizer: Tokenizer, model: str) -> dict[str, Paramet
 
 
 async def tokenizer_info(service: Service, request: Request) -> Response:
+    """Return the special tokens, and the template of instructions as a chat template of transformers"""
     eot = None if service.m.tokenizer.eot is None else EOT
-    return JSONResponse({"eos_token": eot, "bos_token": eot, "chat_template": None})
+    chat_template = service.template and as_jinja(service.template, service.m.tokenizer)
+    return JSONResponse({"eos_token": eot, "bos_token": eot, "chat_template": chat_template})
 
 
 async def tokenize(service: Service, request: Request) -> Response:

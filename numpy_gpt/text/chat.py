@@ -5,16 +5,39 @@ instruction. Each answer ends with <|endoftext|>, as in training, or with a blan
 """
 
 import json
+from collections.abc import Iterable
+from typing import NamedTuple
 
-from .template import Template
+from .template import Template, render
 from .tokenizer import EOT, Tokenizer
 
 BLANK_LINE = "\n\n"
 
 
+class Turn(NamedTuple):
+    instruction: str
+    answer: str | None  # None if the model is to answer
+
+
 def end_of_answer(tokenizer: Tokenizer) -> str:
     """Return the text between an answer and the next instruction"""
     return BLANK_LINE if tokenizer.eot is None else EOT
+
+
+def encode(turns: Iterable[Turn], template: Template, tokenizer: Tokenizer) -> list[int]:
+    """Return the tokens of a conversation; <|endoftext|> in a message is ordinary text"""
+    end = tokenizer.encode(BLANK_LINE) if tokenizer.eot is None else [tokenizer.eot]
+    ids = []
+    for instruction, answer in turns:
+        ids += tokenizer.encode(render(template, instruction))
+        if answer is not None:
+            ids += tokenizer.encode(answer) + end
+    return ids
+
+
+def as_turn(template: Template, tokenizer: Tokenizer) -> str:
+    """Return the text of a turn with {message} and {answer}, as the page of the server needs it"""
+    return render(template, "{message}") + "{answer}" + end_of_answer(tokenizer)
 
 
 def as_jinja(template: Template, tokenizer: Tokenizer) -> str:

@@ -37,19 +37,19 @@ class Running(NamedTuple):
         assert status == 200, response
         return response
 
-    def chunks(self, **parameters):
+    def chunks(self, path="/v1/completions", **parameters):
         """Return the objects of a stream, which ends with [DONE]"""
         parameters["stream"] = True
-        with requests.post(self.url + "/v1/completions", json=parameters, stream=True, timeout=60) as response:
+        with requests.post(self.url + path, json=parameters, stream=True, timeout=60) as response:
             assert response.status_code == 200, response.text
             assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
             *lines, last = [line for line in response.iter_lines() if line]
         assert last == b"data: [DONE]"
         return [json.loads(line.removeprefix(b"data: ")) for line in lines]
 
-    def error(self, status=400, **parameters):
-        """Return the error of a request to /v1/completions, and check its status"""
-        found, response = self.post("/v1/completions", parameters)
+    def error(self, status=400, path="/v1/completions", **parameters):
+        """Return the error of a request, and check its status"""
+        found, response = self.post(path, parameters)
         assert found == status, response
         assert set(response) == {"error"}
         assert set(response["error"]) == {"message", "type", "param", "code"}
@@ -82,13 +82,13 @@ def append(choice, new):
 
 
 @contextmanager
-def running(*options, m=M, functions=None, on_loopback=True):
+def running(*options, m=M, template=None, functions=None, on_loopback=True):
     """Run the server with these options of the command"""
     args = new_parser(NUMPY).parse_args([*options])
     engine = Engine(m, functions or NUMPY.functions(m), args.max_running, args.max_waiting)
     listener = http.listen("127.0.0.1", 0)
     address = http.url(listener)
-    server = http.Server(new_app(NUMPY, args, m, engine, on_loopback), engine, lambda: None)
+    server = http.Server(new_app(NUMPY, args, m, template, engine, on_loopback), engine, lambda: None)
     thread = Thread(target=server.run, args=([listener],))
     thread.start()
     try:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from serving import ONCE, running
 
+from numpy_gpt.text.template import ALPACA
+
 pytest.importorskip("schemathesis", reason="schemathesis isn't installed: pip install -e '.[ci]'")
 
 # Some valid bodies are refused: the schema can't say that prompt and max_tokens fit the context, for example.
@@ -21,7 +23,7 @@ CONFIG = "\n".join(
 def test_fuzzer_finds_no_failure(tmp_path):
     (tmp_path / "schemathesis.toml").write_text(CONFIG)
     command = shutil.which("schemathesis", path=str(Path(sys.executable).parent))
-    with running("--api-key", "secret") as server:
+    with running("--api-key", "secret", template=ALPACA) as server:
         options = ["--phases", "examples,coverage,fuzzing", "--max-examples", "50", "--seed", "1", "--no-color"]
         done = subprocess.run(
             [command, "run", f"{server.url}/openapi.json", "-H", "Authorization: Bearer secret", *options],

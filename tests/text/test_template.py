@@ -6,11 +6,12 @@ import os
 import pytest
 
 from numpy_gpt import CheckpointError, GPTError
-from numpy_gpt.text import bpe, chat, template
+from numpy_gpt.text import template
 from numpy_gpt.text.template import ALPACA, Template, render
 
 BRACES = Template('{"a": {instruction}}\n{{}} %s $x \\n é 👍', "{input}|{instruction}|{input}")
 VALID = {"prompt": "Q: {instruction}\nA: ", "prompt_with_input": "Q: {instruction}\n{input}\nA: "}
+VALID_TEMPLATE = Template(**VALID)
 
 
 def test_alpaca_prompt_without_input_is_the_published_one():
@@ -32,9 +33,6 @@ def test_render_puts_placeholders_of_the_user_in_unchanged():
     assert render(VALID_TEMPLATE, "{input} {instruction} {0} {{", "{instruction}\\1") == (
         "Q: {input} {instruction} {0} {{\n{instruction}\\1\nA: "
     )
-
-
-VALID_TEMPLATE = Template(**VALID)
 
 
 def test_render_leaves_other_braces_of_the_template():
@@ -115,11 +113,3 @@ def test_load_of_a_broken_link_raises_checkpoint_error(tmp_path):
     os.symlink("nowhere", tmp_path / template.FILE)
     with pytest.raises(CheckpointError, match=r"template.json can't be read: No such file"):
         template.load(tmp_path)
-
-
-def test_answer_ends_with_a_blank_line_if_the_vocabulary_lacks_endoftext():
-    encoder, merges = bpe.tokenizer([]).files
-    assert chat.end_of_answer(bpe.tokenizer([])) == "<|endoftext|>"
-    without = bpe.tokenizer([])
-    without.__dict__["files"] = (json.dumps({k: i for k, i in json.loads(encoder).items() if i < 256}).encode(), merges)
-    assert chat.end_of_answer(without) == "\n\n"

@@ -8,11 +8,10 @@ export class Chat {
   constructor({ settings, model, changed }) {
     Object.assign(this, { settings, model, changed });
     this.turns = [];
-    $("preset").append(
-      ...Object.keys(PRESETS).map((name) => el("option", {}, name)),
-      el("option", { value: "" }, "Own"),
-    );
-    $("preset").addEventListener("change", () => this.setTemplate(PRESETS[$("preset").value] ?? this.template()));
+    this.presets = {};
+    $("preset").append(el("option", { value: "" }, "Own"));
+    Object.entries(PRESETS).forEach(([name, template]) => this.addPreset(name, template));
+    $("preset").addEventListener("change", () => this.setTemplate(this.presets[$("preset").value] ?? this.template()));
     for (const id of ["opening", "turn"]) {
       $(id).addEventListener("input", () => this.setTemplate(this.template()));
     }
@@ -32,6 +31,11 @@ export class Chat {
     this.open([]);
   }
 
+  addPreset(name, template) {
+    this.presets[name] = template;
+    $("preset").lastElementChild.before(el("option", {}, name));
+  }
+
   template() {
     return { opening: $("opening").value, turn: $("turn").value };
   }
@@ -39,8 +43,8 @@ export class Chat {
   setTemplate({ opening = "", turn }) {
     $("opening").value = opening;
     $("turn").value = turn;
-    const same = Object.keys(PRESETS).find((name) => PRESETS[name].opening === opening && PRESETS[name].turn === turn);
-    $("preset").value = same ?? "";
+    const same = Object.entries(this.presets).find(([, preset]) => preset.opening === opening && preset.turn === turn);
+    $("preset").value = same?.[0] ?? "";
     fail(null); // about the template before
     this.changed();
   }

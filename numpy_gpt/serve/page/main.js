@@ -145,13 +145,21 @@ function connect() {
   $("settings").open = WIDE.matches;
 }
 
+// Chat by the template that the model was fine-tuned with, unless the URL has another one.
+function useTemplate(turn, values) {
+  const preset = { opening: "", turn };
+  chat.addPreset("This model's", preset);
+  chat.setTemplate(values.turn ? chat.template() : preset);
+  if (!values.mode && !values.text) show("chat");
+}
+
 async function start() {
   connect();
   const values = load();
   open(values);
   try {
     const { template } = await model();
-    if (template && !values.mode && !values.text) show("chat");
+    if (template) useTemplate(template, values);
   } catch (error) {
     fail(error);
   }
