@@ -79,8 +79,8 @@ EAGER = Functions(block, loss, features, loss_and_grads)
 
 
 def compiled_functions(device):
-    """Return the compiled functions; on CUDA, a hand-written kernel computes the loss"""
-    functions = Functions(*map(torch.compile, EAGER))
+    """Return the functions compiled for fixed shapes; on CUDA, a hand-written kernel computes the loss"""
+    functions = Functions(*(torch.compile(f, dynamic=False) for f in EAGER))
     if torch.device(device).type != "cuda":
         return functions
     from . import loss_kernel  # Triton isn't installed everywhere
