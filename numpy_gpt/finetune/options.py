@@ -31,7 +31,7 @@ class FinetuneOptions:
     lora_targets: tuple[str, ...] = TARGETS
     context: int | None = None
     batch_size: int = 32
-    epochs: int = 10
+    epochs: int = 5
     lr: float | None = None
     min_lr: float | None = None
     warmup: int | None = None
@@ -190,8 +190,8 @@ def complete(s: FinetuneOptions, task: str, config: Config, texts: int) -> Finet
 
 def default_rate(s: FinetuneOptions, config: Config) -> float:
     """Return the learning rate: inversely proportional to the width, and higher if few parameters are trained"""
-    factor = 1 if s.train == "all" and not s.lora else 4
-    return round(factor * 0.116 / config.n_embd, 6)
+    factor = 4 if s.lora or s.train == "head" else 1 if s.train == "all" else 2
+    return factor * 0.116 / config.n_embd
 
 
 def schedule(s: Any, texts: int) -> Schedule:
