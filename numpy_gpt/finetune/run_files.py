@@ -19,7 +19,7 @@ from ..checkpoint.stored import Stored
 from ..checkpoint.training_run import ADVICE, MOMENTS, PROGRESS, read_run
 from ..errors import CheckpointError, GPTError
 from ..params import named
-from ..train.resume import fill_progress, replacing_state
+from ..train.resume import check_command, fill_progress, replacing_state
 
 
 def save(
@@ -45,9 +45,7 @@ def load(directory: Path, task: str) -> tuple[int, dict[str, Any], dict[str, Sto
     if not os.path.isfile(place / PROGRESS):
         raise GPTError(f"{directory} has no checkpoint of a run yet: leave --resume out to start one.")
     step, about, found = read_run(place)
-    if about.get("task") != task:
-        other = f"python -m numpy_gpt.finetune {about['task']}" if "task" in about else "python -m numpy_gpt.train"
-        raise GPTError(f"{directory} has a run of {other}: resume it with that command.")
+    check_command(directory, about, task)
     verify.check_intact(place / MOMENTS, found, verify.check(found), ADVICE)
     return step, about, found
 

@@ -79,13 +79,22 @@ def load(directory: Path) -> State:
             f"{directory} isn't a training run, since it has no {PROGRESS}: start from its model with --init-from "
             f"{directory} in another directory."
         )
-    contents = read_checkpoint(directory)
     step, about, found = read_run(place)
+    check_command(directory, about)
+    contents = read_checkpoint(directory)
     verify.check_intact(directory, contents.tensors, verify.check(contents.tensors), ADVICE)
     config, dtype = contents.config, contents.tensors["wte"].dtype
     check_moments(place, found, config, dtype)
     params = grow(config, lambda name, *_: np.array(floats(contents.tensors[name], dtype)))
     return State(Model(config, params, contents.tokenizer), copy_moments(found, config), step, about)
+
+
+def check_command(directory: Path, about: Mapping[str, Any], task: str | None = None) -> None:
+    """Raise GPTError unless a run is of this task of finetune, or of train if task is None"""
+    found = about.get("task")
+    if found != task:
+        command = "numpy_gpt.train" if found is None else f"numpy_gpt.finetune {found}"
+        raise GPTError(f"{directory} has a run of python -m {command}: resume it with that command.")
 
 
 def copy_moments(found: Mapping[str, Stored], config: Config) -> Moments:
