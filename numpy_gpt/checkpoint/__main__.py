@@ -23,7 +23,7 @@ from .destination import (
 from .layouts import TRAINING, home, layouts
 from .source import find
 from .stored import Contents
-from .training_run import check_moments, read_run
+from .training_run import check_moments, check_part, read_run
 
 EXAMPLES = """examples:
   python -m numpy_gpt.checkpoint info 124M
@@ -188,10 +188,15 @@ def prove_run(path: Path, contents: Contents) -> None:
             f"{other} to use the weights alone."
         )
     # the run may save its next state meanwhile
-    _, _, tensors = read_consistently(path, lambda run: read_run(home(run)), training_files)
-    check_moments(home(path), tensors, contents.config, contents.tensors["wte"].dtype)
+    _, about, tensors = read_consistently(path, lambda run: read_run(home(run)), training_files)
+    dtype = contents.tensors["wte"].dtype
+    if "task" in about:  # a run of finetune
+        check_part(home(path), about, tensors, contents.config, dtype)
+    else:
+        check_moments(home(path), tensors, contents.config, dtype)
     indexed = all(stored.crc is not None for stored in tensors.values())
-    print(f"{len(tensors)} moments of a training run, " + ("each matches its checksum" if indexed else "no checksums"))
+    kind = "moments and adapters" if about["settings"].get("lora") else "moments"
+    print(f"{len(tensors)} {kind} of a training run, " + ("each matches its checksum" if indexed else "no checksums"))
 
 
 def training_files(directory: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from ..errors import CheckpointError
 from ..params import grow
 from ..system.files import read_bytes, read_json
 from . import safetensors, verify
+from .adapter import matrices
 from .crc32c import crc32c, mask
 from .layouts import TRAINING
 from .stored import Stored
@@ -38,6 +39,42 @@ def read_run(directory: Path) -> tuple[int, dict[str, Any], dict[str, Stored]]:
     if metadata.get(PROGRESS) not in (None, checksum(read_bytes(directory / PROGRESS, 1 << 20))):
         raise CheckpointError(f"{directory / PROGRESS} is corrupt: its checksum isn't the one in {MOMENTS}; {ADVICE}.")
     return step, about, found
+
+
+def check_part(
+    directory: Path, about: Mapping[str, Any], found: Mapping[str, Stored], config: Config, dtype: str
+) -> None:
+    """Raise CheckpointError if the tensors beside a model are corrupt or aren't those of a run of finetune
+
+    Such a run can train a part of a model, or adapters, which are saved as the tensors `trained`.
+    """
+    path = directory / MOMENTS
+    verify.check_intact(path, found, verify.check(found), ADVICE)
+    rank = about["settings"].get("lora")
+    expected = adapter_shapes(config, rank) if rank else shapes(config)
+    trees: dict[str, dict[str, tuple[int, ...]]] = {kind: {} for kind in (*"mv", *(["trained"] if rank else []))}
+    for name, stored in found.items():
+        kind, _, leaf = name.partition(".")
+        if kind not in trees or stored.shape != expected.get(leaf) or stored.dtype != dtype:
+            raise CheckpointError(f"{path} has the tensor {name}, which doesn't belong to the run: {ADVICE}.")
+        trees[kind][leaf] = stored.shape
+    if not trees["m"] or any(tree.keys() != trees["m"].keys() for tree in trees.values()):
+        raise CheckpointError(f"{path} doesn't have the same tensors of {', '.join(trees)}: {ADVICE}.")
+
+
+def adapter_shapes(config: Config, rank: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the adapters of all matrices, by name"""
+    found: dict[str, tuple[int, ...]] = {}
+    for name, (i, o) in matrices(config).items():
+        found |= {f"{name}.a": (i, rank), f"{name}.b": (rank, o)}
+    return found
+
+
+def shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a model's parameters, by name"""
+    found: dict[str, tuple[int, ...]] = {}
+    grow(config, lambda name, *shape: found.setdefault(name, shape))
+    return found
 
 
 def check_moments(directory: Path, found: Mapping[str, Stored], config: Config, dtype: str) -> None:
