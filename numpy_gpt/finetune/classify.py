@@ -82,9 +82,9 @@ def saver(m: Classifier, s: FinetuneOptions, about: dict[str, Any]) -> Callable[
 
     def save(out: Path, step: int, state: tuple[Any, ...]) -> None:
         params, trained, *moments = state
+        save_adapters(out, s, trained.h, trained.head.w if s.lora else None, m.config)
         trees = run_files.trees_to_save(trained, Moments(*moments), adapters=bool(s.lora))
         run_files.save(out, lambda part: classifier.fill(part, m._replace(params=params)), step, about, trees)
-        save_adapters(out, s, trained.h, trained.head.w if s.lora else None, m.config)
 
     return save
 

@@ -42,7 +42,7 @@ def main(argv: list[str], backend: Backend) -> int:
     with opened("instruct", args, parser, FORMAT) as run:
         entries = read_entries(run.options.data)
         check_same(run, "text", key(entries), f"the data in {run.options.data}")
-        template = find_template(run)
+        template = find_template(run, given="template" in args)
         m = initial(run)
         context = min(run.options.context or m.config.n_ctx, m.config.n_ctx)
         data = instruction_task.prepare(entries, template, m.tokenizer, context, run.options.seed, run.options.data)
@@ -67,16 +67,18 @@ def key(entries: Sequence[Entry]) -> str:
     return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
 
 
-def find_template(run: Opened) -> Template:
-    """Return the template of --template, or that of the run to resume or of the model to start from, or Alpaca's"""
+def find_template(run: Opened, given: bool) -> Template:
+    """Return the template of the run to resume, or that of --template or of the model to start from, or Alpaca's"""
     s = run.options
+    if s.template and (given or not run.previous):
+        template = templates.read(s.template)
+        check_same(run, "template", template._asdict(), f"the template in {s.template}")
+        return template
     if run.previous:
         try:
             return Template(**run.previous.about["template"])
         except (KeyError, TypeError):
             raise CheckpointError(f"{run.out} has lost the template of its run: start a new run.") from None
-    if s.template:
-        return templates.read(s.template)
     return read_checkpoint(find(s.init_from)).template or ALPACA
 
 
@@ -103,8 +105,8 @@ def saver(
         def fill(part: Path) -> None:
             huggingface.fill(part, m.config, arrays, dtype, m.tokenizer, template)
 
-        run_files.save(out, fill, step, about, trees)
         save_adapters(out, s, trained.h, None, m.config)
+        run_files.save(out, fill, step, about, trees)
 
     return save
 

@@ -44,12 +44,15 @@ def prepare(
     entries: Sequence[Instruction], template: Template, tokenizer: Tokenizer, context: int, seed: int, name: str
 ) -> Data:
     """Return the tokens of the entries, without those whose prompt fills the context"""
+    if len(entries) < 2:
+        raise GPTError(f"{name} has one entry: give at least two, one to train on and one to hold out.")
     encoded = [(entry, encode(entry, template, tokenizer, context)) for entry in entries]
     usable = [(entry, example) for entry, example in encoded if example is not None]
     if len(usable) < 2:
         raise GPTError(
-            f"{name} has {len(usable)} entries whose prompts leave room for a response in a context of {context} "
-            "tokens: a run needs at least 2."
+            f"the prompts of {len(entries) - len(usable)} of the {len(entries)} entries in {name} fill the context of "
+            f"{context} tokens, and a run needs two others: shorten the entries or the template, or choose a model "
+            "with a longer context."
         )
     train, val = split(len(usable), seed)
     held_out = [usable[i][0] for i in val]

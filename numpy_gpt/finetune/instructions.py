@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import GPTError
 from ..system.files import JSON_TYPES
-from ..text.sources import File, opened
+from ..text.sources import File, opened, spooled
 from ..text.template import Template, render
 from ..text.tokenizer import Tokenizer
 
@@ -47,7 +47,7 @@ def read_entries(file: File) -> list[Entry]:
 
 def read_text(file: File) -> str:
     """Return the text of a file, without a byte order mark; raise GPTError if it isn't UTF-8"""
-    with opened(file) as f:
+    with spooled([file]) as pipes, opened(pipes.get(file, file)) as f:
         content = f.read().removeprefix(codecs.BOM_UTF8)
     try:
         return content.decode()

@@ -1,10 +1,13 @@
 """Resolve the options of fine-tuning: from the command line, a TOML file and the run to resume."""
 
 import argparse
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..checkpoint import hub
+from ..checkpoint.source import STORYTELLER
 from ..config import Config
 from ..errors import GPTError
 from ..lora import TARGETS
@@ -48,7 +51,8 @@ class FinetuneOptions:
 
 
 CHANGEABLE = {"epochs", "eval_every", "save_every", "sample_every"}  # with --resume
-FILES = {"data", "init_from"}  # identified by their contents, so they may have moved
+FILES = {"data", "template"}  # identified by their contents, so they may have moved
+PARTS = {"classify": ("all", "last", "head"), "instruct": ("all", "last")}
 EPILOGS = {
     "classify": """examples:
   python -m {0} classify --data sms-spam --balance --out spam
@@ -154,19 +158,30 @@ def resolve(task: str, given: Mapping[str, Any], stored: Mapping[str, Any] | Non
     for name in ("data", "template"):
         if given.get(name) and given[name] != SPAM:
             given[name] = absolute(given[name])
+    if os.path.exists(given.get("init_from", "")) and given["init_from"] not in (STORYTELLER.name, *hub.NAMES):
+        given["init_from"] = absolute(given["init_from"])
     if "lora_targets" in given:
         given["lora_targets"] = tuple(name for name in TARGETS if name in given["lora_targets"])
     if stored is not None:
         s = stored_options(FinetuneOptions, {**stored, "lora_targets": tuple(stored.get("lora_targets") or ())})
-        return resumed(s, given, CHANGEABLE | FILES)
+        base = {"init_from"} if s.lora else set()  # read again, and identified by its contents
+        return resumed(s, given, CHANGEABLE | FILES | base)
     s = FinetuneOptions(**{**DEFAULTS[task], **given})
     if not s.data:
         raise GPTError("--data is missing: give the file to train on.")
+    check_part(s.train, task)
     if not s.lora and ("lora_alpha" in given or "lora_targets" in given):
         raise GPTError("--lora-alpha and --lora-targets are for adapters: give their rank with --lora.")
     Config(dropout=s.dropout)  # checks it
     check_eps(s.eps, s.beta2, "float32")
     return s
+
+
+def check_part(part: str, task: str) -> None:
+    """Raise GPTError if --train PART isn't a part that the task can train"""
+    if part not in PARTS[task] and not (part.isdecimal() and int(part)):
+        others = ", ".join(PARTS[task])
+        raise GPTError(f"--train {part} isn't a part of a model: choose {others}, or a number of last blocks.")
 
 
 def complete(s: FinetuneOptions, task: str, config: Config, texts: int) -> FinetuneOptions:

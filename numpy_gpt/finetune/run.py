@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import fast
 from ..adamw import Moments, moments
+from ..checkpoint import hub
 from ..checkpoint.adapter import LoraAdapters
 from ..checkpoint.adapter import write as write_adapters
 from ..checkpoint.stored import Stored
@@ -21,10 +22,12 @@ from ..params import GPT2, Block, Head, Model, tree_map
 from ..system import cli
 from ..system.cli import exit_on_signals, print_stderr, uninterrupted
 from ..system.locks import run_directory
+from ..text import sources
 from ..train.log import LogFormat
 from ..train.start import check_new_directory, check_no_checkpoint, load_initial
 from . import options, run_files
 from .backend import Backend
+from .merge import ORGANISATION
 from .options import FinetuneOptions
 from .trainable import Trainable, first_block, select, with_adapters
 
@@ -73,10 +76,19 @@ def opened(task: str, args: argparse.Namespace, parser: argparse.ArgumentParser,
     with exit_on_signals() as check_signals, run_directory(out):
         if args.resume:
             previous = Previous(*run_files.load(out, task))
-            yield Opened(out, resolve(task, parser, args, previous.about["settings"]), previous, check_signals)
+            s = resolve(task, parser, args, previous.about["settings"])
+            if "data" not in args:
+                check_rereadable(s.data)
+            yield Opened(out, s, previous, check_signals)
         else:
             check_no_checkpoint(out)  # another process may have saved one since the first check
             yield Opened(out, s, None, check_signals)
+
+
+def check_rereadable(data: str) -> None:
+    """Raise GPTError if a resumed run can't read its data, which were a pipe or have moved"""
+    if data != options.SPAM and not sources.is_rereadable(data):
+        raise GPTError(f"{data} can't be read again: give the same data with --data.")
 
 
 def resolve(
@@ -108,8 +120,8 @@ def base_of(run: Opened, params: GPT2) -> dict[str, str]:
     return {"base": found}
 
 
-def check_same(run: Opened, key: str, found: str, what: str) -> None:
-    """Raise GPTError if a resumed run was started with another text or model"""
+def check_same(run: Opened, key: str, found: Any, what: str) -> None:
+    """Raise GPTError if a resumed run was started with another text, template or model"""
     if run.previous and run.previous.about.get(key) != found:
         raise GPTError(f"{what} isn't the one that {run.out} was started with: restore it, or start a new run.")
 
@@ -140,10 +152,22 @@ def restore(run: Opened, model: Trainable) -> Moments:
 def save_adapters(
     out: Path, s: FinetuneOptions, adapters: list[Block], head: np.ndarray | None, config: Config
 ) -> None:
-    """Write the adapters of a run, if it has any, to a directory of their own"""
+    """Write the adapters of a run, if it has any, to a directory of their own
+
+    They are written before the model: a run whose last checkpoint is saved has their last values too.
+    """
     if s.lora:
         assert s.lora_alpha is not None  # complete options have it
-        write_adapters(out / ADAPTER, LoraAdapters(adapters, s.lora, s.lora_alpha, head, s.init_from), config)
+        write_adapters(
+            out / ADAPTER, LoraAdapters(adapters, s.lora, s.lora_alpha, head, published(s.init_from)), config
+        )
+
+
+def published(source: str) -> str:
+    """Return the name by which PEFT finds a released model, or the source of another model"""
+    names = {size: name for name, size in hub.NAMES.items() if name != size}
+    size = hub.NAMES.get(source)
+    return f"{ORGANISATION}{names[size]}" if size else source
 
 
 def is_complete(run: Opened, steps: int) -> bool:

@@ -26,8 +26,8 @@ def first_block(part: str, n_layer: int) -> int | None:
         return None
     if part in ("head", "last"):
         return n_layer - (part == "last")
-    if not part.isdecimal() or not 1 <= int(part) <= n_layer:
-        raise GPTError(f"--train {part} isn't head, last, all or a number of last blocks: choose at most {n_layer}.")
+    if int(part) > n_layer:
+        raise GPTError(f"--train {part} is more than the model's {n_layer} blocks: choose at most {n_layer}.")
     return n_layer - int(part)
 
 
