@@ -191,7 +191,7 @@ def test_response_may_take_longer_than_the_header(monkeypatch):
 def test_endless_body_is_413_before_its_end(server, monkeypatch):
     monkeypatch.setattr(body, "MAX_DISCARDED", 3 * 10**6)
     with connect(server, post_bytes("/v1/completions", b"", 10**12)) as connection:
-        connection.sendall(b" " * (3 * 10**6 + 1))  # the server closes after the last byte; others would reset the socket
+        connection.sendall(b" " * (3 * 10**6 + 1))  # closing the socket before the last byte would reset it
         assert read_until(connection, b'"code":null}}').startswith(b"HTTP/1.1 413")
 
 
