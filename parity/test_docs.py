@@ -183,22 +183,6 @@ def test_speed_page_has_the_figures_of_the_bars():
     assert {name: documented[name] for name in rates()} == rates()
 
 
-def test_readme_compares_the_figures_of_the_bars():
-    readme, found = (ROOT / "README.md").read_text(), rates()
-    decode, step = (
-        re.search(rf"^\| {row}.*? \| (.*) \|$", readme, re.M)[1].split(" | ")
-        for row in ("decodes, tokens/s", "training step")
-    )
-    columns = ["NumPy", "picoGPT", "nanoGPT", "llm.c", "Hugging Face"]
-    twin, compiled = "PyTorch eager", "PyTorch compiled"
-    assert decode == [
-        f"{found['NumPy'][0]}; twin {found[twin][0]}",
-        *(found.get(c, ("",))[0] or "-" for c in columns[1:]),
-    ]
-    ours = f"{found['NumPy'][1]}; twin {found[twin][1]}, compiled {found[compiled][1]}"
-    assert step == [ours, "none", "-", found["llm.c"][1], found["Hugging Face"][1]]
-
-
 @pytest.mark.parametrize("package", ["numpy_gpt", "torch_gpt"])
 def test_readme_example_trains_a_model_in_both_packages(package, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
