@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock, Timeout
 
 from numpy_gpt import CheckpointError, GPTError, load, named, save
 from numpy_gpt.checkpoint import adapter, adapter_config, safetensors
@@ -16,6 +17,7 @@ from numpy_gpt.checkpoint.adapter import LoraAdapters
 from numpy_gpt.checkpoint.layouts import ADAPTER, ADAPTER_STAGE
 from numpy_gpt.lora import TARGETS, new_adapters
 from numpy_gpt.params import tree_map
+from numpy_gpt.system.locks import WRITE_LOCK
 from parity.inputs import TINY, random_model
 
 CONFIG, WEIGHTS = ADAPTER
@@ -80,12 +82,10 @@ def test_read_returns_the_adapters_that_write_wrote(choice, tmp_path):
     assert_same(adapter.read(tmp_path / "new" / "adapter", TINY), lora)
 
 
-def test_read_returns_copies_in_memory(written):
-    lora, before = adapter.read(written, TINY), contents(written)
-    for name, a in named(lora.adapters):
-        assert a.flags.c_contiguous, name
-        a[:] = 0
-    assert contents(written) == before
+def test_read_returns_contiguous_copies_in_memory(tmp_path):
+    adapter.write(tmp_path, random_adapters(**CHOICES["a classifier"]), TINY)
+    lora = adapter.read(tmp_path, TINY)
+    assert all(a.flags.owndata and a.flags.c_contiguous for _, a in named((lora.adapters, lora.head)))
 
 
 def test_read_description_needs_no_model(written):
@@ -105,6 +105,12 @@ def test_alpha_is_written_as_it_is(alpha, text, tmp_path):
     adapter.write(tmp_path, random_adapters()._replace(alpha=alpha), TINY)
     assert f'"lora_alpha": {text},' in (tmp_path / CONFIG).read_text()
     assert adapter.read(tmp_path, TINY).alpha == alpha
+
+
+def test_config_of_a_classifier_names_its_head(tmp_path):
+    adapter.write(tmp_path, random_adapters(**CHOICES["a classifier"]), TINY)
+    keys = json.loads((tmp_path / CONFIG).read_text())
+    assert (keys["task_type"], keys["modules_to_save"]) == ("SEQ_CLS", ["score"])
 
 
 def test_target_modules_select_each_matrix_if_the_blocks_differ():
@@ -158,6 +164,7 @@ KEYS = {
     "another r": ({"r": 4}, rf"the tensor {FIRST} is \(3, 48\) and should be \(4, 48\) for r 4 and Config"),
     "alpha NaN": ({"lora_alpha": float("nan")}, r"has lora_alpha nan: it must be a number of at most 1e\+30"),
     "large alpha": ({"lora_alpha": 10**400}, r"has lora_alpha 1000+: it must be a number"),
+    "alpha too large": ({"lora_alpha": 2e30}, r"has lora_alpha 2e\+30: it must be a number of at most 1e\+30"),
     "alpha null": ({"lora_alpha": None}, r"has lora_alpha None: it must be a number"),
     "rslora as text": ({"use_rslora": "false"}, r"has use_rslora 'false': it must be true or false"),
     "base": ({"base_model_name_or_path": 7}, r"has base_model_name_or_path 7: it must be a string or null"),
@@ -338,6 +345,61 @@ def test_write_to_a_full_disk_raises_and_keeps_the_adapters(written, tmp_path):
         assert run.stdout == expected, run.stderr
     assert contents(written) == before
     assert os.listdir(tmp_path) == ["adapter"]
+
+
+def test_write_holds_the_lock_of_the_directory(written, monkeypatch):
+    fill, held = adapter.fill, []
+
+    def fill_locked(part, lora):
+        with pytest.raises(Timeout):
+            FileLock(written / WRITE_LOCK).acquire(timeout=0)
+        held.append(part)
+        fill(part, lora)
+
+    monkeypatch.setattr(adapter, "fill", fill_locked)
+    adapter.write(written, random_adapters(), TINY)
+    assert held
+
+
+READ = """
+import itertools, os, sys
+from pathlib import Path
+from numpy_gpt import Config
+from numpy_gpt.checkpoint.adapter import ADAPTER_STAGE, LoraAdapters, read, write
+from numpy_gpt.lora import new_adapters
+
+config, place, new = Config(61, 11, 12, 3, 2), Path(sys.argv[1]), Path(sys.argv[2])
+left = None
+
+def hook(name, args):
+    global left
+    if name in ("open", "os.rename") and left is not None:
+        left -= 1
+        if left < 0:
+            left = None
+            os.rename(new, place / ADAPTER_STAGE)
+
+sys.addaudithook(hook)
+found = []
+for event in itertools.count():
+    for path, rank in ((place, 1), (new, 2)):
+        write(path, LoraAdapters(new_adapters(config, rank), rank, 1.0), config)
+    left = event
+    found.append(read(place, config).rank)
+    if left is not None:
+        break
+print(*found)
+"""
+
+
+def test_read_during_a_replacement_returns_the_old_or_the_new_adapters(tmp_path):
+    """Let new files become complete at the first, second ... file that read opens"""
+    command = [sys.executable, "-c", READ, tmp_path / "adapter", tmp_path / "new"]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    *replaced, last = run.stdout.split()
+    assert len(replaced) >= 2
+    assert (set(replaced), last) == ({"2"}, "1")
 
 
 KILL = """
