@@ -24,7 +24,7 @@ ORGANISATION = "openai-community/"  # of the released models at Hugging Face
 
 def main(argv: Sequence[str], name: str = "numpy_gpt.finetune") -> int:
     """Merge with the options of the command line; return the exit status"""
-    args = parse(parser(name), argv)
+    args = parse_options(parser(name), argv)
     directory, out = Path(args.adapter), Path(args.out)
     check_directory_name(out, "choose a name without it")
     path = find_model(directory, args.model)
@@ -37,6 +37,15 @@ def main(argv: Sequence[str], name: str = "numpy_gpt.finetune") -> int:
     save(adapter.merge(to_model(contents), lora), out, args.format)
     print(out)
     return 0
+
+
+def parse_options(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+    """Return the options; exit with status 2 if a name is empty, since an empty path means the working directory"""
+    args = parse(parser, argv)
+    for option, value in (("ADAPTER", args.adapter), ("--out", args.out), ("--model", args.model)):
+        if value == "":
+            parser.error(f"{option} is empty: give {'a name or a path' if option == '--model' else 'a directory'}.")
+    return args
 
 
 def parser(name: str) -> argparse.ArgumentParser:

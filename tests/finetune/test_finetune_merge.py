@@ -144,10 +144,21 @@ def test_merge_refuses_a_damaged_model(change, lora):
     assert not Path("new").exists()
 
 
-@pytest.mark.parametrize("arguments", [["adapter"], ["--out", "new"], ["adapter", "--out", "new", "--format", "bin"]])
+USAGE = {
+    "no out": ["adapter"],
+    "no adapter": ["--out", "new"],
+    "unknown format": ["adapter", "--out", "new", "--format", "bin"],
+    "empty out": ["adapter", "--out", ""],
+    "empty adapter": ["", "--out", "new"],
+    "empty model": ["adapter", "--out", "new", "--model", ""],
+}
+
+
+@pytest.mark.parametrize("arguments", USAGE.values(), ids=USAGE)
 def test_wrong_usage_exits_with_status_2(arguments, lora, capsys):
+    before = files()
     with pytest.raises(SystemExit) as raised:
         merge.main(arguments)
     assert raised.value.code == 2
     assert capsys.readouterr().err.startswith("usage: python -m numpy_gpt.finetune merge [-h]")
-    assert not Path("new").exists()
+    assert files() == before
