@@ -5,8 +5,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..checkpoint import adapter, hub, read_checkpoint, save, source, to_model, verify
+from ..checkpoint import adapter, hub, read_checkpoint, save_with_template, source, to_model, verify
 from ..checkpoint.destination import check_directory_name
+from ..checkpoint.layouts import TRAINING, home
 from ..errors import CheckpointError, GPTError
 from ..system.cli import parse
 from ..train.options import FORMATS
@@ -29,12 +30,16 @@ def main(argv: Sequence[str], name: str = "numpy_gpt.finetune") -> int:
     check_directory_name(out, "choose a name without it")
     path = find_model(directory, args.model)
     check_other_directory(out, path)
+    check_unmerged(directory, path)
     contents = read_checkpoint(path)
     lora = adapter.read(directory, contents.config)
     if lora.head is not None:
-        raise GPTError(f"{directory} has a classifier's head, which can't be merged: merge it with PEFT.")
+        raise GPTError(
+            f"{directory} has a classifier's head, and adapters don't contain the labels: take the merged classifier "
+            "of the run that trained them, or merge them with PEFT."
+        )
     verify.check_intact(path, contents.tensors, verify.check(contents.tensors))  # save would make new checksums
-    save(adapter.merge(to_model(contents), lora), out, args.format)
+    save_with_template(adapter.merge(to_model(contents), lora), out, args.format, None, contents.template)
     print(out)
     return 0
 
@@ -86,3 +91,9 @@ def check_other_directory(out: Path, model: Path) -> None:
     directory = model if os.path.isdir(model) else model.parent
     if os.path.isdir(out) and os.path.samefile(out, directory):
         raise GPTError(f"--out {out} has the unmerged model, which would be replaced: choose another directory.")
+
+
+def check_unmerged(directory: Path, model: Path) -> None:
+    """Raise GPTError if the model is the result of the run that trained the adapters, which has them merged already"""
+    if os.path.isdir(model) and os.path.exists(home(model) / TRAINING[0]) and os.path.samefile(model, directory / ".."):
+        raise GPTError(f"{model} has these adapters merged already: give the model that its run was started from.")

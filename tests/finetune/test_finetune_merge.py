@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from numpy_gpt import CheckpointError, GPTError, load, named, save
-from numpy_gpt.checkpoint import adapter
+from numpy_gpt.checkpoint import adapter, save_with_template
 from numpy_gpt.checkpoint.adapter import LoraAdapters
 from numpy_gpt.finetune import merge
 from numpy_gpt.lora import new_adapters
 from numpy_gpt.params import tree_map
-from numpy_gpt.text import bpe
+from numpy_gpt.text import bpe, template
+from numpy_gpt.text.template import ALPACA
 from parity.inputs import TINY, random_model
 
 CONFIG = replace(TINY, n_vocab=270)
@@ -67,6 +68,18 @@ def test_format_openai_writes_openais_layout_and_a_second_merge_keeps_it(lora):
         assert "config.json" not in os.listdir("merged")
 
 
+def test_merge_keeps_the_template_of_instructions(lora):
+    save_with_template(MODEL, "model", None, None, ALPACA)
+    merge.main(["adapter", "--out", "merged"])
+    assert template.load("merged") == ALPACA
+
+
+def test_adapter_beside_the_weights_of_a_model_without_a_run_is_merged(lora):
+    write_adapter("model/adapter", "model")
+    merge.main(["model/adapter", "--out", "merged"])
+    assert_merged("merged", lora)
+
+
 def test_name_of_a_released_model_at_hugging_face_means_that_model(lora, monkeypatch):
     os.renames("model", "models/gpt2-xl")
     monkeypatch.setenv("GPT2_MODELS", "models")
@@ -88,7 +101,12 @@ REFUSED = {
     "a file": (["adapter/adapter_config.json"], CheckpointError, "isn't a directory: give"),
     "the adapter as model": (["adapter", "--model", "adapter"], CheckpointError, "is a LoRA adapter without its model"),
     "another width": (["wide"], CheckpointError, r"is \(2, 96\) and should be \(2, 48\) .*: give the model that"),
-    "a classifier": (["classifier"], GPTError, "classifier has a classifier's head, which can't be merged"),
+    "a classifier": (["classifier"], GPTError, "classifier has a classifier's head, and adapters don't contain the la"),
+    "merged already": (
+        ["trained/adapter", "--model", "trained"],
+        GPTError,
+        "trained has these adapters merged",
+    ),
     "onto the model": (["adapter", "--out", "model"], GPTError, "--out model has the unmerged model"),
     "through a link": (["adapter", "--out", "link/model"], GPTError, "--out link/model has the unmerged model"),
     "beside a model file": (
@@ -116,6 +134,9 @@ def test_merge_refuses_a_mistake_and_changes_no_file(case, lora):
     write_adapter("wide", "model", replace(CONFIG, n_embd=96))
     write_adapter("classifier", "model", head=np.ones((2, 48), np.float32))
     save(MODEL, "other")
+    save(MODEL, "trained")
+    write_adapter("trained/adapter", "model")
+    Path("trained", "training.json").write_text("{}")
     os.symlink(".", "link")
     Path("run").mkdir()
     Path("run", "training.json").write_text("{}")
