@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import adamw, checkpoint
 from ..checkpoint import verify
-from ..checkpoint.destination import check_can_be_directory, check_directory_name
+from ..checkpoint.destination import check_can_be_directory, check_directory_name, check_no_adapter
 from ..checkpoint.layouts import LAYOUTS, TRAINING, check_single_layout, home, layout
 from ..checkpoint.source import find as find_checkpoint
 from ..checkpoint.source import load_tokenizer
@@ -38,6 +38,7 @@ def check_new_directory(out: Path, format: str, log: LogFormat) -> None:
         is_run = os.path.exists(home(out) / resume.PROGRESS)
         advice = "resume it with --resume" if is_run else f"start from it with --init-from {out} in another directory"
         raise GPTError(f"{out} has a checkpoint: {advice}, or choose another --out.")
+    check_no_adapter(out)
     restarted = os.path.exists(out / RUN_LOCK) and is_log(
         out / LOG, log
     )  # a run that ended before its first checkpoint

@@ -9,6 +9,9 @@ import pytest
 from training_runs import SHORT, log, train, trained
 
 from numpy_gpt import load, save
+from numpy_gpt.checkpoint import adapter
+from numpy_gpt.checkpoint.adapter import LoraAdapters
+from numpy_gpt.lora import new_adapters
 from parity.inputs import TINY, random_model
 
 
@@ -76,6 +79,15 @@ def test_train_refuses_a_directory_with_a_file_that_it_would_replace(format, nam
     assert (status, out) == (1, "")
     assert err == f"train: notes has {name}, which a new run would replace: choose another --out.\n"
     assert contents("notes") == {Path("notes", name): b"mine"}
+
+
+def test_train_refuses_the_directory_of_an_adapter(text):
+    adapter.write(Path("adapter"), LoraAdapters(new_adapters(TINY, 2), 2, 1.0), TINY)
+    before = contents("adapter")
+    status, out, err = train("--data", text, "--out", "adapter", *SHORT)
+    assert (status, out) == (1, "")
+    assert err.startswith("train: adapter has a LoRA adapter, which transformers would apply to the model: choose")
+    assert contents("adapter") == before
 
 
 def test_train_restarts_in_the_directory_of_a_run_without_a_checkpoint(text):
