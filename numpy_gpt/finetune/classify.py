@@ -23,6 +23,7 @@ from .run import (
     Opened,
     base_of,
     check_same,
+    in_dtype_of,
     initial_model,
     is_complete,
     opened,
@@ -45,7 +46,8 @@ def main(argv: list[str], backend: Backend) -> int:
         schedule = options.schedule(s, len(texts.split.train))
         if is_complete(run, schedule.steps):
             return 0
-        model = trainable(m.params, s, m.config, m.params.head)
+        params = in_dtype_of(run, m.params)
+        model = trainable(params, s, m.config, params.head)
         moments = restore(run, model)
         about = {"task": "classify", "settings": asdict(s), "text": classifier_data.key(rows), **base_of(run, m.params)}
         run.check_signals()

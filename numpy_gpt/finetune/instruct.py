@@ -26,6 +26,7 @@ from .run import (
     Opened,
     base_of,
     check_same,
+    in_dtype_of,
     initial_model,
     is_complete,
     opened,
@@ -50,7 +51,8 @@ def main(argv: list[str], backend: Backend) -> int:
         schedule = options.schedule(s, len(data.train))
         if is_complete(run, schedule.steps):
             return 0
-        model = trainable(m.params, s, m.config, None)
+        params = in_dtype_of(run, m.params)
+        model = trainable(params, s, m.config, None)
         moments = restore(run, model)
         about = {"task": "instruct", "settings": asdict(s), "text": key(entries), "template": template._asdict()}
         about |= base_of(run, m.params)

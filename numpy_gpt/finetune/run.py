@@ -126,6 +126,14 @@ def check_same(run: Opened, key: str, found: Any, what: str) -> None:
         raise GPTError(f"{what} isn't the one that {run.out} was started with: restore it, or start a new run.")
 
 
+def in_dtype_of(run: Opened, params: GPT2) -> GPT2:
+    """Return parameters in the dtype of the run to resume, which PyTorch's --dtype may have changed"""
+    if not run.previous:
+        return params
+    wide = all(stored.dtype == "float64" for stored in run.previous.tensors.values())
+    return tree_map(lambda a: a.astype(np.float64 if wide else np.float32, copy=False), params)
+
+
 def trainable(params: GPT2, s: FinetuneOptions, config: Config, head: Head | None) -> Trainable:
     """Return the parameters with the part of them that the options train, or with adapters and a classifier's head"""
     first = first_block(s.train, config.n_layer)
