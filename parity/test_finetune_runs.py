@@ -1,0 +1,158 @@
+"""Do the finetune commands of both packages compute the same runs, resume each other's, and predict the same?"""
+
+import json
+import re
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import numpy_gpt
+import numpy_gpt.finetune.step
+import torch_gpt.finetune.step
+from numpy_gpt import Config
+from numpy_gpt.checkpoint import safetensors
+from numpy_gpt.checkpoint.training_run import MOMENTS
+from numpy_gpt.finetune.__main__ import NUMPY, main
+from numpy_gpt.system.cli import run
+from numpy_gpt.text import bpe
+from torch_gpt.finetune.__main__ import TORCH
+
+from .compare import FLOAT64, error
+from .inputs import random_model
+
+PACKAGES = ("numpy_gpt", "torch_gpt")
+SPEED = re.compile(r"  [\d,.]+ (texts|examples)/s")
+BYTES = Config(n_vocab=257, n_ctx=64, n_embd=16, n_head=2, n_layer=2)
+WORDS = ["red", "green", "blue", "cat", "dog", "bird", "runs", "sleeps", "sings", "here", "there", "now"]
+TASKS = {
+    "classify": ["classify", "--data", "texts.tsv"],
+    "instruct": ["instruct", "--data", "instructions.json", "--template", "template.json", "--sample-every", "8"],
+}
+SHORT = ["--init-from", "base", "--batch-size", "5", "--epochs", "2", "--eval-every", "4", "--save-every", "4"]
+SHORT += ["--lr", "1e-2"]
+MODES = {
+    "all": [],
+    "last block": ["--train", "last"],
+    "adapters": ["--lora", "3", "--lora-alpha", "6"],
+}
+runs = pytest.mark.parametrize(("task", "mode"), [(task, mode) for task in TASKS for mode in MODES])
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path, monkeypatch):
+    """Work in a directory with a model and with data for both tasks"""
+    monkeypatch.chdir(tmp_path)
+    numpy_gpt.save(random_model(BYTES)._replace(tokenizer=bpe.tokenizer([])), "base")
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(WORDS, 2 + i % 5)) for i in range(40)]
+    Path("texts.tsv").write_text("".join(f"{'colour' if WORDS[0] in text else 'other'}\t{text}\n" for text in texts))
+    entries = [{"instruction": text, "input": text[:3] * (i % 2), "output": text[:9]} for i, text in enumerate(texts)]
+    Path("instructions.json").write_text(json.dumps(entries))
+    Path("template.json").write_text(
+        json.dumps({"prompt": "{instruction}:", "prompt_with_input": "{instruction} {input}:"})
+    )
+
+
+def base_in_float64():
+    numpy_gpt.save(numpy_gpt.load("base", dtype=np.float64), "base")
+
+
+@pytest.fixture
+def finetune(monkeypatch, capsys, device):
+    """Return a function that runs a package's command in this process, and returns its status, stdout and stderr"""
+
+    def call(package, *args):
+        extra = ["--device", device] if package == "torch_gpt" and "--device" not in args else []
+        monkeypatch.setattr(sys, "argv", ["finetune", *args, *extra])
+        status = run("finetune", lambda: main(TORCH if package == "torch_gpt" else NUMPY))
+        return status, *capsys.readouterr()
+
+    return call
+
+
+def interrupt_in_step(step, monkeypatch):
+    """Send SIGINT to this process in a step, after which a run saves a checkpoint and ends"""
+    for trainer in (numpy_gpt.finetune.step.Trainer, torch_gpt.finetune.step.Trainer):
+
+        def interrupted(self, t, *args, take_step=trainer.step):
+            if t == step:
+                signal.raise_signal(signal.SIGINT)
+            return take_step(self, t, *args)
+
+        monkeypatch.setattr(trainer, "step", interrupted)
+
+
+def log(directory):
+    """Return the entries of a run's log as an array, without the speed and the absent rate before the first step"""
+    entries = [json.loads(line) for line in Path(directory, "log.jsonl").read_text().splitlines()]
+    return np.array([[v for k, v in entry.items() if k != "lr" and not k.endswith("_per_s")] for entry in entries])
+
+
+def tensors(directory):
+    """Return the tensors of a run's model, and those beside it"""
+    stored = {}
+    for file in ("model.safetensors", MOMENTS):
+        stored |= {name: tensor.array for name, tensor in safetensors.read(Path(directory, file))[1].items()}
+    return stored
+
+
+def assert_same_run(a, b, tolerance):
+    np.testing.assert_allclose(log(a), log(b), rtol=tolerance)
+    ours, theirs = tensors(a), tensors(b)
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert error(name, ours, theirs) <= tolerance, name
+
+
+@runs
+def test_same_options_give_the_same_run_in_both_packages_in_float64(task, mode, finetune):
+    base_in_float64()
+    results = [finetune(package, *TASKS[task], *SHORT, *MODES[mode], "--out", package) for package in PACKAGES]
+    assert [status for status, _, _ in results] == [0, 0]
+    assert_same_run(*PACKAGES, FLOAT64)
+    assert abs(log("numpy_gpt")[-1, 2] - log("numpy_gpt")[0, 2]) > 0.01  # the losses of training texts
+    ours, theirs = (SPEED.sub("", out) for _, out, _ in results)
+    assert ours == theirs
+    assert ("test accuracy" if task == "classify" else "--- step 8") in ours
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_same_options_give_the_same_log_in_float32(task, finetune):
+    for package in PACKAGES:
+        finetune(package, *TASKS[task], *SHORT, "--out", package)
+    np.testing.assert_allclose(log("torch_gpt"), log("numpy_gpt"), rtol=3e-5)
+
+
+@runs
+@pytest.mark.parametrize(("first", "second"), [PACKAGES, PACKAGES[::-1]])
+def test_either_package_resumes_a_run_of_the_other(task, mode, first, second, finetune, monkeypatch):
+    base_in_float64()
+    finetune(first, *TASKS[task], *SHORT, *MODES[mode], "--out", "whole")
+    with monkeypatch.context() as m:
+        interrupt_in_step(6, m)
+        status, _, err = finetune(first, *TASKS[task], *SHORT, *MODES[mode], "--out", "run")
+    assert status == 130
+    assert "stopped after step 6 of" in err
+    assert finetune(second, task, "--resume", "--out", "run")[0] == 0
+    assert_same_run("run", "whole", FLOAT64)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("mode", "dtype"), [("all", "float32"), ("last block", "float64"), ("adapters", "float64")])
+def test_run_resumed_by_torch_is_bit_identical_in_its_dtype(task, mode, dtype, finetune, monkeypatch):
+    """Start from weights in float32, and give the dtype to new runs alone"""
+    new = [*TASKS[task], *SHORT, *MODES[mode], "--dtype", dtype]
+    finetune("torch_gpt", *new, "--out", "whole")
+    with monkeypatch.context() as m:
+        interrupt_in_step(6, m)
+        assert finetune("torch_gpt", *new, "--out", "run")[0] == 130
+    status, _, err = finetune("torch_gpt", task, "--resume", "--out", "run")
+    assert (status, err) == (0, "")
+    assert (log("run") == log("whole")).all()
+    ours, theirs = tensors("run"), tensors("whole")
+    assert {a.dtype.name for a in ours.values()} == {dtype}
+    for name in ours:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
