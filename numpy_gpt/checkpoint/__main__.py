@@ -12,7 +12,7 @@ from ..errors import CheckpointError, GPTError
 from ..system.atomic import read_consistently
 from ..system.cli import print_stderr, run
 from ..text.tokenizer import Tokenizer
-from . import SUFFIXES, WRITERS, read_checkpoint, save_with_template, to_model, verify
+from . import SUFFIXES, WRITERS, classifier, read_checkpoint, save_with_template, to_model, verify
 from .destination import (
     check_suffix,
     check_vocabulary_beside,
@@ -39,13 +39,17 @@ COMMANDS = {
     "can't be resumed, 1 if the model has the 124M's shapes and isn't OpenAI's",
     "convert": "write the model and its vocabulary in another format; replace an earlier checkpoint of that format",
 }
+SHOWN = 8  # labels of a classifier
 FIRST_NAMES = {"124M": "117M", "355M": "345M", "774M": "762M", "1558M": "1542M"}
 
 
 def main() -> int:
     args = parse()
     path = find(args.source)
-    contents = read_checkpoint(path, args.n_head)
+    if args.command != "convert" and classifier.is_classifier(path):
+        contents = classifier.read_contents(path)
+    else:
+        contents = read_checkpoint(path, args.n_head)
     if len([*layouts(path)]) > 1:
         print_stderr(f"checkpoint: {path} has checkpoints in OpenAI's and in Hugging Face's layout: OpenAI's is read.")
     if args.command == "convert":
@@ -116,12 +120,12 @@ def add_vocabulary(file: Path, tokenizer: Tokenizer) -> None:
 
 
 def info(path: Path, contents: Contents) -> int:
-    """Print the tensors and the counts of parameters"""
+    """Print the tensors and the counts of parameters, and the labels of a classifier"""
     config = contents.config
     rows = [("tensor", "in the file", "dtype", "shape", "parameters")]
     for name, stored in contents.tensors.items():
         rows.append((name, stored.name, stored.dtype, " x ".join(map(str, stored.shape)), f"{stored.array.size:,}"))
-    rows.append((f"{len(contents.tensors)} tensors", "", "", "", f"{config.num_parameters():,}"))
+    rows.append((f"{len(contents.tensors)} tensors", "", "", "", f"{number_of_parameters(contents):,}"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     print(f"{path}: {contents.format}'s format, {config}\n")
     for *texts, number in rows:
@@ -131,15 +135,24 @@ def info(path: Path, contents: Contents) -> int:
     print()
     for n, meaning in counts(contents):
         print(f"{n:>{widths[-1]}}  {meaning}")
+    if contents.labels:
+        more = ", ..." if len(contents.labels) > SHOWN else ""
+        print(f"\nclassifier of {len(contents.labels)} labels: {', '.join(map(repr, contents.labels[:SHOWN]))}{more}")
     if contents.template:
         print(f"\ntemplate of instructions: {json.dumps(contents.template.prompt, ensure_ascii=False)}")
     return 0
 
 
+def number_of_parameters(contents: Contents) -> int:
+    return sum(stored.array.size for stored in contents.tensors.values())
+
+
 def counts(contents: Contents) -> list[tuple[str, str]]:
     """Return the numbers of parameters that are in use for this model, each with its meaning"""
-    config, n = contents.config, contents.config.num_parameters()
+    config, n = contents.config, number_of_parameters(contents)
     rows = [(f"{n:,}", "parameters, each counted once")]
+    if contents.labels:
+        return rows
     if config.tied:
         rows.append((f"{n + config.n_vocab * config.n_embd:,}", "with the output head, which is wte, counted again"))
     masks = f"{config.n_layer} masks of {config.n_ctx} x {config.n_ctx}"
@@ -167,6 +180,8 @@ def prove(path: Path, contents: Contents) -> int:
         print(f"a vocabulary of {contents.tokenizer.n_vocab:,} tokens")
     if contents.template:
         print("a template of instructions")
+    if contents.labels:
+        print(f"a classifier of {len(contents.labels)} labels")
     prove_run(path, contents)
     if contents.config.released_size() == "124M":
         different = verify.first_different(contents, checks)
@@ -191,7 +206,8 @@ def prove_run(path: Path, contents: Contents) -> None:
     _, about, tensors = read_consistently(path, lambda run: read_run(home(run)), training_files)
     dtype = contents.tensors["wte"].dtype
     if "task" in about:  # a run of finetune
-        check_part(home(path), about, tensors, contents.config, dtype)
+        shapes = {name: stored.shape for name, stored in contents.tensors.items()}
+        check_part(home(path), about, tensors, shapes, dtype)
     else:
         check_moments(home(path), tensors, contents.config, dtype)
     indexed = all(stored.crc is not None for stored in tensors.values())

@@ -65,15 +65,20 @@ def find(source: str | os.PathLike[str]) -> Path:
     source = os.fspath(source)
     if not source:
         raise CheckpointError("source is '': give a path or a model's name.")
-    is_name = source == STORYTELLER.name or source in hub.NAMES
-    if layout(Path(source)) or (os.path.exists(source) and not is_name):  # False for impossible names
+    if is_path(source):
         return Path(source)
     if source == STORYTELLER.name:
         return STORYTELLER
-    if is_name:
+    if source in hub.NAMES:
         from ..download.fetch import download  # here, since most loads need no download
 
         return hub.find(source) or download(source)
     raise CheckpointError(
         f"{source} is neither a path nor a model's name: choose one of storyteller, {', '.join(hub.NAMES)}."
     )
+
+
+def is_path(source: str) -> bool:
+    """Return whether a source is the path of a file or a directory that exists, rather than a model's name"""
+    is_name = source == STORYTELLER.name or source in hub.NAMES
+    return layout(Path(source)) is not None or (os.path.exists(source) and not is_name)  # False for impossible names

@@ -33,6 +33,7 @@ class Contents(NamedTuple):
     tensors: dict[str, Stored]  # under our names, in our shapes
     tokenizer: Tokenizer | None
     template: Template | None = None  # of instructions; only a directory has one
+    labels: list[str] | None = None  # of a classifier, whose head is the tensor head.w
 
 
 FLOATS = ("float32", "float16", "bfloat16", "float64")

@@ -9,12 +9,12 @@ from ..errors import CheckpointError
 from ..params import grow
 from ..system.files import read_bytes, read_json
 from . import safetensors, verify
-from .adapter import matrices
 from .crc32c import crc32c, mask
 from .layouts import TRAINING
 from .stored import Stored
 
 PROGRESS, MOMENTS = TRAINING
+Shape = tuple[int, ...]
 ADVICE = "restore the directory from a copy, or start a new run"
 
 
@@ -42,17 +42,18 @@ def read_run(directory: Path) -> tuple[int, dict[str, Any], dict[str, Stored]]:
 
 
 def check_part(
-    directory: Path, about: Mapping[str, Any], found: Mapping[str, Stored], config: Config, dtype: str
+    directory: Path, about: Mapping[str, Any], found: Mapping[str, Stored], shapes: Mapping[str, Shape], dtype: str
 ) -> None:
     """Raise CheckpointError if the tensors beside a model are corrupt or aren't those of a run of finetune
 
-    Such a run can train a part of a model, or adapters, which are saved as the tensors `trained`.
+    Such a run can train a part of a model, or adapters, which are saved as the tensors `trained`. shapes are those of
+    the model's parameters.
     """
     path = directory / MOMENTS
     verify.check_intact(path, found, verify.check(found), ADVICE)
     rank = about["settings"].get("lora")
-    expected = adapter_shapes(config, rank) if rank else shapes(config)
-    trees: dict[str, dict[str, tuple[int, ...]]] = {kind: {} for kind in (*"mv", *(["trained"] if rank else []))}
+    expected = adapter_shapes(shapes, rank) if rank else shapes
+    trees: dict[str, dict[str, Shape]] = {kind: {} for kind in (*"mv", *(["trained"] if rank else []))}
     for name, stored in found.items():
         kind, _, leaf = name.partition(".")
         if kind not in trees or stored.shape != expected.get(leaf) or stored.dtype != dtype:
@@ -62,18 +63,13 @@ def check_part(
         raise CheckpointError(f"{path} doesn't have the same tensors of {', '.join(trees)}: {ADVICE}.")
 
 
-def adapter_shapes(config: Config, rank: int) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the adapters of all matrices, by name"""
-    found: dict[str, tuple[int, ...]] = {}
-    for name, (i, o) in matrices(config).items():
-        found |= {f"{name}.a": (i, rank), f"{name}.b": (rank, o)}
-    return found
-
-
-def shapes(config: Config) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a model's parameters, by name"""
-    found: dict[str, tuple[int, ...]] = {}
-    grow(config, lambda name, *shape: found.setdefault(name, shape))
+def adapter_shapes(shapes: Mapping[str, Shape], rank: int) -> dict[str, Shape]:
+    """Return the shapes of the adapters of all matrices, and that of a classifier's head, by name"""
+    found = {name: shape for name, shape in shapes.items() if name == "head.w"}
+    for name, shape in shapes.items():
+        matrix, _, leaf = name.rpartition(".")
+        if matrix.startswith("h.") and leaf == "w":
+            found |= {f"{matrix}.a": (shape[0], rank), f"{matrix}.b": (rank, shape[1])}
     return found
 
 

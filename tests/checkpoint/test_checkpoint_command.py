@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from numpy_gpt import RELEASED, CheckpointError, adamw, init, load, named, save
-from numpy_gpt.checkpoint import bundle, openai, verify
+from numpy_gpt.checkpoint import bundle, classifier, openai, verify
+from numpy_gpt.checkpoint.classifier import Classifier
 from numpy_gpt.checkpoint.stored import Contents, Stored, expand
+from numpy_gpt.params import Head
 from numpy_gpt.text import bpe
 from numpy_gpt.train import resume
 from parity.inputs import TINY, random_model
@@ -350,3 +352,36 @@ def test_info_into_a_closed_pipe_exits_with_0(tmp_path):
     line = f"{sys.executable} -m numpy_gpt.checkpoint info {tmp_path} | head -1; exit ${{PIPESTATUS[0]}}"
     run = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
     assert (run.returncode, run.stderr) == (0, "")
+
+
+def save_classifier(directory):
+    """Write a classifier of three labels, and return the number of its parameters"""
+    m = random_model(TINY)
+    head = Head(np.ones((3, TINY.n_embd), np.float32))
+    directory.mkdir()
+    classifier.fill(directory, Classifier(TINY, m.params._replace(head=head), ["a", "b\t", "c"], None, TINY.n_ctx))
+    return TINY.num_parameters() + head.w.size
+
+
+def test_info_lists_the_head_and_the_labels_of_a_classifier(tmp_path):
+    n = save_classifier(tmp_path / "m")
+    lines = command("info", tmp_path / "m").splitlines()
+    assert re.fullmatch(rf"head.w +score.weight +float32 +3 x {TINY.n_embd} +{3 * TINY.n_embd}", lines[-6])
+    assert lines[-5].split()[-1] == lines[-3].split()[0] == f"{n:,}"
+    assert lines[-3].split("  ")[-1] == "parameters, each counted once"
+    assert lines[-1] == r"classifier of 3 labels: 'a', 'b\t', 'c'"
+
+
+def test_verify_finds_a_flipped_bit_in_the_head_of_a_classifier(tmp_path):
+    save_classifier(tmp_path / "m")
+    out = command("verify", tmp_path / "m")
+    assert "each matches its checksum\na classifier of 3 labels\n" in out
+    flip_bit(tmp_path / "m/model.safetensors", -2)
+    assert "the tensor score.weight is corrupt" in command("verify", tmp_path / "m", status=3)
+
+
+def test_convert_of_a_classifier_is_refused(tmp_path):
+    save_classifier(tmp_path / "m")
+    err = command("convert", tmp_path / "m", tmp_path / "new", status=3)
+    assert err == f"checkpoint: {tmp_path}/m is a classifier: use it with python -m numpy_gpt.finetune predict.\n"
+    assert not (tmp_path / "new").exists()
