@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..checkpoint.classifier import Classifier
 from ..errors import GPTError
 from ..text.tokenizer import EOT, Tokenizer
 from . import spam
@@ -46,14 +47,14 @@ def key(rows: Sequence[Row]) -> str:
     return hashlib.sha256(json.dumps(rows).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def prepare(rows: Sequence[Row], labels: list[str], tokenizer: Tokenizer, s: FinetuneOptions, n_ctx: int) -> Texts:
+def prepare(rows: Sequence[Row], m: Classifier, s: FinetuneOptions) -> Texts:
     """Return the tokens and classes of the rows, and their split"""
     names = [row.label for row in rows]
     parts = split(names, s.seed, s.data)
-    numbers = {label: k for k, label in enumerate(labels)}
+    numbers = {label: k for k, label in enumerate(m.labels)}
     classes = np.array([numbers[name] for name in names])
-    ids = [encode(row.text, tokenizer, min(s.context or n_ctx, n_ctx)) for row in rows]
-    return Texts(ids, classes, labels, parts, padding_of(tokenizer))
+    ids = [encode(row.text, m.tokenizer, m.context) for row in rows]
+    return Texts(ids, classes, m.labels, parts, padding_of(m.tokenizer))
 
 
 def encode(text: str, tokenizer: Tokenizer, context: int) -> list[int]:

@@ -41,15 +41,15 @@ def main(argv: list[str], backend: Backend) -> int:
         rows = classifier_data.read(run.options)
         check_same(run, "text", classifier_data.key(rows), f"the data in {run.options.data}")
         m = initial_classifier(run, sorted({row.label for row in rows}))
-        texts = classifier_data.prepare(rows, m.labels, m.tokenizer, run.options, m.config.n_ctx)
+        texts = classifier_data.prepare(rows, m, run.options)
         s = options.complete(run.options, "classify", m.config, len(texts.split.train))
         schedule = options.schedule(s, len(texts.split.train))
         if is_complete(run, schedule.steps):
             return 0
+        about = {"task": "classify", "settings": asdict(s), "text": classifier_data.key(rows), **base_of(run, m.params)}
         params = in_dtype_of(run, m.params)
         model = trainable(params, s, m.config, params.head)
         moments = restore(run, model)
-        about = {"task": "classify", "settings": asdict(s), "text": classifier_data.key(rows), **base_of(run, m.params)}
         run.check_signals()
         trainer = backend.make_trainer(args, "classify", model, m.config, moments, s)
         task = Classification(trainer, texts, s.batch_size, s.seed, saver(m, s, about))
@@ -76,7 +76,8 @@ def initial_classifier(run: Opened, labels: list[str]) -> Classifier:
     rng = np.random.default_rng([s.seed, len(labels)])
     w = (0.02 * rng.standard_normal((len(labels), base.config.n_embd))).astype(base.params.wte.dtype)
     config = replace(base.config, tied=True)  # the head for tokens isn't part of a classifier
-    return Classifier(config, base.params._replace(head=Head(w)), labels, base.tokenizer)
+    context = options.context(s, base.config)
+    return Classifier(config, base.params._replace(head=Head(w)), labels, base.tokenizer, context)
 
 
 def saver(m: Classifier, s: FinetuneOptions, about: dict[str, Any]) -> Callable[[Path, int, Any], None]:
@@ -93,7 +94,7 @@ def saver(m: Classifier, s: FinetuneOptions, about: dict[str, Any]) -> Callable[
 
 def describe(m: Classifier, texts: Texts) -> str:
     """Return a line about the data"""
-    counts = [f"{label} {int((texts.classes == k).sum()):,}" for k, label in enumerate(m.labels[:8])]
+    counts = [f"{metrics.printable(label)} {int((texts.classes == k).sum()):,}" for k, label in enumerate(m.labels[:8])]
     more = ", ..." if len(m.labels) > 8 else ""
     train, val, test = map(len, texts.split)
     return (

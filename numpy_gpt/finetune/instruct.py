@@ -45,17 +45,17 @@ def main(argv: list[str], backend: Backend) -> int:
         check_same(run, "text", key(entries), f"the data in {run.options.data}")
         template = find_template(run, given="template" in args)
         m = initial(run)
-        context = min(run.options.context or m.config.n_ctx, m.config.n_ctx)
+        context = options.context(run.options, m.config)
         data = instruction_task.prepare(entries, template, m.tokenizer, context, run.options.seed, run.options.data)
         s = options.complete(run.options, "instruct", m.config, len(data.train))
         schedule = options.schedule(s, len(data.train))
         if is_complete(run, schedule.steps):
             return 0
+        about = {"task": "instruct", "settings": asdict(s), "text": key(entries), "template": template._asdict()}
+        about |= base_of(run, m.params)
         params = in_dtype_of(run, m.params)
         model = trainable(params, s, m.config, None)
         moments = restore(run, model)
-        about = {"task": "instruct", "settings": asdict(s), "text": key(entries), "template": template._asdict()}
-        about |= base_of(run, m.params)
         run.check_signals()
         trainer = backend.make_trainer(args, "instruct", model, m.config, moments, s)
         task = Instructions(trainer, data, template, m.tokenizer, s, saver(m, s, template, about))

@@ -1,13 +1,11 @@
 """Resolve the options of fine-tuning: from the command line, a TOML file and the run to resume."""
 
 import argparse
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..checkpoint import hub
-from ..checkpoint.source import STORYTELLER
+from ..checkpoint.source import is_path
 from ..config import Config
 from ..errors import GPTError
 from ..lora import TARGETS
@@ -158,7 +156,7 @@ def resolve(task: str, given: Mapping[str, Any], stored: Mapping[str, Any] | Non
     for name in ("data", "template"):
         if given.get(name) and given[name] != SPAM:
             given[name] = absolute(given[name])
-    if os.path.exists(given.get("init_from", "")) and given["init_from"] not in (STORYTELLER.name, *hub.NAMES):
+    if is_path(given.get("init_from", "")):
         given["init_from"] = absolute(given["init_from"])
     if "lora_targets" in given:
         given["lora_targets"] = tuple(name for name in TARGETS if name in given["lora_targets"])
@@ -186,12 +184,10 @@ def check_part(part: str, task: str) -> None:
 
 def complete(s: FinetuneOptions, task: str, config: Config, texts: int) -> FinetuneOptions:
     """Return the options with the defaults that depend on the model and on the number of training texts"""
-    if s.context is not None and s.context > config.n_ctx:
-        raise GPTError(f"--context {s.context} is longer than {s.init_from} allows: choose at most {config.n_ctx}.")
     epoch = steps_per_epoch(texts, s.batch_size)
     lr = default_rate(s, config) if s.lr is None else s.lr
     values: dict[str, Any] = {
-        "context": config.n_ctx if s.context is None else s.context,
+        "context": context(s, config),
         "lr": lr,
         "min_lr": lowest_rate(s.min_lr, lr),
         "warmup": s.epochs * epoch // 20 if s.warmup is None else s.warmup,
@@ -201,6 +197,13 @@ def complete(s: FinetuneOptions, task: str, config: Config, texts: int) -> Finet
         "sample_every": (epoch if task == "instruct" else 0) if s.sample_every is None else s.sample_every,
     }
     return replace(s, **values)
+
+
+def context(s: FinetuneOptions, config: Config) -> int:
+    """Return --context, by default the model's context; raise GPTError if it is longer than that"""
+    if s.context is not None and s.context > config.n_ctx:
+        raise GPTError(f"--context {s.context} is longer than {s.init_from} allows: choose at most {config.n_ctx}.")
+    return config.n_ctx if s.context is None else s.context
 
 
 def default_rate(s: FinetuneOptions, config: Config) -> float:

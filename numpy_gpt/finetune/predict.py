@@ -30,8 +30,8 @@ EPILOG = """examples:
   python -m {0} predict spam -f messages.txt
   tail -f messages.log | python -m {0} predict spam --json
 
-Each result is a line: the label, a tab, and the label's probability. In a file and in piped stdin, each line is a text.
-A text that is longer than the model's context is cut."""
+Each result is a line: the label, a tab, and the label's probability. In a file and in piped stdin, each line is a text,
+and an empty line is an empty text. A text that is longer than those of the training is cut in the same way."""
 
 
 def main(argv: list[str], backend: Backend) -> int:
@@ -45,7 +45,8 @@ def main(argv: list[str], backend: Backend) -> int:
     for texts in [[args.text]] if args.text is not None else read_texts(args.file):
         for p in probabilities(m, evaluator, texts):
             print(result(m.labels, p, args.json))
-        sys.stdout.flush()
+        if sys.stdout:
+            sys.stdout.flush()
     return 0
 
 
@@ -75,7 +76,7 @@ def read_texts(file: str | None) -> Iterator[list[str]]:
     try:
         with open(0 if file is None else file, "rb", closefd=file is not None) as stream:
             for lines in complete_lines(stream):
-                yield [decode(line, name, number + i) for i, line in enumerate(lines, 1)]
+                yield from decoded(lines, name, number)
                 number += len(lines)
     except OSError as e:
         raise GPTError(f"{name} can't be read: {e.strerror}.") from None
@@ -92,17 +93,28 @@ def complete_lines(stream: Any) -> Iterator[list[bytes]]:
         yield [rest]
 
 
-def decode(line: bytes, name: str, number: int) -> str:
-    try:
-        text = line.removesuffix(b"\r").decode()
-    except UnicodeDecodeError as e:
-        raise GPTError(f"{name}, line {number} isn't UTF-8 text: byte {e.start} is {line[e.start]:#04x}.") from None
-    return text.removeprefix("\ufeff") if number == 1 else text
+def decoded(lines: list[bytes], name: str, before: int) -> Iterator[list[str]]:
+    """Yield lines as texts; raise GPTError at the first one that isn't UTF-8, after those in front of it
+
+    before is the number of lines that came earlier.
+    """
+    texts: list[str] = []
+    for number, line in enumerate(lines, before + 1):
+        try:
+            text = line.removesuffix(b"\r").decode()
+        except UnicodeDecodeError as e:
+            yield texts
+            raise GPTError(
+                f"{name}, line {number} isn't UTF-8 text: byte {e.start} of the line is {line[e.start]:#04x}: save the "
+                "texts as UTF-8."
+            ) from None
+        texts.append(text.removeprefix("\ufeff") if number == 1 else text)
+    yield texts
 
 
 def probabilities(m: Classifier, evaluator: Evaluator, texts: list[str]) -> np.ndarray:
     """Return the probabilities (n,K) of the labels of texts"""
-    ids = [encode(text, m.tokenizer, m.config.n_ctx) for text in texts]
+    ids = [encode(text, m.tokenizer, m.context) for text in texts]
     found = np.empty((len(texts), len(m.labels)))
     for rows in sorted_batches(np.array([len(row) for row in ids]), BATCH):
         batch = [ids[i] for i in rows]

@@ -12,8 +12,10 @@ import numpy as np
 from .. import fast
 from ..adamw import Moments, moments
 from ..checkpoint import hub
-from ..checkpoint.adapter import LoraAdapters
+from ..checkpoint.adapter import LoraAdapters, check_replaceable
 from ..checkpoint.adapter import write as write_adapters
+from ..checkpoint.destination import check_can_be_directory
+from ..checkpoint.layouts import ADAPTER as ADAPTER_FILES
 from ..checkpoint.stored import Stored
 from ..config import Config
 from ..errors import CheckpointError, GPTError
@@ -70,7 +72,7 @@ def opened(task: str, args: argparse.Namespace, parser: argparse.ArgumentParser,
     out = Path(args.out)
     if not args.resume:
         s = resolve(task, parser, args)
-        check_new_directory(out, "huggingface", log)
+        check_new_run(out, s, log)
     elif not os.path.isdir(out):
         run_files.load(out, task)  # raises GPTError
     with exit_on_signals() as check_signals, run_directory(out):
@@ -89,6 +91,15 @@ def check_rereadable(data: str) -> None:
     """Raise GPTError if a resumed run can't read its data, which were a pipe or have moved"""
     if data != options.SPAM and not sources.is_rereadable(data):
         raise GPTError(f"{data} can't be read again: give the same data with --data.")
+
+
+def check_new_run(out: Path, s: FinetuneOptions, log: LogFormat) -> None:
+    """Raise GPTError if a new run in this directory would replace other files, such as adapters"""
+    adapter = out / ADAPTER
+    check_new_directory(out, "huggingface", log, [f"{ADAPTER}/{name}" for name in ADAPTER_FILES] if s.lora else ())
+    if s.lora:
+        check_can_be_directory(adapter)
+        check_replaceable(adapter)
 
 
 def resolve(
@@ -141,6 +152,10 @@ def trainable(params: GPT2, s: FinetuneOptions, config: Config, head: Head | Non
         return select(params, first)
     if first == config.n_layer:
         raise GPTError("--lora trains adapters of blocks, and --train head trains no block: leave one of them out.")
+    if s.lora > config.n_embd:
+        raise GPTError(
+            f"--lora {s.lora} is above the largest rank of the model's matrices: choose at most {config.n_embd}."
+        )
     dtype = params.wte.dtype
     adapters = new_adapters(config, s.lora, s.lora_targets, first or 0, s.seed)
     assert s.lora_alpha is not None  # complete options have it

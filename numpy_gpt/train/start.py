@@ -30,8 +30,8 @@ def has_checkpoint(out: Path) -> bool:
     return layout(out) is not None
 
 
-def check_new_directory(out: Path, format: str, log: LogFormat) -> None:
-    """Raise GPTError if a new run in this directory would replace another's files, such as those of the log"""
+def check_new_directory(out: Path, format: str, log: LogFormat, others: Sequence[str] = ()) -> None:
+    """Raise GPTError if a new run in this directory would replace another's files: a model, a log, or these others"""
     check_can_be_directory(out)
     check_directory_name(out, "choose a name without it")
     if has_checkpoint(out):
@@ -43,7 +43,7 @@ def check_new_directory(out: Path, format: str, log: LogFormat) -> None:
         out / LOG, log
     )  # a run that ended before its first checkpoint
     names = (*LAYOUTS[format].files, *LAYOUTS[format].obsolete, *TRAINING)
-    for name in (*names, *(() if restarted else log.files)):
+    for name in (*names, *(() if restarted else (*log.files, *others))):
         if os.path.isfile(out / name):
             raise GPTError(f"{out} has {name}, which a new run would replace: choose another --out.")
 
