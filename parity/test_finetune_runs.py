@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import numpy_gpt
 import numpy_gpt.finetune.step
@@ -156,3 +157,62 @@ def test_run_resumed_by_torch_is_bit_identical_in_its_dtype(task, mode, dtype, f
     assert {a.dtype.name for a in ours.values()} == {dtype}
     for name in ours:
         np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+
+
+LINES = ["red cat runs", "", "now there", "blue bird " * 20, "dog"]  # an empty one, and one longer than the context
+
+
+def test_both_packages_predict_the_same_labels_and_probabilities(finetune):
+    assert finetune("torch_gpt", *TASKS["classify"], *SHORT, "--out", "run")[0] == 0
+    Path("lines.txt").write_text("\n".join(LINES))
+    results = []
+    for package, more in [("numpy_gpt", []), ("torch_gpt", []), ("torch_gpt", ["--dtype", "float64"])]:
+        status, out, err = finetune(package, "predict", "run", "-f", "lines.txt", "--json", *more)
+        assert (status, err) == (0, "")
+        results.append([json.loads(line) for line in out.splitlines()])
+    assert {len(result) for result in results} == {len(LINES)}
+    for ours, theirs, wide in zip(*results, strict=True):
+        assert ours["label"] == theirs["label"] == wide["label"]
+        for label, p in ours["probabilities"].items():
+            assert theirs["probabilities"][label] == pytest.approx(p, rel=1e-5)
+            assert wide["probabilities"][label] == pytest.approx(p, rel=1e-5)
+
+
+@pytest.mark.parametrize("command", [*TASKS, "predict"])
+def test_torch_finetune_on_an_unusable_device_exits_1_and_writes_nothing(command, finetune):
+    finetune("numpy_gpt", *TASKS["classify"], *SHORT, "--out", "spam")
+    args = ["predict", "spam", "red"] if command == "predict" else [*TASKS[command], *SHORT, "--out", "run"]
+    status, out, err = finetune("torch_gpt", *args, "--device", "abacus")
+    assert (status, out) == (1, "")
+    assert err.startswith("finetune: the device abacus can't be used: ")
+    assert err.count("\n") == 1
+    assert not Path("run").exists()
+
+
+FULL = {
+    "weights": ("tensor", "choose a smaller model, or train fewer parameters with --train or --lora."),
+    "batch": ("Trainer.to_device", "give a smaller --batch-size or --context."),
+    "checkpoint": ("to_numpy", "give a smaller --batch-size or --context."),
+}
+
+
+@pytest.mark.parametrize("place", FULL)
+def test_torch_finetune_exits_1_with_a_sentence_if_the_gpu_memory_is_full(place, finetune, monkeypatch):
+    name, remedy = FULL[place]
+    monkeypatch.setattr(f"torch_gpt.finetune.step.{name}", out_of_memory)
+    status, _, err = finetune("torch_gpt", *TASKS["instruct"], *SHORT, "--out", "run")
+    assert status == 1
+    assert f"the GPU's memory is full: {remedy}" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["tensor", "Trainer.to_device"])
+def test_torch_predict_exits_1_with_a_sentence_if_the_gpu_memory_is_full(name, finetune, monkeypatch):
+    finetune("numpy_gpt", *TASKS["classify"], *SHORT, "--out", "run")
+    monkeypatch.setattr(f"torch_gpt.finetune.step.{name}", out_of_memory)
+    status, out, err = finetune("torch_gpt", "predict", "run", "red cat")
+    assert (status, out, err) == (1, "", "finetune: the GPU's memory is full: give --device cpu.\n")
+
+
+def out_of_memory(*args, **options):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")

@@ -11,7 +11,7 @@ from numpy_gpt.system.cli import run
 
 from ..params import check_target, explained_memory_errors
 from . import classification, instruction
-from .step import SMALLER_MODEL, Trainer
+from .step import OTHER_DEVICE, SMALLER_MODEL, Trainer
 
 OBJECTIVES = {"classify": classification.OBJECTIVE, "instruct": instruction.OBJECTIVE}
 DTYPES = ("float32", "float64")
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def make_trainer(args, task, model, config, moments, options):
     """Return a trainer on the device and in the dtype of the options"""
     dtype = getattr(torch, args.dtype or str(model.params.wte.dtype))
-    with explained_memory_errors(SMALLER_MODEL):
+    with explained_memory_errors(SMALLER_MODEL if options else OTHER_DEVICE):
         return Trainer(OBJECTIVES[task], model, config, moments, options, check_target(args.device), dtype)
 
 

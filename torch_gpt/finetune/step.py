@@ -20,7 +20,8 @@ from ..params import explained_memory_errors, tensor, to_numpy
 
 CPU = torch.device("cpu")
 SMALLER_BATCH = "give a smaller --batch-size or --context."
-SMALLER_MODEL = "choose a smaller model, or train adapters with --lora."
+SMALLER_MODEL = "choose a smaller model, or train fewer parameters with --train or --lora."
+OTHER_DEVICE = "give --device cpu."  # the remedy for predict, which has none of these options
 
 
 class Objective(NamedTuple):
@@ -47,6 +48,7 @@ class Trainer:
         dtype: torch.dtype = torch.float32,
     ):
         self.objective, self.config, self.options, self.device = objective, config, options, device
+        self.remedy = SMALLER_BATCH if options else OTHER_DEVICE
         placed: dict[int, torch.Tensor] = {}  # a trained leaf can be a leaf of params: it becomes one tensor
 
         def place(a: np.ndarray) -> torch.Tensor:
@@ -61,7 +63,7 @@ class Trainer:
     def step(self, t: int, lr: float, batches: Sequence[Batch]) -> float:
         """Take step t = 1, 2, ... of AdamW on the mean loss over all terms of the batches, and return this loss"""
         s, total, trained = self.options, 0.0, self.model.trained
-        with explained_memory_errors(SMALLER_BATCH):
+        with explained_memory_errors(self.remedy):
             terms = sum(self.objective.weight(arrays) for _, arrays in batches)
             for first, arrays in batches:
                 noise = Noise(s.seed, t, first) if self.config.dropout else None
@@ -90,19 +92,21 @@ class Trainer:
     @torch.no_grad()
     def evaluate(self, arrays: Arrays) -> np.ndarray:
         """Return the results of the objective for a batch, without dropout"""
-        with explained_memory_errors(SMALLER_BATCH):
+        with explained_memory_errors(self.remedy):
             return self.objective.evaluate(self.effective(), self.config, self.to_device(arrays)).cpu().numpy()
 
     @torch.no_grad()
     def sample(self, tokenizer: Any, ids: list[int], **options: Any) -> list[int]:
         """Return the ids of a continuation"""
-        params = tree_map(torch.detach, self.effective())
+        with explained_memory_errors(self.remedy):
+            params = tree_map(torch.detach, self.effective())
         return generate.complete(Model(self.config, params, tokenizer), ids, **options)
 
     @torch.no_grad()
     def state(self) -> tuple[Any, ...]:
         """Return the effective parameters, the trained ones and both moments as NumPy arrays"""
-        return tuple(to_numpy(tree) for tree in (self.effective(), self.model.trained, *self.moments))
+        with explained_memory_errors(self.remedy):
+            return tuple(to_numpy(tree) for tree in (self.effective(), self.model.trained, *self.moments))
 
     def any_process(self, condition: bool) -> bool:
         return condition
