@@ -4,9 +4,9 @@
     python -m numpy_gpt.finetune classify --data order.tsv --out order
 
 Each row is a passage of whole sentences, 20 to 40 words of one story. Half of the passages, drawn by the seed, have the
-label "shuffled": four pairs of neighbouring words have changed places. Only lower-case words without punctuation do so.
-Each passage occurs once, so its words without their order say nothing about its label. For an honest result, the model
-must not have been trained on the stories. The storyteller wasn't trained on TinyStories' valid.txt.
+label "shuffled": two words of each have changed places with the words four places after them. These are words in lower
+case without punctuation. Each passage occurs once, so its words without their order say nothing about its label. For an
+honest result, the model must not have been trained on the stories. The storyteller wasn't trained on valid.txt.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import random
 import re
 import sys
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 
 from numpy_gpt.errors import GPTError
@@ -25,7 +24,7 @@ from numpy_gpt.text.token_cache import file_pieces
 from numpy_gpt.text.tokenizer import EOT
 
 SHORTEST, LONGEST = 20, 40  # words of a passage
-PAIRS = 4  # of words that change places
+PAIRS, DISTANCE = 2, 4  # of words that change places, and places from one to the other
 BETWEEN_SENTENCES = re.compile(r"(?<=[.!?])\s+|(?<=[.!?][\"'])\s+")
 
 
@@ -50,16 +49,17 @@ def passages(story: str) -> Iterator[str]:
 
 
 def shuffled(passage: str, rng: random.Random) -> str | None:
-    """Return the passage with PAIRS exchanged pairs of neighbouring words, or None if it has too few"""
+    """Return the passage with PAIRS pairs of words exchanged, or None if it has too few words that may be"""
     words = passage.split()
     movable = [word.isalpha() and word.islower() for word in words]
-    pairs = [i for i, (a, b) in enumerate(pairwise(words)) if a != b and movable[i] and movable[i + 1]]
+    pairs = [(i, i + DISTANCE) for i in range(len(words) - DISTANCE)]
+    pairs = [(i, j) for i, j in pairs if movable[i] and movable[j] and words[i] != words[j]]
     rng.shuffle(pairs)
     exchanged: set[int] = set()
-    for i in pairs:
-        if len(exchanged) < 2 * PAIRS and not {i, i + 1} & exchanged:
-            words[i : i + 2] = words[i + 1], words[i]
-            exchanged |= {i, i + 1}
+    for i, j in pairs:
+        if len(exchanged) < 2 * PAIRS and not {i, j} & exchanged:
+            words[i], words[j] = words[j], words[i]
+            exchanged |= {i, j}
     return " ".join(words) if len(exchanged) == 2 * PAIRS else None
 
 
