@@ -4,9 +4,9 @@
     python -m numpy_gpt.finetune classify --data order.tsv --out order
 
 Each row is a passage of whole sentences, 20 to 40 words of one story. Half of the passages, drawn by the seed, have the
-label "shuffled": two words of each have changed places with the words four places after them. These are words in lower
-case without punctuation. Each passage occurs once, so its words without their order say nothing about its label. For an
-honest result, the model must not have been trained on the stories. The storyteller wasn't trained on valid.txt.
+label "shuffled". In these, three lower-case words have changed places with the words four places after them. Each
+passage occurs once, so its words without their order say nothing about its label. For an honest result, the model must
+not have been trained on the stories. The storyteller wasn't trained on valid.txt.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from numpy_gpt.text.token_cache import file_pieces
 from numpy_gpt.text.tokenizer import EOT
 
 SHORTEST, LONGEST = 20, 40  # words of a passage
-PAIRS, DISTANCE = 2, 4  # of words that change places, and places from one to the other
+PAIRS, DISTANCE = 3, 4  # of words that change places, and places from one to the other
 BETWEEN_SENTENCES = re.compile(r"(?<=[.!?])\s+|(?<=[.!?][\"'])\s+")
 
 
