@@ -7,6 +7,7 @@ label and then the text. Labels lose the white space around them. Texts keep it.
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -65,9 +66,13 @@ def read_rows(file: str, label_column: str | None = None, text_column: str | Non
         raise GPTError(f"{file} has no rows: {EXPECTED}.")
     if suffix == ".csv":
         columns = header or Columns(0, 1, max(2, len(table[0][1])))
-        return [row(file, line, fields, columns, COMMAS) for line, fields in rows]
-    columns = header or Columns(0, 1, 2)
-    return [row(file, line, join_rest(fields, columns.fields), columns, TABS) for line, fields in rows]
+        found = [row(file, line, fields, columns, COMMAS) for line, fields in rows]
+    else:
+        columns = header or Columns(0, 1, 2)
+        found = [row(file, line, join_rest(fields, columns.fields), columns, TABS) for line, fields in rows]
+    if header is None:
+        check_first(file, table[0][0], [row.label for row in found])
+    return found
 
 
 def text_of(file: File) -> str:
@@ -151,6 +156,16 @@ def find(file: str, names: list[str], known: Sequence[str], option: str, name: s
 def listed(names: Sequence[str]) -> str:
     """Return the names of columns for a message"""
     return ", ".join(repr(name[:LONGEST_NAME]) for name in names)
+
+
+def check_first(file: str, line: int, labels: Sequence[str]) -> None:
+    """Raise GPTError if the first row alone has a label that occurs once, since it could be a header"""
+    first, counts = labels[0], Counter(labels)
+    if len(counts) > 1 and [label for label, n in counts.items() if n == 1] == [first]:
+        raise GPTError(
+            f"{file}, line {line} has the label {first[:LONGEST_NAME]!r}, which no other row has: if it is a header, "
+            "name its columns with --label-column and --text-column; else, add rows with this label or remove it."
+        )
 
 
 def row(file: str, line: int, fields: list[str], columns: Columns, separation: str) -> Row:

@@ -153,6 +153,20 @@ def test_fault_is_reported_with_its_line(write, name, content, message):
     assert str(e.value).endswith(message)
 
 
+def test_first_row_that_could_be_a_header_is_reported(write):
+    rows = "ham,a\nspam,b\n" * 2
+    path = write("a.csv", "\nv1,v2\n" + rows)
+    with pytest.raises(GPTError) as e:
+        read_rows(path)
+    assert str(e.value) == (
+        f"{path}, line 2 has the label 'v1', which no other row has: if it is a header, name its columns with "
+        "--label-column and --text-column; else, add rows with this label or remove it."
+    )
+    for content in (rows, "x,y\nz,y\n" + rows, "x,y\n" + rows + "x,z\n", rows + "x,y\n", "x,y\n"):
+        assert len(read_rows(write("a.csv", content))) == content.count("\n")
+    assert len(read_rows(write("a.csv", "label,text\nx,y\n" + rows))) == 5
+
+
 def test_unknown_column_is_reported_with_the_columns(write):
     path = write("a.csv", "v1,v2\nham,a\n")
     with pytest.raises(GPTError) as e:
