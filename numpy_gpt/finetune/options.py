@@ -168,6 +168,8 @@ def resolve(task: str, given: Mapping[str, Any], stored: Mapping[str, Any] | Non
     if not s.data:
         raise GPTError("--data is missing: give the file to train on.")
     check_part(s.train, task)
+    if s.lora and s.train == "head":
+        raise GPTError("--lora trains adapters of blocks, and --train head trains no block: leave one of them out.")
     if not s.lora and ("lora_alpha" in given or "lora_targets" in given):
         raise GPTError("--lora-alpha and --lora-targets are for adapters: give their rank with --lora.")
     Config(dropout=s.dropout)  # checks it

@@ -150,8 +150,6 @@ def trainable(params: GPT2, s: FinetuneOptions, config: Config, head: Head | Non
     first = first_block(s.train, config.n_layer)
     if not s.lora:
         return select(params, first)
-    if first == config.n_layer:
-        raise GPTError("--lora trains adapters of blocks, and --train head trains no block: leave one of them out.")
     if s.lora > config.n_embd:
         raise GPTError(
             f"--lora {s.lora} is above the largest rank of the model's matrices: choose at most {config.n_embd}."

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 from finetune_runs import assert_same, failed, finetune, finetuned, log, write_base, write_rows
@@ -46,6 +47,18 @@ def directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_base("base")
     write_rows("rows.tsv")
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory):
+    """Return the directory of a complete run"""
+    directory = tmp_path_factory.mktemp("complete")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(directory)
+        write_base("base")
+        write_rows("rows.tsv")
+        finetuned("classify", *RUN, "--out", "run")
+    return directory / "run"
 
 
 def interrupted(script, calls, number, *args):
@@ -113,8 +126,8 @@ def test_signal_ends_run_with_a_checkpoint_of_its_last_step(number, status):
     assert_same("whole", "run")
 
 
-def test_resume_with_more_epochs_continues_the_log():
-    finetuned("classify", *RUN, "--out", "run")
+def test_resume_with_more_epochs_continues_the_log(complete):
+    copytree(complete, "run")
     status, out, err = finetune("classify", "--resume", "--out", "run")
     assert (status, out) == (0, "")
     assert err == "finetune: run has done all of its 12 steps: give more --epochs to resume it.\n"
@@ -169,8 +182,8 @@ CLASSIFY = "has a run of python -m numpy_gpt.finetune classify: resume it with t
         (["--epochs", "0"], 2, "--epochs is 0: it must be a whole number from 1 to 2**31 - 1."),
     ],
 )
-def test_resume_with_another_option_is_refused(options, status, line):
-    finetuned("classify", *RUN, "--out", "run")
+def test_resume_with_another_option_is_refused(options, status, line, complete):
+    copytree(complete, "run")
     write_rows("other.tsv", 58)
     before = {path: path.read_bytes() for path in Path("run").iterdir()}
     found, last = failed("classify", "--resume", "--out", "run", "--epochs", "3", *options)
@@ -206,8 +219,9 @@ def test_resume_without_a_run_is_refused(out, line):
     assert failed("classify", "--resume", "--out", out) == (1, f"finetune: {line}")
 
 
-def test_run_is_resumed_by_its_own_command_alone():
-    finetuned("classify", *RUN, "--out", "run")
+@pytest.mark.slow
+def test_run_is_resumed_by_its_own_command_alone(complete):
+    copytree(complete, "run")
     assert failed("instruct", "--resume", "--out", "run", "--epochs", "3") == (1, f"finetune: run {CLASSIFY}")
     command = [sys.executable, "-m", "numpy_gpt.train", "--resume", "--out", "run", "--steps", "99"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -220,8 +234,8 @@ def test_run_is_resumed_by_its_own_command_alone():
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "moments.safetensors", "training.json"])
-def test_resume_from_a_corrupt_file_is_refused(name):
-    finetuned("classify", *RUN, "--out", "run")
+def test_resume_from_a_corrupt_file_is_refused(name, complete):
+    copytree(complete, "run")
     content = bytearray(Path("run", name).read_bytes())
     content[-3] ^= 1
     Path("run", name).write_bytes(content)
@@ -230,8 +244,8 @@ def test_resume_from_a_corrupt_file_is_refused(name):
     assert "run" in line
 
 
-def test_resume_without_a_moment_is_refused():
-    finetuned("classify", *RUN, "--out", "run")
+def test_resume_without_a_moment_is_refused(complete):
+    copytree(complete, "run")
     path = Path("run/moments.safetensors")
     metadata, found = safetensors.read(path)
     arrays = {name: stored.array.copy() for name, stored in found.items() if name != "v.head.w"}
