@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 
+import numpy as np
 from finetune_runs import BASE
 
-from numpy_gpt import init, save
+from numpy_gpt import forward, init, save
 from numpy_gpt.finetune.instructions import split
 from numpy_gpt.text import bpe
 from numpy_gpt.text.template import Template
@@ -43,3 +44,10 @@ def tokens(entry):
     given = entry.get("input", "")
     prompt = f"{entry['instruction']}+{given}=" if given else f"{entry['instruction']}="
     return BYTES.encode(prompt), [*BYTES.encode(entry["output"]), BYTES.eot]
+
+
+def response_losses(m, entry):
+    """Return the losses of a response's tokens and of <|endoftext|>, in float64"""
+    prompt, response = tokens(entry)
+    logits = forward(m, np.array([[*prompt, *response[:-1]]]))[0, len(prompt) - 1 :].astype(np.float64)
+    return np.log(np.exp(logits).sum(-1)) - logits[np.arange(len(response)), response]

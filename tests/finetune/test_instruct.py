@@ -10,9 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from finetune_runs import BASE, failed, finetuned, log
-from instruction_runs import BYTES, ENTRIES, RUN, SHORT, held_out, tokens, trained_on, write_base, write_files
+from instruction_runs import (
+    BYTES,
+    ENTRIES,
+    RUN,
+    SHORT,
+    held_out,
+    response_losses,
+    tokens,
+    trained_on,
+    write_base,
+    write_files,
+)
 
-from numpy_gpt import adamw, complete, forward, load, named, save
+from numpy_gpt import adamw, complete, load, named, save
 from numpy_gpt.checkpoint import adapter, read_checkpoint
 from numpy_gpt.finetune import instruction
 from numpy_gpt.finetune.batches import shuffled_batches
@@ -105,13 +116,6 @@ def test_run_writes_a_checkpoint_a_log_and_a_chart():
         assert abs(np.log(entry["val_perplexity"]) - entry["val_loss"]) < 1e-12
     assert Path("run", "loss.svg").read_text().startswith("<svg")
     assert load("run").tokenizer.vocabulary == BYTES.vocabulary
-
-
-def response_losses(m, entry):
-    """Return the losses of a response's tokens and of <|endoftext|>, in float64"""
-    prompt, response = tokens(entry)
-    logits = forward(m, np.array([[*prompt, *response[:-1]]]))[0, len(prompt) - 1 :].astype(np.float64)
-    return np.log(np.exp(logits).sum(-1)) - logits[np.arange(len(response)), response]
 
 
 def test_logged_losses_are_the_means_over_the_responses_and_endoftext():
