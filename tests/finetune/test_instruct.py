@@ -27,6 +27,9 @@ from numpy_gpt import adamw, complete, load, named, save
 from numpy_gpt.checkpoint import adapter, read_checkpoint
 from numpy_gpt.finetune import instruction
 from numpy_gpt.finetune.batches import shuffled_batches
+from numpy_gpt.finetune.options import FinetuneOptions
+from numpy_gpt.finetune.step import Trainer
+from numpy_gpt.finetune.trainable import select
 from numpy_gpt.masked_loss import masked_cross_entropy, masked_cross_entropy_backward
 from numpy_gpt.model import gpt2, gpt2_backward
 from numpy_gpt.params import tree_map
@@ -200,6 +203,23 @@ def test_run_equals_a_loop_of_library_calls():
         assert moved > 0, name
         if not name.endswith("c_attn.b"):  # the gradient of the key bias is rounding noise
             assert np.linalg.norm(found[name] - expected) < 1e-3 * moved, name
+
+
+def test_step_is_that_of_the_mean_over_the_targets_of_all_batches():
+    x, y, mask = batch(ENTRIES)
+    assert mask[:2].sum() / 2 != mask[2:].sum() / 5
+    parts = [(0, (x[:2], y[:2], mask[:2])), (2, (x[2:], y[2:], mask[2:]))]
+    found = []
+    for batches in ([(0, (x, y, mask))], parts):
+        m = load("base", dtype=np.float64)
+        model = select(tree_map(np.array, m.params), None)
+        trainer = Trainer(instruction.OBJECTIVE, model, m.config, adamw.moments(model.trained), FinetuneOptions())
+        found.append((trainer.step(1, 1e-2, batches), dict(named(model.params))))
+    (loss, expected), (other, params) = found
+    assert abs(loss - other) < 1e-12
+    for name in expected:
+        if not name.endswith("c_attn.b"):  # the gradient of the key bias is rounding noise
+            np.testing.assert_allclose(params[name], expected[name], rtol=0, atol=1e-8, err_msg=name)
 
 
 def changed(a, b="base"):

@@ -220,22 +220,19 @@ def test_resume_of_a_damaged_run_is_refused(file, run):
         assert failed("instruct", "--resume", "--out", "run", "--epochs", "2")[0] == 3
 
 
-def test_signal_after_the_adapters_and_before_the_model_leaves_a_run_that_resumes(monkeypatch):
-    """A run with adapters writes them first, so those of a complete run are the last ones"""
-    rates = ["--lr", "0.01", "--min-lr", "0.01", "--warmup", "0"]
-    args = [*RUN, *rates, "--lora", "2", "--eval-every", "2", "--save-every", "2", "--sample-every", "0"]
-    finetuned("instruct", *args, "--epochs", "2", "--out", "whole")
-    save_model, saves = run_files.save, []
+def test_run_killed_after_its_last_save_has_its_last_adapters(monkeypatch):
+    args = [*RUN, "--lora", "2", "--epochs", "2", "--sample-every", "0"]
+    finetuned("instruct", *args, "--out", "whole")
+    save, saves = run_files.save, []
 
     def interrupted(*args):
+        save(*args)
         saves.append(args)
         if len(saves) == 2:
             raise KeyboardInterrupt
-        save_model(*args)
 
     with monkeypatch.context() as patch:
         patch.setattr(run_files, "save", interrupted)
-        assert finetune("instruct", *args, "--epochs", "2", "--out", "run")[0] == 130
-    assert step_of("run") == 2
-    finetuned("instruct", "--resume", "--out", "run")
+        assert finetune("instruct", *args, "--out", "run")[0] == 130
+    assert step_of("run") == 4
     assert_same("run", "whole")
