@@ -11,6 +11,7 @@ from ..errors import CheckpointError
 from ..params import GPT2, Head, grow, named
 from ..system.atomic import read_consistently
 from ..system.files import read_json
+from ..text.tokenizer import EOT
 from . import huggingface, safetensors, verify
 from .huggingface import TOKENIZER_CONFIG
 from .layouts import LAYOUTS, WEIGHTS, layout, stage_or_directory
@@ -34,7 +35,8 @@ def fill(directory: Path, m: Classifier) -> None:
     assert m.params.head is not None
     arrays = {**dict(named(m.params._replace(head=None))), "score.w": m.params.head.w}
     dtype = m.params.wte.dtype
-    huggingface.fill(directory, m.config, arrays, dtype, m.tokenizer, more_keys=config_keys(m), context=m.context)
+    more_keys, more_tokenizer_keys = config_keys(m), tokenizer_keys(m)
+    huggingface.fill(directory, m.config, arrays, dtype, m.tokenizer, None, more_keys, more_tokenizer_keys)
 
 
 def config_keys(m: Classifier) -> dict[str, Any]:
@@ -46,6 +48,12 @@ def config_keys(m: Classifier) -> dict[str, Any]:
         "problem_type": "single_label_classification",
         "pad_token_id": m.tokenizer.eot if m.tokenizer else None,
     }
+
+
+def tokenizer_keys(m: Classifier) -> dict[str, Any]:
+    """Return the keys that a classifier adds to tokenizer_config.json; transformers needs pad_token for a batch"""
+    padding = {} if m.tokenizer is None or m.tokenizer.eot is None else {"pad_token": EOT}
+    return {"model_max_length": m.context, **padding}
 
 
 def is_classifier(path: Path) -> bool:

@@ -221,16 +221,16 @@ def fill(
     tokenizer: Tokenizer | None,
     template: Template | None = None,
     more_keys: Mapping[str, Any] = NO_KEYS,
-    context: int | None = None,
+    more_tokenizer_keys: Mapping[str, Any] = NO_KEYS,
 ) -> None:
     """Write a checkpoint's files to an empty directory, as transformers' from_pretrained reads them
 
-    more_keys are added to config.json. The tokenizer truncates texts to context tokens, by default to n_ctx.
+    more_keys are added to config.json, and more_tokenizer_keys to tokenizer_config.json.
     """
     texts = {"config.json": as_json({**config_keys(config, dtype, tokenizer), **more_keys})}
     if tokenizer:
         texts |= zip(HUGGING_FACE, tokenizer.files, strict=True)
-        texts[TOKENIZER_CONFIG] = as_json(tokenizer_keys(context or config.n_ctx, tokenizer, template))
+        texts[TOKENIZER_CONFIG] = as_json({**tokenizer_keys(config, tokenizer, template), **more_tokenizer_keys})
     if template:
         texts[templates.FILE] = templates.as_json(template)
     for name, text in texts.items():
@@ -273,10 +273,10 @@ def config_keys(config: Config, dtype: np.dtype, tokenizer: Tokenizer | None) ->
     return {"architectures": ["GPT2LMHeadModel"], "dtype": np.dtype(dtype).name, **keys}
 
 
-def tokenizer_keys(context: int, tokenizer: Tokenizer, template: Template | None) -> dict[str, Any]:
+def tokenizer_keys(config: Config, tokenizer: Tokenizer, template: Template | None) -> dict[str, Any]:
     """Return the contents of tokenizer_config.json"""
     eot = None if tokenizer.eot is None else EOT
     tokens = dict.fromkeys(("bos_token", "eos_token", "unk_token"), eot)
     options = {"add_prefix_space": False, "clean_up_tokenization_spaces": False}
     chat_keys = {"chat_template": chat.as_jinja(template, tokenizer)} if template else {}
-    return {"tokenizer_class": "GPT2Tokenizer", "model_max_length": context, **options, **tokens, **chat_keys}
+    return {"tokenizer_class": "GPT2Tokenizer", "model_max_length": config.n_ctx, **options, **tokens, **chat_keys}
