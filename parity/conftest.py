@@ -1,4 +1,5 @@
 import os
+import sys
 import warnings
 from pathlib import Path
 
@@ -6,6 +7,11 @@ import pytest
 import torch
 from hypothesis import settings
 
+from numpy_gpt.finetune.__main__ import NUMPY, main
+from numpy_gpt.system.cli import run
+from torch_gpt.finetune.__main__ import TORCH
+
+from .finetuning import write_files
 from .running import README
 
 settings.register_profile("parity", derandomize=True, deadline=None)  # failures can be reproduced elsewhere
@@ -58,3 +64,23 @@ def text_directory(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text(README.read_text())
+
+
+@pytest.fixture
+def finetuning_directory(monkeypatch, tmp_path):
+    """Work in a directory of its own with a tiny model and data to fine-tune it on"""
+    monkeypatch.chdir(tmp_path)
+    write_files()
+
+
+@pytest.fixture
+def finetune(finetuning_directory, monkeypatch, capsys, device):
+    """Return a function that runs a package's finetune command, and returns its status, stdout and stderr"""
+
+    def call(package, *args):
+        extra = ["--device", device] if package == "torch_gpt" and "--device" not in args else []
+        monkeypatch.setattr(sys, "argv", ["finetune", *args, *extra])
+        status = run("finetune", lambda: main(TORCH if package == "torch_gpt" else NUMPY))
+        return status, *capsys.readouterr()
+
+    return call

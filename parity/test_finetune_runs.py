@@ -3,7 +3,6 @@
 import json
 import re
 import signal
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,65 +12,21 @@ import torch
 import numpy_gpt
 import numpy_gpt.finetune.step
 import torch_gpt.finetune.step
-from numpy_gpt import Config
 from numpy_gpt.checkpoint import safetensors
 from numpy_gpt.checkpoint.training_run import MOMENTS
-from numpy_gpt.finetune.__main__ import NUMPY, main
-from numpy_gpt.system.cli import run
-from numpy_gpt.text import bpe
-from torch_gpt.finetune.__main__ import TORCH
 
 from .compare import FLOAT64, error
-from .inputs import random_model
+from .finetuning import SHORT, TASKS, base_in_float64
 
+pytestmark = pytest.mark.usefixtures("finetuning_directory")
 PACKAGES = ("numpy_gpt", "torch_gpt")
 SPEED = re.compile(r"  [\d,.]+ (texts|examples)/s")
-BYTES = Config(n_vocab=257, n_ctx=64, n_embd=16, n_head=2, n_layer=2)
-WORDS = ["red", "green", "blue", "cat", "dog", "bird", "runs", "sleeps", "sings", "here", "there", "now"]
-TASKS = {
-    "classify": ["classify", "--data", "texts.tsv"],
-    "instruct": ["instruct", "--data", "instructions.json", "--template", "template.json", "--sample-every", "8"],
-}
-SHORT = ["--init-from", "base", "--batch-size", "5", "--epochs", "2", "--eval-every", "4", "--save-every", "4"]
-SHORT += ["--lr", "1e-2"]
 MODES = {
     "all": [],
     "last block": ["--train", "last"],
     "adapters": ["--lora", "3", "--lora-alpha", "6"],
 }
 runs = pytest.mark.parametrize(("task", "mode"), [(task, mode) for task in TASKS for mode in MODES])
-
-
-@pytest.fixture(autouse=True)
-def files(tmp_path, monkeypatch):
-    """Work in a directory with a model and with data for both tasks"""
-    monkeypatch.chdir(tmp_path)
-    numpy_gpt.save(random_model(BYTES)._replace(tokenizer=bpe.tokenizer([])), "base")
-    rng = np.random.default_rng(0)
-    texts = [" ".join(rng.choice(WORDS, 2 + i % 5)) for i in range(40)]
-    Path("texts.tsv").write_text("".join(f"{'colour' if WORDS[0] in text else 'other'}\t{text}\n" for text in texts))
-    entries = [{"instruction": text, "input": text[:3] * (i % 2), "output": text[:9]} for i, text in enumerate(texts)]
-    Path("instructions.json").write_text(json.dumps(entries))
-    Path("template.json").write_text(
-        json.dumps({"prompt": "{instruction}:", "prompt_with_input": "{instruction} {input}:"})
-    )
-
-
-def base_in_float64():
-    numpy_gpt.save(numpy_gpt.load("base", dtype=np.float64), "base")
-
-
-@pytest.fixture
-def finetune(monkeypatch, capsys, device):
-    """Return a function that runs a package's command in this process, and returns its status, stdout and stderr"""
-
-    def call(package, *args):
-        extra = ["--device", device] if package == "torch_gpt" and "--device" not in args else []
-        monkeypatch.setattr(sys, "argv", ["finetune", *args, *extra])
-        status = run("finetune", lambda: main(TORCH if package == "torch_gpt" else NUMPY))
-        return status, *capsys.readouterr()
-
-    return call
 
 
 def interrupt_in_step(step, monkeypatch):
