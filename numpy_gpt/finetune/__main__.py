@@ -24,13 +24,14 @@ NUMPY = Backend(
 
 def main(backend: Backend = NUMPY) -> int:
     """Run the command that the first argument names; return the exit status"""
+    summaries = "\n".join(f"  {name:10}{summary}" for name, (_, summary) in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog=f"python -m {backend.command}",
         description="Fine-tune a model, and use the result. Each command has its own --help.",
+        epilog=f"commands:\n{summaries}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = "\n".join(f"{name}: {summary}" for name, (_, summary) in COMMANDS.items())
-    parser.add_argument("command", choices=COMMANDS, help=commands)
+    parser.add_argument("command", choices=COMMANDS, help="see below")
     args = parser.parse_args(sys.argv[1:2])
     return COMMANDS[args.command][0](sys.argv[2:], backend)
 

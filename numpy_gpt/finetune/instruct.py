@@ -60,7 +60,7 @@ def main(argv: list[str], backend: Backend) -> int:
         trainer = backend.make_trainer(args, "instruct", model, m.config, moments, s)
         task = Instructions(trainer, data, template, m.tokenizer, s, saver(m, s, template, about))
         training = Run(run.out, run.previous.step if run.previous else 0, trainer, task, schedule)
-        training.print(describe(data))
+        training.print(describe(data, template))
         return training.train()
 
 
@@ -113,7 +113,8 @@ def saver(
     return save
 
 
-def describe(data: Data) -> str:
-    """Return a line about the data"""
+def describe(data: Data, template: Template) -> str:
+    """Return a line about the data, and one with the template"""
     left_out = f" ({data.left_out:,} left out: their prompts fill the context)" if data.left_out else ""
-    return f"{len(data.train):,} examples to train on, {len(data.val):,} held out{left_out}"
+    shown = json.dumps(template.prompt, ensure_ascii=False)
+    return f"{len(data.train):,} examples to train on, {len(data.val):,} held out{left_out}\ntemplate {shown}"

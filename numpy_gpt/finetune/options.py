@@ -72,7 +72,11 @@ without the interruption.""",
   python -m numpy_gpt.generate --model tuned --instruct "Name three colours."
 
 FILE.json is a list of objects with the keys instruction, input (optional) and output, as Alpaca's. The loss is that of
-the outputs alone. A tenth of the entries, drawn by the seed, is held out for the evaluations.
+the outputs and of <|endoftext|> after each. A tenth of the entries, drawn by the seed, is held out: for the evaluations
+and for sample answers.
+
+A template is an object with two texts:
+  {{"prompt": "Q: {{instruction}}\\nA: ", "prompt_with_input": "Q: {{instruction}}\\n{{input}}\\nA: "}}
 
 DIR becomes a checkpoint with the template beside it, which generate --instruct and the chat of serve use. With --lora,
 the adapters are merged into it, and DIR/adapter has them alone, as PEFT reads them.
@@ -107,7 +111,7 @@ def parser(command: str, task: str) -> argparse.ArgumentParser:
         add_classification_options(result, add)
     else:
         add("--data", str, "FILE", "instructions: a JSON list of objects, or one object a line")
-        add("--template", str, "FILE", "prompts around an instruction, as in template.json (default: Alpaca's)")
+        add("--template", str, "FILE", "JSON with the texts around an instruction (default: the model's, or Alpaca's)")
     result.add_argument("--out", metavar="DIR", default=None, help="directory of the run")
     result.add_argument("--resume", action="store_true", default=False, help="resume the run in DIR with its options")
     add("--init-from", str, "M", "start from this model, a name or a path")
@@ -117,7 +121,12 @@ def parser(command: str, task: str) -> argparse.ArgumentParser:
     add("--lora-alpha", float, "X", "the adapters' product is multiplied by X / R (default: R)")
     text = f"matrices with adapters (default: {' '.join(TARGETS)})"
     result.add_argument("--lora-targets", nargs="+", choices=TARGETS, metavar="NAME", help=text)
-    add("--context", int, "T", "cut texts after T tokens (default: the model's context)")
+    text = (
+        "cut texts after T tokens"
+        if task == "classify"
+        else "cut examples after T tokens, and leave out longer prompts"
+    )
+    add("--context", int, "T", f"{text} (default: the model's context)")
     add("--batch-size", int, "B", "texts in a batch")
     add("--epochs", int, "N", "passes through the training texts; --resume with more epochs stretches the schedule")
     add("--lr", float, "X", "highest learning rate (default: see docs/finetune.md)")
@@ -128,7 +137,7 @@ def parser(command: str, task: str) -> argparse.ArgumentParser:
     add("--eps", float, "X", "AdamW's addend to the root of the mean square")
     add("--weight-decay", float, "X", "AdamW's decay of matrices, multiplied by the learning rate")
     add("--clip", float, "X", "largest norm of the gradient; 0 turns clipping off")
-    add("--dropout", float, "X", "dropout rate in the trained blocks")
+    add("--dropout", float, "X", "dropout rate" + (" in the trained blocks" if task == "classify" else ""))
     add("--eval-every", int, "N", "steps between evaluations (default: an epoch)")
     add("--save-every", int, "N", "steps between checkpoints (default: an epoch)")
     if task == "instruct":

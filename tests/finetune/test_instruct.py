@@ -110,7 +110,8 @@ def test_sample_every_0_prints_no_sample():
 
 def test_run_writes_a_checkpoint_a_log_and_a_chart():
     out = instruct(*TWICE, "--out", "run")
-    assert out.startswith("6 examples to train on, 1 held out\nstep      0  epoch  0.00  train ")
+    first = '6 examples to train on, 1 held out\ntemplate "{instruction}="\nstep      0  epoch  0.00  train '
+    assert out.startswith(first)
     entries = log("run")
     assert [entry["step"] for entry in entries] == [0, 2, 4]
     assert [entry["epoch"] for entry in entries] == [0, 1, 2]
