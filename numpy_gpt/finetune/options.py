@@ -50,6 +50,8 @@ class FinetuneOptions:
 
 CHANGEABLE = {"epochs", "eval_every", "save_every", "sample_every"}  # with --resume
 FILES = {"data", "template"}  # identified by their contents, so they may have moved
+RATE = 0.116  # the default learning rate, times the width, if all parameters are trained
+LORA_FACTOR = {"classify": 4, "instruct": 10}  # by which it is higher for adapters
 PARTS = {"classify": ("all", "last", "head"), "instruct": ("all", "last")}
 EPILOGS = {
     "classify": """examples:
@@ -129,7 +131,8 @@ def parser(command: str, task: str) -> argparse.ArgumentParser:
     add("--context", int, "T", f"{text} (default: the model's context)")
     add("--batch-size", int, "B", "texts in a batch")
     add("--epochs", int, "N", "passes through the training texts; --resume with more epochs stretches the schedule")
-    add("--lr", float, "X", "highest learning rate (default: see docs/finetune.md)")
+    text = f"{RATE} / width for all parameters, {LORA_FACTOR[task]} times that for adapters; see docs/finetune.md"
+    add("--lr", float, "X", f"highest learning rate (default: {text})")
     add("--min-lr", float, "X", "learning rate of the last step (default: a tenth of --lr)")
     add("--warmup", int, "N", "steps of linear warm-up (default: a twentieth of all steps)")
     add("--beta1", float, "X", "AdamW's decay rate of the mean gradient")
@@ -196,7 +199,7 @@ def check_part(part: str, task: str) -> None:
 def complete(s: FinetuneOptions, task: str, config: Config, texts: int) -> FinetuneOptions:
     """Return the options with the defaults that depend on the model and on the number of training texts"""
     epoch = steps_per_epoch(texts, s.batch_size)
-    lr = default_rate(s, config) if s.lr is None else s.lr
+    lr = default_rate(s, task, config) if s.lr is None else s.lr
     values: dict[str, Any] = {
         "context": context(s, config),
         "lr": lr,
@@ -217,10 +220,10 @@ def context(s: FinetuneOptions, config: Config) -> int:
     return config.n_ctx if s.context is None else s.context
 
 
-def default_rate(s: FinetuneOptions, config: Config) -> float:
+def default_rate(s: FinetuneOptions, task: str, config: Config) -> float:
     """Return the learning rate: inversely proportional to the width, and higher if few parameters are trained"""
-    factor = 4 if s.lora or s.train == "head" else 1 if s.train == "all" else 2
-    return factor * 0.116 / config.n_embd
+    factor = LORA_FACTOR[task] if s.lora else {"all": 1, "head": 4}.get(s.train, 2)
+    return factor * RATE / config.n_embd
 
 
 def schedule(s: Any, texts: int) -> Schedule:

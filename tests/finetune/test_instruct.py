@@ -280,6 +280,12 @@ def test_float64_model_is_trained_and_saved_in_float64():
         assert changed(out, "double")
 
 
+@pytest.mark.parametrize(("options", "rate"), [([], 0.116 / 16), (["--lora", "1"], 1.16 / 16)])
+def test_default_learning_rate_depends_on_the_width_and_on_adapters(options, rate):
+    instruct(*RUN, "--epochs", "1", *options, "--out", "run")
+    assert abs(json.loads(Path("run/training.json").read_text())["settings"]["lr"] - rate) < 1e-12
+
+
 def test_dropout_changes_the_run():
     for rate in ("0", "0.2"):
         instruct(*TWICE, "--dropout", rate, "--out", rate)
