@@ -28,6 +28,20 @@ def train(package, *args, launcher=("-m",)):
     return done.stdout.decode()
 
 
+def kill_after(step, module, *args):
+    """Start a run of a command and kill it after reading the line of a step
+
+    The pipe holds 4 KB, and nothing is read ahead: a run with more output waits for the reader, so it can't end first.
+    """
+    command, pipes = [sys.executable, "-m", module, *args], {"pipesize": 4096, "bufsize": 0}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **pipes) as p:
+        for line in p.stdout:
+            if line.split()[:2] == [b"step", str(step).encode()]:
+                p.kill()
+                break
+        p.communicate(timeout=60)
+
+
 def losses(directory):
     """Return step, training loss and validation loss of each evaluation of a run"""
     entries = [json.loads(line) for line in Path(directory, "log.jsonl").read_text().splitlines()]

@@ -16,7 +16,7 @@ from numpy_gpt.train import resume, step
 from torch_gpt.train.step import Execution, Trainer
 
 from .inputs import TINY, random_batch, random_model
-from .running import SETTINGS, SHORT, assert_same_bits, batches, losses, train
+from .running import SETTINGS, SHORT, assert_same_bits, batches, kill_after, losses, train
 
 pytestmark = pytest.mark.usefixtures("text_directory")
 
@@ -52,25 +52,11 @@ LONG = [*SHORT, "--steps", "150", "--save-every", "10", "--sample-every", "0", "
 LONG += ["--eval-every", "1", "--eval-batches", "1"]
 
 
-def kill_after(step, package, *args):
-    """Start a run and kill it after reading the line of a step
-
-    The pipe holds 4 KB, and nothing is read ahead: a run with more output waits for the reader, so it can't end first.
-    """
-    command, pipes = [sys.executable, "-m", f"{package}.train", *args], {"pipesize": 4096, "bufsize": 0}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **pipes) as p:
-        for line in p.stdout:
-            if line.split()[:2] == [b"step", str(step).encode()]:
-                p.kill()
-                break
-        p.communicate(timeout=60)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("first", "second"), [("numpy_gpt", "torch_gpt"), ("torch_gpt", "numpy_gpt")])
 def test_either_package_resumes_a_run_of_the_other(first, second):
     train(first, "--data", "text.txt", "--out", "whole", *LONG)
-    kill_after(20, first, "--data", "text.txt", "--out", "run", *LONG)
+    kill_after(20, f"{first}.train", "--data", "text.txt", "--out", "run", *LONG)
     assert 10 <= resume.load(Path("run")).step < 150
     train(second, "--resume", "--out", "run")
     np.testing.assert_allclose(losses("run"), losses("whole"), rtol=3e-4)
@@ -79,7 +65,7 @@ def test_either_package_resumes_a_run_of_the_other(first, second):
 @pytest.mark.slow
 def test_torch_resume_after_sigkill_is_bit_identical():
     train("torch_gpt", "--data", "text.txt", "--out", "whole", *LONG)
-    kill_after(20, "torch_gpt", "--data", "text.txt", "--out", "run", *LONG)
+    kill_after(20, "torch_gpt.train", "--data", "text.txt", "--out", "run", *LONG)
     assert 10 <= resume.load(Path("run")).step < 150
     train("torch_gpt", "--resume", "--out", "run")
     assert_same_bits("run", "whole")
