@@ -33,8 +33,9 @@ def kill_after(step, module, *args):
 
     The pipe holds 4 KB, and nothing is read ahead: a run with more output waits for the reader, so it can't end first.
     """
-    command, pipes = [sys.executable, "-m", module, *args], {"pipesize": 4096, "bufsize": 0}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **pipes) as p:
+    command, pipe = [sys.executable, "-m", module, *args], subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, pipesize=4096, bufsize=0) as p:
+        assert p.stdout
         for line in p.stdout:
             if line.split()[:2] == [b"step", str(step).encode()]:
                 p.kill()
