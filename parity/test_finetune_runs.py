@@ -166,6 +166,17 @@ def test_torch_finetune_on_an_unusable_device_exits_1_and_writes_nothing(command
     assert not Path("run").exists()
 
 
+def test_torch_finetune_exits_1_with_a_sentence_if_the_device_lacks_the_dtype(finetune, monkeypatch):
+    def tensor(a):
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64.")
+
+    monkeypatch.setattr("torch_gpt.finetune.step.tensor", tensor)
+    status, _, err = finetune("torch_gpt", *TASKS["classify"], *SHORT, "--out", "run", "--dtype", "float64")
+    assert status == 1
+    assert re.fullmatch("finetune: the parameters can't be put on .*: Cannot convert a MPS Tensor to float64 .*\n", err)
+    assert not Path("run").exists()
+
+
 FULL = {
     "weights": ("tensor", "choose a smaller model, or train fewer parameters with --train or --lora."),
     "batch": ("Trainer.to_device", "give a smaller --batch-size or --context."),

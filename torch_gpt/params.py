@@ -87,11 +87,8 @@ def from_numpy(m: Model, device: Device = "cpu", dtype: torch.dtype | None = Non
     """
     device = check_target(device, dtype)
     check_tree(m, np.ndarray)
-    try:
-        with explained_memory_errors("choose a smaller model, a smaller dtype or another device."):
-            return m._replace(params=tree_map(lambda a: tensor(a).to(device, dtype), m.params))
-    except (RuntimeError, TypeError) as e:  # such as a dtype that the device lacks
-        raise GPTError(f"the parameters can't be put on {device}: {first_line(e)}") from None
+    with explained_placement(device, "choose a smaller model, a smaller dtype or another device."):
+        return m._replace(params=tree_map(lambda a: tensor(a).to(device, dtype), m.params))
 
 
 def tensor(a: np.ndarray) -> torch.Tensor:
@@ -119,6 +116,16 @@ def available_devices() -> list[str]:
     """Return the names of the devices that PyTorch can use on this machine"""
     mps = ["mps"] if torch.backends.mps.is_available() else []
     return ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())), *mps]
+
+
+@contextmanager
+def explained_placement(device: torch.device, remedy: str) -> Iterator[None]:
+    """Raise GPTError if parameters can't be put on the device, with the remedy if its memory is full"""
+    try:
+        with explained_memory_errors(remedy):
+            yield
+    except (RuntimeError, TypeError) as e:  # such as a dtype that the device lacks
+        raise GPTError(f"the parameters can't be put on {device}: {first_line(e)}") from None
 
 
 @contextmanager

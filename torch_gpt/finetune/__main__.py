@@ -9,7 +9,7 @@ from numpy_gpt.finetune.__main__ import main
 from numpy_gpt.finetune.backend import Backend
 from numpy_gpt.system.cli import run
 
-from ..params import check_target, explained_memory_errors
+from ..params import check_target, explained_placement
 from . import classification, instruction
 from .step import OTHER_DEVICE, SMALLER_MODEL, Trainer
 
@@ -28,8 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def make_trainer(args, task, model, config, moments, options):
     """Return a trainer on the device and in the dtype of the options"""
     dtype = getattr(torch, args.dtype or str(model.params.wte.dtype))
-    with explained_memory_errors(SMALLER_MODEL if options else OTHER_DEVICE):
-        return Trainer(OBJECTIVES[task], model, config, moments, options, check_target(args.device), dtype)
+    device = check_target(args.device)
+    with explained_placement(device, SMALLER_MODEL if options else OTHER_DEVICE):
+        return Trainer(OBJECTIVES[task], model, config, moments, options, device, dtype)
 
 
 TORCH = Backend(command="torch_gpt.finetune", add_arguments=add_arguments, make_trainer=make_trainer)
