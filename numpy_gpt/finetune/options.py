@@ -184,6 +184,8 @@ def resolve(task: str, given: Mapping[str, Any], stored: Mapping[str, Any] | Non
         raise GPTError("--lora trains adapters of blocks, and --train head trains no block: leave one of them out.")
     if not s.lora and ("lora_alpha" in given or "lora_targets" in given):
         raise GPTError("--lora-alpha and --lora-targets are for adapters: give their rank with --lora.")
+    if s.lora_alpha == 0:
+        raise GPTError("--lora-alpha 0 multiplies the adapters' product by 0: choose a number above 0.")
     Config(dropout=s.dropout)  # checks it
     check_eps(s.eps, s.beta2, "float32")
     return s

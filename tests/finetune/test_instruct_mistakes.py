@@ -168,6 +168,7 @@ USAGES = {
     ),
     "no block": ([*RUN, *ONCE, "--train", "0"], "--train 0 isn't a part of a model: choose all, last, or a"),
     "alpha alone": ([*RUN, *ONCE, "--lora-alpha", "3"], "--lora-alpha and --lora-targets are for adapters: give their"),
+    "alpha 0": ([*RUN, *ONCE, "--lora", "2", "--lora-alpha", "0"], "--lora-alpha 0 multiplies the adapters' product"),
     "no target": (
         [*RUN, *ONCE, "--lora", "2", "--lora-targets", "wte"],
         "argument --lora-targets: invalid choice: 'wte'",
