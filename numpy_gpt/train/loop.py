@@ -82,9 +82,7 @@ def schedule_of(options: Any) -> Schedule:
 class Run:
     """Train to the last step, starting from any step"""
 
-    def __init__(
-        self, out: Path, step: int, trainer: Trainer, task: Task, schedule: Schedule, quiet: bool = False
-    ):
+    def __init__(self, out: Path, step: int, trainer: Trainer, task: Task, schedule: Schedule, quiet: bool = False):
         """Prepare a run; if quiet is True, it prints nothing on stdout"""
         self.quiet = quiet
         self.out, self.trainer, self.task, self.schedule = out, trainer, task, schedule

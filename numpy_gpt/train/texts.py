@@ -32,9 +32,7 @@ def readable_texts(
     resumed = [name for name in FILES if previous and name not in args]
     cached = {name: key for name in resumed if previous and (key := cached_key(name, s, previous))}
     with sources.spooled(file for name in FILES if name not in cached for file in getattr(s, name)) as pipes:
-        files: dict[str, Any] = {
-            name: tuple(pipes.get(file, file) for file in getattr(s, name)) for name in FILES
-        }
+        files: dict[str, Any] = {name: tuple(pipes.get(file, file) for file in getattr(s, name)) for name in FILES}
         yield replace(s, **files), cached
 
 
