@@ -26,9 +26,7 @@ Batch = tuple[int, Arrays]  # the number of its first text in the step, and the 
 class Objective(NamedTuple):
     """Define what a run minimises and how it is evaluated"""
 
-    loss_and_grads: Callable[
-        ..., tuple[Any, Any]
-    ]  # params, config, first block, arrays, noise -> the mean and its grads
+    loss_and_grads: Callable[..., tuple[Any, Any]]  # params, config, first block, arrays, noise -> the mean, its grads
     evaluate: Callable[..., Any]  # params, config, arrays -> the results for these rows
     weight: Callable[[Arrays], float]  # the number of terms in the mean
     combine: Callable[[Sequence[Any]], Any]  # the results of several parts of a batch -> the batch's
