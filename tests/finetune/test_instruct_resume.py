@@ -17,7 +17,7 @@ LONG = [*RUN, "--epochs", "60", "--eval-every", "1", "--save-every", "10", "--sa
 STEPS = 120  # 6 entries to train on in batches of 3
 KINDS = {"all": [], "last": ["--train", "last", "--dropout", "0.2"], "lora": ["--lora", "2", "--lora-alpha", "5"]}
 
-INTERRUPTED = ("lora", signal.SIGINT, 130)
+SIGNALS = [(kind, signal.SIGKILL, -9) for kind in KINDS] + [(kind, signal.SIGINT, 130) for kind in ("all", "lora")]
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def step_of(run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "number", "status"), [*((kind, signal.SIGKILL, -9) for kind in KINDS), INTERRUPTED])
+@pytest.mark.parametrize(("kind", "number", "status"), SIGNALS)
 def test_resume_after_a_signal_is_bit_identical(kind, number, status):
     finetuned("instruct", *LONG, *KINDS[kind], "--out", "whole")
     args = ["instruct", *LONG, *KINDS[kind], "--out", "run"]

@@ -61,6 +61,18 @@ def test_checkpoint_verify_finds_moments_of_another_model_or_run(kind):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("options", [[], ["--lora", "8"]])
+def test_storyteller_learns_from_real_instructions(options, data):
+    entries = json.loads((data / "text" / "instruction-data.json").read_text())
+    Path("data.json").write_text(json.dumps(entries[:150]))
+    out = finetuned("instruct", "--data", "data.json", "--epochs", "1", *options, "--out", "run")
+    first, last = (entry["val_loss"] for entry in log("run"))
+    assert first > 4.5
+    assert last < first - 0.5
+    assert "\n### Response:\n" in out.split("--- step 17\n")[1]
+
+
+@pytest.mark.slow
 def test_tuned_model_is_inspected_converted_trained_and_served():
     options = ["--epochs", "60", "--lr", "0.02", "--eval-every", "200", "--save-every", "200", "--sample-every", "0"]
     finetuned("instruct", *RUN, *options, "--out", "tuned")
