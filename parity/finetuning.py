@@ -15,9 +15,9 @@ BYTES = Config(n_vocab=257, n_ctx=64, n_embd=16, n_head=2, n_layer=2)
 WORDS = ["red", "green", "blue", "cat", "dog", "bird", "runs", "sleeps", "sings", "here", "there", "now"]
 TASKS = {
     "classify": ["classify", "--data", "texts.tsv"],
-    "instruct": ["instruct", "--data", "instructions.json", "--template", "template.json", "--sample-every", "8"],
+    "instruct": ["instruct", "--data", "instructions.json", "--template", "template.json", "--sample-every", "16"],
 }
-SHORT = ["--init-from", "base", "--batch-size", "5", "--epochs", "2", "--eval-every", "4", "--save-every", "4"]
+SHORT = ["--init-from", "base", "--batch-size", "5", "--epochs", "2", "--eval-every", "4", "--save-every", "9"]
 SHORT += ["--lr", "1e-2"]
 
 
