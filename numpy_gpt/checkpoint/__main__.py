@@ -23,7 +23,7 @@ from .destination import (
 from .layouts import TRAINING, home, layouts
 from .source import find
 from .stored import Contents
-from .training_run import check_moments, check_part, read_run
+from .training_run import check_moments, check_partial_moments, read_run
 
 EXAMPLES = """examples:
   python -m numpy_gpt.checkpoint info 124M
@@ -207,7 +207,7 @@ def prove_run(path: Path, contents: Contents) -> None:
     dtype = contents.tensors["wte"].dtype
     if "task" in about:  # a run of finetune
         shapes = {name: stored.shape for name, stored in contents.tensors.items()}
-        check_part(home(path), about, tensors, shapes, dtype)
+        check_partial_moments(home(path), about, tensors, shapes, dtype)
     else:
         check_moments(home(path), tensors, contents.config, dtype)
     indexed = all(stored.crc is not None for stored in tensors.values())

@@ -41,7 +41,7 @@ def read_run(directory: Path) -> tuple[int, dict[str, Any], dict[str, Stored]]:
     return step, about, found
 
 
-def check_part(
+def check_partial_moments(
     directory: Path, about: Mapping[str, Any], found: Mapping[str, Stored], shapes: Mapping[str, Shape], dtype: str
 ) -> None:
     """Raise CheckpointError if the tensors beside a model are corrupt or aren't those of a run of finetune
