@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import settings
 
-from numpy_gpt.finetune.__main__ import NUMPY, main
+import numpy_gpt.finetune.__main__
+import torch_gpt.finetune.__main__
 from numpy_gpt.system.cli import run
-from torch_gpt.finetune.__main__ import TORCH
 
 from .finetuning import write_files
 from .running import README
@@ -80,7 +80,8 @@ def finetune(finetuning_directory, monkeypatch, capsys, device):
     def call(package, *args):
         extra = ["--device", device] if package == "torch_gpt" and "--device" not in args else []
         monkeypatch.setattr(sys, "argv", ["finetune", *args, *extra])
-        status = run("finetune", lambda: main(TORCH if package == "torch_gpt" else NUMPY))
+        module = numpy_gpt if package == "numpy_gpt" else torch_gpt
+        status = run("finetune", module.finetune.__main__.main)
         return status, *capsys.readouterr()
 
     return call

@@ -177,6 +177,14 @@ def test_torch_finetune_exits_1_with_a_sentence_if_the_device_lacks_the_dtype(fi
     assert not Path("run").exists()
 
 
+def test_several_processes_of_torch_finetune_are_refused(finetune, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    status, _, err = finetune("torch_gpt", *TASKS["classify"], *SHORT, "--out", "run")
+    message = "2 processes can't share a run of finetune: start one, without torchrun."
+    assert (status, err) == (1, f"finetune: {message}\n")
+    assert not Path("run").exists()
+
+
 FULL = {
     "weights": ("tensor", "choose a smaller model, or train fewer parameters with --train or --lora."),
     "batch": ("Trainer.to_device", "give a smaller --batch-size or --context."),

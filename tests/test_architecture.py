@@ -44,6 +44,7 @@ DIFFERENT = {
     ("noise.py", "uniform"): "the reference draws for given token ids, the twin for all ids of a batch",
     ("generate/sampling.py", "sample"): "the reference takes one row of logits, the twin a batch",
     ("train/__main__.py", "main"): "only the reference's takes the arguments of a command line",
+    ("finetune/__main__.py", "main"): "only the reference's takes a backend",
 }
 
 

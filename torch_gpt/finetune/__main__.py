@@ -1,11 +1,13 @@
 """python -m torch_gpt.finetune: fine-tune a model on PyTorch, and use the result."""
 
 import argparse
+import os
 import sys
 
 import torch
 
-from numpy_gpt.finetune.__main__ import main
+from numpy_gpt.errors import GPTError
+from numpy_gpt.finetune import __main__ as reference
 from numpy_gpt.finetune.backend import Backend
 from numpy_gpt.system.cli import run
 
@@ -36,5 +38,13 @@ def make_trainer(args, task, model, config, moments, options):
 TORCH = Backend(command="torch_gpt.finetune", add_arguments=add_arguments, make_trainer=make_trainer)
 
 
+def main() -> int:
+    """Run the command that the first argument names on PyTorch; return the exit status"""
+    processes = int(os.environ.get("WORLD_SIZE", 1))  # set by torchrun
+    if processes > 1:
+        raise GPTError(f"{processes} processes can't share a run of finetune: start one, without torchrun.")
+    return reference.main(TORCH)
+
+
 if __name__ == "__main__":
-    sys.exit(run("finetune", lambda: main(TORCH)))
+    sys.exit(run("finetune", main))
