@@ -8,6 +8,7 @@ import numpy as np
 
 from ..evaluate.metrics import format_number
 from ..train.log import Entry, LogFormat
+from ..train.loop import finite
 from .batches import Epochs, sorted_batches
 from .classifier_data import Texts
 from .step import Arrays, Batch
@@ -48,7 +49,7 @@ class Classification:
         entry: Entry = {"step": step, "epoch": step / self.epochs.steps}
         for name, numbers in self.measured.items():
             logits, classes = self.logits(numbers), self.texts.classes[numbers]
-            entry[f"{name}_loss"] = float(losses(logits, classes).mean())
+            entry[f"{name}_loss"] = finite(losses(logits, classes).mean())
             entry[f"{name}_accuracy"] = float((logits.argmax(-1) == classes).mean())
         return entry
 
@@ -70,7 +71,8 @@ def logits_of(evaluator: Evaluator, texts: Texts, numbers: np.ndarray, batch_siz
 def losses(logits: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """Return the cross-entropy of each row, in float64"""
     z = logits.astype(np.float64)
-    z -= z.max(-1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # inf - inf is NaN, which evaluate refuses
+        z -= z.max(-1, keepdims=True)
     return np.log(np.exp(z).sum(-1)) - z[np.arange(len(z)), classes]
 
 

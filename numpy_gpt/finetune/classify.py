@@ -44,8 +44,7 @@ def main(argv: list[str], backend: Backend) -> int:
         texts = classifier_data.prepare(rows, m, run.options)
         s = options.complete(run.options, "classify", m.config, len(texts.split.train))
         schedule = options.schedule(s, len(texts.split.train))
-        if is_complete(run, schedule.steps):
-            return 0
+        complete = is_complete(run, schedule.steps)
         about = {"task": "classify", "settings": asdict(s), "text": classifier_data.key(rows), **base_of(run, m.params)}
         params = in_dtype_of(run, m.params)
         model = trainable(params, s, m.config, params.head)
@@ -56,10 +55,10 @@ def main(argv: list[str], backend: Backend) -> int:
         step = run.previous.step if run.previous else 0
         training = Run(run.out, step, trainer, task, schedule, quiet=args.json)
         training.print(describe(m, texts))
-        status = training.train()
-        if training.step == schedule.steps:
+        status = 0 if complete else training.train()
+        if training.step >= schedule.steps:
             report(task, args.json, training.print)
-        return status
+        return status or training.end()  # the report may have been the first output that can't be written
 
 
 def initial_classifier(run: Opened, labels: list[str]) -> Classifier:

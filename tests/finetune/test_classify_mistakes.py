@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -250,6 +251,16 @@ def test_overflow_keeps_the_last_finite_checkpoint(part):
     step = json.loads(Path("run/training.json").read_text())["step"]
     assert f" The checkpoint of step {step} is in run, for --resume or predict." in line
     assert all(np.isfinite(a).all() for _, a in named(checkpoint.read(Path("run")).params))
+
+
+@pytest.mark.parametrize("options", [["--clip", "0"], ["--train", "head"], ["--lora", "2"]])
+def test_overflow_in_an_evaluation_fails_with_a_message(options):
+    every = ["--batch-size", "2", "--eval-every", "1"]
+    status, line = failed("classify", *RUN, "--data", "rows.tsv", "--lr", "1e18", *every, *options)
+    assert status == 1
+    message = r"finetune: after step \d+: the loss is (nan|inf): lower the learning rate\. No checkpoint was saved\."
+    assert re.fullmatch(message, line)
+    assert all(np.isfinite(entry["val_loss"]) for entry in log("run"))
 
 
 def shell(script):

@@ -126,11 +126,21 @@ def test_signal_ends_run_with_a_checkpoint_of_its_last_step(number, status):
     assert_same("whole", "run")
 
 
+@pytest.mark.parametrize("epochs", [[], ["--epochs", "1"]])
+@pytest.mark.parametrize("options", [[], pytest.param(["--lora", "2"], marks=slow)])
+def test_resume_of_a_complete_run_prints_its_report_again(options, epochs):
+    first = finetuned("classify", *RUN, *options, "--out", "run")
+    before = {path: path.read_bytes() for path in Path("run").iterdir() if path.is_file()}
+    status, out, err = finetune("classify", "--resume", "--out", "run", *epochs)
+    assert (status, err) == (0, "finetune: run has done all of its 12 steps: give more --epochs to resume it.\n")
+    assert out.splitlines() == [line for line in first.splitlines() if not line.startswith("step ")]
+    assert {path: path.read_bytes() for path in Path("run").iterdir() if path.is_file()} == before
+    status, out, _ = finetune("classify", "--resume", "--out", "run", "--json")
+    assert f"test accuracy {json.loads(out)['test']['accuracy']:.3f}" == first.splitlines()[-1]
+
+
 def test_resume_with_more_epochs_continues_the_log(complete):
     copytree(complete, "run")
-    status, out, err = finetune("classify", "--resume", "--out", "run")
-    assert (status, out) == (0, "")
-    assert err == "finetune: run has done all of its 12 steps: give more --epochs to resume it.\n"
     out = finetuned("classify", "--resume", "--out", "run", "--epochs", "3")
     assert out.splitlines()[-1].startswith("test accuracy ")
     assert [entry["step"] for entry in log("run")] == [0, 6, 12, 18]

@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 from pathlib import Path
+from threading import Timer
 
 import numpy as np
 import pytest
@@ -138,12 +139,15 @@ def test_lines_before_invalid_utf8_are_classified(directory, before):
 def test_results_appear_while_the_pipe_is_open(directory):
     command = [*COMMAND, "predict", "run"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=BUFFERED) as p:
+        limit = Timer(30, p.kill)  # a command that waits for the end of the pipe would never answer
+        limit.start()
         for text, label in ((b"pear\n", b"fruit"), (b"saw", None), (b" axe\nfig", b"tool"), (b"\n", b"fruit")):
             p.stdin.write(text)
             p.stdin.flush()
             if label:
                 assert p.stdout.readline().split(b"\t")[0] == label
         assert p.communicate(b"pl")[0].count(b"\n") == 1
+        limit.cancel()
     assert p.returncode == 0
 
 
