@@ -67,7 +67,7 @@ becomes a classifier that predict reads, and that transformers loads as GPT2ForS
 object for each evaluation, and loss.svg and accuracy.svg plot them. The report at the end is on stdout.
 
 An interrupted run can be resumed from its last checkpoint with --resume, even after kill -9. The result is the same as
-without the interruption.""",
+without the interruption. --resume of a complete run prints its report again.""",
     "instruct": """examples:
   python -m {0} instruct --data instructions.json --out tuned
   python -m {0} instruct --data instructions.json --init-from 124M --lora 16 --out tuned

@@ -31,7 +31,7 @@ EPILOG = """examples:
   tail -f messages.log | python -m {0} predict spam --json
 
 Each result is a line: the label, a tab, and the label's probability. In a file and in piped stdin, each line is a text,
-and an empty line is an empty text. A text that is longer than those of the training is cut in the same way."""
+and an empty line is an empty text. A text is cut at the --context of the training."""
 
 
 def main(argv: list[str], backend: Backend) -> int:
