@@ -1,11 +1,12 @@
 """Start small fine-tuning runs, and compare their files."""
 
 import io
-import json
 import random
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+
+from training_runs import untimed
 
 from numpy_gpt import Config, init, save
 from numpy_gpt.finetune.__main__ import COMMANDS, NUMPY
@@ -56,15 +57,6 @@ def failed(command, *args):
     *usage, line = err.splitlines()
     assert not usage or (status == 2 and usage[0].startswith("usage: ")), err
     return status, line
-
-
-def log(directory):
-    return [json.loads(line) for line in Path(directory, "log.jsonl").read_text().splitlines()]
-
-
-def untimed(directory):
-    """Return the log without the speed, which differs between runs"""
-    return [{name: value for name, value in entry.items() if "_per_s" not in name} for entry in log(directory)]
 
 
 def assert_same(a, b):

@@ -37,7 +37,7 @@ def log(directory):
 
 def untimed(directory):
     """Return the log without the speed, which differs between runs"""
-    return [{name: value for name, value in entry.items() if name != "tokens_per_s"} for entry in log(directory)]
+    return [{name: value for name, value in entry.items() if not name.endswith("_per_s")} for entry in log(directory)]
 
 
 def kill_after(step, *args, number=signal.SIGKILL, command=COMMAND):

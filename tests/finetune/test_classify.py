@@ -7,7 +7,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from finetune_runs import BASE, finetuned, log, write_base, write_rows
+from finetune_runs import BASE, finetuned, write_base, write_rows
+from training_runs import log
 
 from numpy_gpt import Noise, adamw, load, named
 from numpy_gpt.checkpoint import adapter

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from finetune_runs import COMMAND, assert_same, failed, finetuned, log, write_base, write_rows
+from finetune_runs import COMMAND, assert_same, failed, finetuned, write_base, write_rows
+from training_runs import log
 
 from numpy_gpt import named, save
 from numpy_gpt.checkpoint import classifier as checkpoint

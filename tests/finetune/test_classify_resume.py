@@ -8,8 +8,9 @@ from pathlib import Path
 from shutil import copytree
 
 import pytest
-from finetune_runs import assert_same, failed, finetune, finetuned, log, write_base, write_rows
+from finetune_runs import assert_same, failed, finetune, finetuned, write_base, write_rows
 from signals import not_ignored
+from training_runs import log
 
 from numpy_gpt import Config, init, save
 from numpy_gpt.checkpoint import safetensors

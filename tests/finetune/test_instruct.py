@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from finetune_runs import BASE, failed, finetuned, log
+from finetune_runs import BASE, failed, finetuned
 from instruction_runs import (
     BYTES,
     ENTRIES,
@@ -22,6 +22,7 @@ from instruction_runs import (
     write_base,
     write_files,
 )
+from training_runs import log
 
 from numpy_gpt import adamw, complete, load, named, save
 from numpy_gpt.checkpoint import adapter, read_checkpoint

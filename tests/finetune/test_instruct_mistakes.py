@@ -9,8 +9,9 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from finetune_runs import BASE, COMMAND, failed, finetuned, log
+from finetune_runs import BASE, COMMAND, failed, finetuned
 from instruction_runs import ENTRIES, RUN, held_out, response_losses, write_base, write_files
+from training_runs import log
 
 from numpy_gpt import load
 

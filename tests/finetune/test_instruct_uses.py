@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from finetune_runs import finetuned, log
+from finetune_runs import finetuned
 from instruction_runs import BYTES, RUN, SHORT, trained_on, write_files
+from training_runs import log
 
 from numpy_gpt import complete, load, named
 from numpy_gpt.checkpoint import read_checkpoint
