@@ -42,7 +42,8 @@ def main() -> None:
     seeds = range(args.seeds)
     print(f"| method | test accuracy, mean of {args.seeds} seeds | each | seconds |")
     print("|---|---|---|---|")
-    show("logistic regression on a bag of words", [words(args, seed) for seed in seeds])
+    show("logistic regression on words", [words(args, seed, neighbours=False) for seed in seeds])
+    show("logistic regression on words and pairs", [words(args, seed, neighbours=True) for seed in seeds])
     with tempfile.TemporaryDirectory() as folder:
         for name in args.only:
             show(name, [finetune(args, METHODS[name], seed, Path(folder)) for seed in seeds])
@@ -56,10 +57,11 @@ def show(name: str, results: list[tuple[float, float]]) -> None:
     print(f"| {name} | {mean:.2f} % | {each} | {sum(seconds) / len(seconds):.0f} |", flush=True)
 
 
-def words(args: argparse.Namespace, seed: int) -> tuple[float, float]:
+def words(args: argparse.Namespace, seed: int, neighbours: bool) -> tuple[float, float]:
     """Return the accuracy of logistic regression, and the seconds that it took"""
     started = time.perf_counter()
-    return bag_of_words.accuracy(args.data, args.balance, seed), time.perf_counter() - started
+    accuracy = bag_of_words.accuracy(args.data, args.balance, seed, neighbours)
+    return accuracy, time.perf_counter() - started
 
 
 def finetune(args: argparse.Namespace, options: list[str], seed: int, folder: Path) -> tuple[float, float]:

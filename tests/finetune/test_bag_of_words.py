@@ -33,6 +33,16 @@ def test_words_are_a_set_in_lower_case_without_the_values_of_digits(bag):
     assert bag.words("Win £500 NOW, win 800 now!") == {"win", "£", "000", "now", ",", "!"}
 
 
+def test_words_contain_pairs_of_neighbours_if_wanted(bag):
+    assert bag.words("Win now, win", neighbours=True) == {"win", "now", ",", "win now", "now ,", ", win"}
+
+
+def test_only_pairs_of_neighbours_tell_apart_texts_of_the_same_words(bag):
+    texts, labels = ["a b c", "c b a"], ["up", "down"]
+    assert bag.predict(bag.fit(texts, labels), texts) != labels
+    assert bag.predict(bag.fit(texts, labels, neighbours=True), texts) == labels
+
+
 def test_fit_minimises_the_documented_loss(bag, monkeypatch):
     monkeypatch.setattr(bag, "L2", 0.01)
     c = bag.fit(TEXTS, LABELS)
