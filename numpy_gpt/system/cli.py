@@ -96,21 +96,25 @@ class Stdout:
             raise
 
 
-def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line, with the values of --config FILE.toml as defaults"""
+def parse(parser: argparse.ArgumentParser, arguments: Sequence[str], intermixed: bool = False) -> argparse.Namespace:
+    """Parse the command line, with the values of --config FILE.toml as defaults
+
+    intermixed allows options between the positionals: without it, argparse ignores an optional positional after them.
+    """
+    parse_args = parser.parse_intermixed_args if intermixed else parser.parse_args
     help = "read options by name from this file; the command line overrides them"
     if "--stop" in parser._option_string_actions:
         help += ", and adds to --stop"
     parser.add_argument("--config", metavar="FILE.toml", default=None, help=help)
     refuse_unknown(parser, arguments)
-    given = parser.parse_args(arguments)
+    given = parse_args(arguments)
     if given.config is None:
         return given
     try:
         parser.set_defaults(**config_file.read_options(given.config, parser))
     except GPTError as e:
         parser.error(str(e))
-    return parser.parse_args(arguments)
+    return parse_args(arguments)
 
 
 def refuse_unknown(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:

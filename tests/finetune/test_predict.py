@@ -106,6 +106,18 @@ def test_predict_cuts_texts_as_the_training_did(directory):
     assert checkpoint.read(Path("short")).context == 4
 
 
+@pytest.mark.parametrize(
+    "arguments", [["run", "--json", "pear"], ["--json", "run", "pear"], ["run", "--json", "--", "pear"]]
+)
+def test_option_may_stand_before_the_text(directory, arguments):
+    assert finetuned("predict", *arguments) == finetuned("predict", "run", "pear", "--json")
+
+
+def test_text_may_follow_a_config_file(directory):
+    Path("predict.toml").write_text("json = true\n")
+    assert finetuned("predict", "run", "--config", "predict.toml", "pear").startswith("{")
+
+
 @pytest.mark.parametrize("text", ["", "   "])
 def test_text_without_words_has_a_result(directory, text):
     assert labels(finetuned("predict", "run", text))[0] in ("fruit", "tool")
