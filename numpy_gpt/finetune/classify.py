@@ -69,6 +69,7 @@ def initial_classifier(run: Opened, labels: list[str]) -> Classifier:
     s = run.options
     if run.previous and not s.lora:
         m = classifier.read(run.out)
+        check_tokenizer(m.tokenizer, m.config, run.out)
         return m._replace(config=replace(m.config, dropout=s.dropout))
     base = initial_model(run)
     check_tokenizer(base.tokenizer, base.config, s.init_from)

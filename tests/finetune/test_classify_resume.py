@@ -255,6 +255,14 @@ def test_resume_from_a_corrupt_file_is_refused(name, complete):
     assert "run" in line
 
 
+@pytest.mark.parametrize("name", ["vocab.json", "merges.txt"])
+def test_resume_without_a_vocabulary_is_refused(name, complete):
+    copytree(complete, "run")
+    Path("run", name).unlink()
+    _, line = failed("classify", "--resume", "--out", "run", "--epochs", "3")
+    assert line.startswith("finetune: run has no tokenizer: put the vocabulary")
+
+
 def test_resume_without_a_moment_is_refused(complete):
     copytree(complete, "run")
     path = Path("run/moments.safetensors")
