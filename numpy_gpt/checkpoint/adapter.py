@@ -131,7 +131,9 @@ def check_replaceable(directory: Path) -> None:
         )
     there = [name for name in ADAPTER if os.path.exists(adapter_home(directory) / name)]
     if len(there) == 1:
-        raise GPTError(f"{directory} has {there[0]}, and no adapter that it belongs to: choose another directory.")
+        raise GPTError(
+            f"{directory} has {there[0]}, and no adapter that it belongs to: remove it, or choose another directory."
+        )
 
 
 def files(directory: Path) -> list[Path]:

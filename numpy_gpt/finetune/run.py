@@ -81,6 +81,10 @@ def opened(task: str, args: argparse.Namespace, parser: argparse.ArgumentParser,
             s = resolve(task, parser, args, previous.about["settings"])
             if "data" not in args:
                 check_rereadable(s.data)
+            if s.lora:
+                check_replaceable(out / ADAPTER)
+                if "init_from" not in args:
+                    check_base_exists(s.init_from)
             yield Opened(out, s, previous, check_signals)
         else:
             check_no_checkpoint(out)  # another process may have saved one since the first check
@@ -91,6 +95,14 @@ def check_rereadable(data: str) -> None:
     """Raise GPTError if a resumed run can't read its data, which were a pipe or have moved"""
     if data != options.SPAM and not sources.is_rereadable(data):
         raise GPTError(f"{data} can't be read again: give the same data with --data.")
+
+
+def check_base_exists(source: str) -> None:
+    """Raise CheckpointError if the model of adapters, whose path a run stores as an absolute one, has moved"""
+    if os.path.isabs(source) and not os.path.exists(source):
+        raise CheckpointError(
+            f"{source}, the model that the run was started from, doesn't exist: give its new path with --init-from."
+        )
 
 
 def check_new_run(out: Path, s: FinetuneOptions, log: LogFormat) -> None:

@@ -124,6 +124,18 @@ CHANGES = {
     ),
     "released base": (None, "", ["--init-from", "storyteller"], "the model storyteller isn't the one that run was"),
     "lost data": ("data.json", None, [], "{0}/data.json can't be read again: give the same data with --data."),
+    "moved base": (
+        "base",
+        None,
+        [],
+        "{0}/base, the model that the run was started from, doesn't exist: give its new path with --init-from.",
+    ),
+    "lost adapter": (
+        "run/adapter/adapter_model.safetensors",
+        None,
+        [],
+        "run/adapter has adapter_config.json, and no adapter that it belongs to: remove it, or choose another",
+    ),
     "lost base": ("base/model.safetensors", None, [], "{0}/base has no checkpoint"),
 }
 
@@ -134,11 +146,11 @@ def test_resume_with_a_changed_file_is_refused(name, run, tmp_path):
     m = load("base")
     m.params.ln_f.g[0] = 2
     save(m, "other")
-    before = contents("run")
-    if content is None:
-        Path(file).unlink()
+    if file and content is None:
+        Path(file).rename("moved")
     elif file:
         Path(file).write_text(content)
+    before = contents("run")
     _, line = failed("instruct", "--resume", "--out", "run", "--epochs", "2", *args)
     assert message.format(tmp_path) in line
     assert contents("run") == before
