@@ -18,6 +18,8 @@ from ..number import is_index, is_real
 from ..params import MLP, Attn, Block, Model, grow, named, tree_map
 from ..system.atomic import making, read_consistently, replacing_files, writing
 from ..system.locks import locked
+from ..text import template as templates
+from ..text.template import Template
 from . import adapter_config, safetensors, verify
 from .adapter_config import LARGEST_ALPHA, Description
 from .destination import check_can_be_directory, check_directory_name, outside_training_runs
@@ -26,6 +28,7 @@ from .layouts import ADAPTER, ADAPTER_STAGE, adapter_home, layout
 from .stored import FLOATS, Stored, floats
 
 CONFIG, WEIGHTS = ADAPTER
+FILES = (*ADAPTER, templates.FILE)
 PICKLE = "adapter_model.bin"  # of older versions of PEFT
 PREFIX, BODY = "base_model.model.", "transformer."  # of the names of tensors; GPT2Model, which has no head, has no BODY
 HEAD = "score.weight"  # of a classifier
@@ -39,6 +42,7 @@ class LoraAdapters(NamedTuple):
     alpha: float
     head: np.ndarray | None = None  # (K,C), of a classifier with K classes
     base: str = ""  # the path or the name of the model that they were trained on, if it is known
+    template: Template | None = None  # of the instructions that they were trained on; PEFT ignores its file
 
     @property
     def scale(self) -> float:
@@ -96,7 +100,7 @@ def write(directory: Path, lora: LoraAdapters, config: Config) -> None:
     try:
         with making(directory), outside_training_runs(directory), locked(directory):
             check_replaceable(directory)
-            with replacing_files(directory, directory / ADAPTER_STAGE) as part:
+            with replacing_files(directory, directory / ADAPTER_STAGE, [directory / templates.FILE]) as part:
                 fill(part, lora)
     except OSError as e:
         raise GPTError(f"{directory} can't be written: {e.strerror}; an adapter that was there is unchanged.") from None
@@ -112,6 +116,9 @@ def fill(directory: Path, lora: LoraAdapters) -> None:
         f.write(as_json(keys))
     with writing(directory / WEIGHTS) as f:
         safetensors.write(f, tensors, dtype, metadata)
+    if lora.template:
+        with writing(directory / templates.FILE) as f:
+            f.write(templates.as_json(lora.template))
 
 
 def to_tensors(lora: LoraAdapters) -> dict[str, np.ndarray]:
@@ -129,8 +136,8 @@ def check_replaceable(directory: Path) -> None:
         raise GPTError(
             f"{directory} has a model, to which transformers would apply an adapter there: choose another directory."
         )
-    there = [name for name in ADAPTER if os.path.exists(adapter_home(directory) / name)]
-    if len(there) == 1:
+    there = [name for name in FILES if os.path.exists(adapter_home(directory) / name)]
+    if there and not {*ADAPTER} <= {*there}:
         raise GPTError(
             f"{directory} has {there[0]}, and no adapter that it belongs to: remove it, or choose another directory."
         )
@@ -138,7 +145,7 @@ def check_replaceable(directory: Path) -> None:
 
 def files(directory: Path) -> list[Path]:
     """Return the files that read may read: in the stage, and in the directory"""
-    return [place / name for place in (directory, directory / ADAPTER_STAGE) for name in ADAPTER]
+    return [place / name for place in (directory, directory / ADAPTER_STAGE) for name in FILES]
 
 
 def describe(directory: Path) -> Description:
@@ -178,7 +185,8 @@ def read_directory(directory: Path, config: Config) -> LoraAdapters:
     dtype = "float64" if any(stored.dtype == "float64" for stored in found.values()) else "float32"
     arrays = {name: floats(stored, dtype) for name, stored in tensors.items()}
     head = np.array(arrays[HEAD]) if HEAD in arrays else None
-    return LoraAdapters(to_tree(arrays, config), rank, alpha, head, base)
+    template = templates.load(adapter_home(directory))
+    return LoraAdapters(to_tree(arrays, config), rank, alpha, head, base, template)
 
 
 def check_tensors(path: Path, tensors: Mapping[str, Stored], rank: int, config: Config) -> None:

@@ -107,7 +107,7 @@ def saver(
         def fill(part: Path) -> None:
             huggingface.fill(part, m.config, arrays, dtype, m.tokenizer, template)
 
-        save_adapters(out, s, trained.h, None, m.config)
+        save_adapters(out, s, trained.h, None, m.config, template)
         run_files.save(out, fill, step, about, trees)
 
     return save

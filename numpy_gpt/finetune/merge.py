@@ -19,7 +19,8 @@ EPILOG = """examples:
 
 ADAPTER has adapter_config.json and adapter_model.safetensors, in the layout of the library PEFT. The merged model has
 the weights w + scale a b, so it is as fast as the model without adapters, and every command and transformers load it.
-An earlier model in DIR is replaced atomically."""
+It has the template of instructions of the adapters, or else that of the model. An earlier model in DIR is replaced
+atomically."""
 ORGANISATION = "openai-community/"  # of the released models at Hugging Face
 
 
@@ -39,7 +40,9 @@ def main(argv: Sequence[str], name: str = "numpy_gpt.finetune") -> int:
             "of the run that trained them, or merge them with PEFT."
         )
     verify.check_intact(path, contents.tensors, verify.check(contents.tensors))  # save would make new checksums
-    save_with_template(adapter.merge(to_model(contents), lora), out, args.format, None, contents.template)
+    save_with_template(
+        adapter.merge(to_model(contents), lora), out, args.format, None, lora.template or contents.template
+    )
     print(out)
     return 0
 

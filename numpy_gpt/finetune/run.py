@@ -12,10 +12,10 @@ import numpy as np
 from .. import fast
 from ..adamw import Moments, moments
 from ..checkpoint import hub
+from ..checkpoint.adapter import FILES as ADAPTER_FILES
 from ..checkpoint.adapter import LoraAdapters, check_replaceable
 from ..checkpoint.adapter import write as write_adapters
 from ..checkpoint.destination import check_can_be_directory
-from ..checkpoint.layouts import ADAPTER as ADAPTER_FILES
 from ..checkpoint.stored import Stored
 from ..config import Config
 from ..errors import CheckpointError, GPTError
@@ -25,6 +25,7 @@ from ..system import cli
 from ..system.cli import exit_on_signals, print_stderr, uninterrupted
 from ..system.locks import run_directory
 from ..text import sources
+from ..text.template import Template
 from ..train.log import LogFormat
 from ..train.start import check_new_directory, check_no_checkpoint, load_initial
 from . import options, run_files
@@ -183,7 +184,12 @@ def restore(run: Opened, model: Trainable) -> Moments:
 
 
 def save_adapters(
-    out: Path, s: FinetuneOptions, adapters: list[Block], head: np.ndarray | None, config: Config
+    out: Path,
+    s: FinetuneOptions,
+    adapters: list[Block],
+    head: np.ndarray | None,
+    config: Config,
+    template: Template | None = None,
 ) -> None:
     """Write the adapters of a run, if it has any, to a directory of their own
 
@@ -191,9 +197,8 @@ def save_adapters(
     """
     if s.lora:
         assert s.lora_alpha is not None  # complete options have it
-        write_adapters(
-            out / ADAPTER, LoraAdapters(adapters, s.lora, s.lora_alpha, head, published(s.init_from)), config
-        )
+        base = published(s.init_from)
+        write_adapters(out / ADAPTER, LoraAdapters(adapters, s.lora, s.lora_alpha, head, base, template), config)
 
 
 def published(source: str) -> str:

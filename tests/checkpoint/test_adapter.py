@@ -18,6 +18,7 @@ from numpy_gpt.checkpoint.layouts import ADAPTER, ADAPTER_STAGE
 from numpy_gpt.lora import TARGETS, new_adapters
 from numpy_gpt.params import tree_map
 from numpy_gpt.system.locks import WRITE_LOCK
+from numpy_gpt.text.template import ALPACA
 from parity.inputs import TINY, random_model
 
 CONFIG, WEIGHTS = ADAPTER
@@ -267,6 +268,14 @@ def test_read_prefers_a_complete_stage(written, tmp_path):
     assert sorted(os.listdir(written)) == sorted(ADAPTER)
 
 
+def test_template_is_read_again_and_removed_by_adapters_without_one(tmp_path):
+    lora = random_adapters()
+    for template in (ALPACA, None):
+        adapter.write(tmp_path, lora._replace(template=template), TINY)
+        assert adapter.read(tmp_path, TINY).template == template
+    assert sorted(os.listdir(tmp_path)) == sorted(ADAPTER)
+
+
 def test_write_refuses_the_directory_of_a_model_or_of_a_run(tmp_path):
     for format in ("huggingface", "openai"):
         save(random_model(TINY), tmp_path / format, format)
@@ -279,7 +288,7 @@ def test_write_refuses_the_directory_of_a_model_or_of_a_run(tmp_path):
         assert contents(tmp_path / name) == before
 
 
-@pytest.mark.parametrize("name", ADAPTER)
+@pytest.mark.parametrize("name", adapter.FILES)
 def test_write_refuses_a_file_that_belongs_to_no_adapter(name, tmp_path):
     (tmp_path / name).write_text("mine")
     with pytest.raises(GPTError, match=rf"has {name}, and no adapter that it belongs to"):

@@ -14,7 +14,7 @@ from numpy_gpt.finetune import merge
 from numpy_gpt.lora import new_adapters
 from numpy_gpt.params import tree_map
 from numpy_gpt.text import bpe, template
-from numpy_gpt.text.template import ALPACA
+from numpy_gpt.text.template import ALPACA, Template
 from parity.inputs import TINY, random_model
 
 CONFIG = replace(TINY, n_vocab=270)
@@ -70,6 +70,14 @@ def test_format_openai_writes_openais_layout_and_a_second_merge_keeps_it(lora):
 
 def test_merge_keeps_the_template_of_instructions(lora):
     save_with_template(MODEL, "model", None, None, ALPACA)
+    merge.main(["adapter", "--out", "merged"])
+    assert template.load("merged") == ALPACA
+
+
+@pytest.mark.parametrize("other", [None, Template("{instruction}", "{instruction}{input}")])
+def test_template_of_the_adapters_replaces_that_of_the_model(other, lora):
+    save_with_template(MODEL, "model", None, None, other)
+    adapter.write(Path("adapter"), lora._replace(template=ALPACA), CONFIG)
     merge.main(["adapter", "--out", "merged"])
     assert template.load("merged") == ALPACA
 

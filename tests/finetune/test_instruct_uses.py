@@ -45,6 +45,13 @@ def test_checkpoint_verify_accepts_a_run(kind):
     assert lines[-2:] == ["a template of instructions", f"{moments} of a training run, each matches its checksum"]
 
 
+def test_merged_adapters_of_a_run_are_the_model_of_the_run_with_its_template():
+    finetuned("instruct", *RUN, "--lora", "2", "--epochs", "1", "--out", "run")
+    finetuned("merge", "run/adapter", "--out", "merged")
+    for name in ("model.safetensors", "template.json", "config.json", "tokenizer_config.json"):
+        assert Path("merged", name).read_bytes() == Path("run", name).read_bytes(), name
+
+
 @pytest.mark.parametrize("kind", MOMENTS)
 def test_checkpoint_verify_finds_moments_of_another_model_or_run(kind):
     options, _ = MOMENTS[kind]
