@@ -63,6 +63,12 @@ def parse(argv: list[str], backend: Backend) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print an object with the probabilities of all labels")
     backend.add_arguments(parser)
     args = cli.parse(parser, argv, intermixed=True)
+    for option, value, advice in (
+        ("DIR", args.classifier, "the directory of a classifier"),
+        ("--file", args.file, "a file"),
+    ):
+        if value == "":
+            parser.error(f"{option} is empty: give {advice}.")
     if args.text is not None and args.file is not None:
         parser.error("the command line has a text and --file: give one of them.")
     if args.text is None and args.file is None and (sys.stdin is None or sys.stdin.isatty()):

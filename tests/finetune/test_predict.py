@@ -204,6 +204,8 @@ def test_closed_or_full_stdout(directory, redirection, status, message):
         (["run", "-f", "base"], 1, "finetune: base can't be read: Is a directory."),
         (["run", "x", "-f", "y"], 2, "predict: error: the command line has a text and --file: give one of them."),
         (["run", "x", "y"], 2, "predict: error: unrecognized arguments: y"),
+        (["run", "-f", ""], 2, "predict: error: --file is empty: give a file."),
+        (["", "x"], 2, "predict: error: DIR is empty: give the directory of a classifier."),
         ([], 2, "predict: error: the following arguments are required: DIR"),
     ],
 )
