@@ -131,7 +131,8 @@ def parser(command: str, task: str) -> argparse.ArgumentParser:
     add("--context", int, "T", f"{text} (default: the model's context)")
     add("--batch-size", int, "B", "texts in a batch")
     add("--epochs", int, "N", "passes through the training texts; --resume with more epochs stretches the schedule")
-    text = f"{RATE} / width for all parameters, {LORA_FACTOR[task]} times that for adapters; see docs/finetune.md"
+    head = ", 4 times for the head" if task == "classify" else ""
+    text = f"{RATE} / width for all parameters, twice that for last blocks{head}, {LORA_FACTOR[task]} times for adapters"
     add("--lr", float, "X", f"highest learning rate (default: {text})")
     add("--min-lr", float, "X", "learning rate of the last step (default: a tenth of --lr)")
     add("--warmup", int, "N", "steps of linear warm-up (default: a twentieth of all steps)")
