@@ -19,7 +19,7 @@ from ..text.sources import File, opened, spooled
 LABEL_NAMES = ("label", "category", "class", "target", "sentiment")
 TEXT_NAMES = ("text", "message", "sms", "content", "review", "sentence")
 TAB_SEPARATED = (".tsv", ".txt", "")  # pipes and UCI's SMSSpamCollection have no suffix
-EXPECTED = "a table is a .tsv file, a label, a tab and a text on each line, or a .csv file"
+EXPECTED = "give a .tsv file with a label, a tab and a text in each line, or a .csv file"
 TABS = "a tab must separate the label and the text"
 COMMAS = "commas must separate fields, and a text that contains commas must be in quotes"
 LONGEST_FIELD = 2**31 - 1  # characters; the largest limit that Windows accepts

@@ -126,7 +126,7 @@ def test_invalid_table_is_refused(content, line):
     [
         (["--data", "nowhere.tsv"], 1, "/nowhere.tsv can't be read: No such file or directory."),
         (["--data", "base"], 1, "/base can't be read: it is neither a file nor a pipe."),
-        (["--data", "rows.json"], 1, "/rows.json is neither a .tsv nor a .csv file: a table is a .tsv file"),
+        (["--data", "rows.json"], 1, "/rows.json is neither a .tsv nor a .csv file: give a .tsv file with a"),
         (["--data", ""], 2, "--data is missing: give the file to train on."),
         (["--out", ""], 2, "--out is missing: give the directory of the run."),
         (["--epochs", "0"], 2, "--epochs is 0: it must be a whole number from 1 to 2**31 - 1."),
