@@ -132,7 +132,8 @@ def parser(command: str, task: str) -> argparse.ArgumentParser:
     add("--batch-size", int, "B", "texts in a batch")
     add("--epochs", int, "N", "passes through the training texts; --resume with more epochs stretches the schedule")
     head = ", 4 times for the head" if task == "classify" else ""
-    text = f"{RATE} / width for all parameters, twice that for last blocks{head}, {LORA_FACTOR[task]} times for adapters"
+    lora = LORA_FACTOR[task]
+    text = f"{RATE} / width for all parameters, twice that for last blocks{head}, {lora} times for adapters"
     add("--lr", float, "X", f"highest learning rate (default: {text})")
     add("--min-lr", float, "X", "learning rate of the last step (default: a tenth of --lr)")
     add("--warmup", int, "N", "steps of linear warm-up (default: a twentieth of all steps)")

@@ -105,8 +105,8 @@ def test_pipe_is_read_once_and_its_run_is_resumed_with_a_file():
         (b"a\tx\n\tb\n", ", line 2 has no label: add it, or remove the row."),
         (b"a\tx\nb\t\xff\n", ", line 2 isn't UTF-8 text: byte 2 of the line is 0xff: save the file as UTF-8."),
         (b"a\tx\nb\ty\n", "has 2 labels in 2 rows: a classifier needs two rows for each label on average."),
-        (b"", "has no rows: a table is a .tsv file"),
-        (b"\x1f\x8bxyz", "not text: a table is a .tsv file"),
+        (b"", "has no rows: give a .tsv file"),
+        (b"\x1f\x8bxyz", "not text: give a .tsv file"),
         (
             "".join(f"l{i % 1001}\tx\n" for i in range(3003)).encode(),
             "has 1,001 labels, such as 'l0': at most 1,000 work.",

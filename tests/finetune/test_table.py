@@ -11,7 +11,7 @@ import pytest
 from numpy_gpt.errors import GPTError
 from numpy_gpt.finetune.table import Row, read_rows
 
-EXPECTED = "a table is a .tsv file, a label, a tab and a text on each line, or a .csv file"
+EXPECTED = "give a .tsv file with a label, a tab and a text in each line, or a .csv file"
 TABS = "a tab must separate the label and the text"
 COMMAS = "commas must separate fields, and a text that contains commas must be in quotes"
 ROWS = [Row("ham", "See you at 5"), Row("spam", "Win $1,000!")]
