@@ -32,6 +32,14 @@ MODES = {
 runs = pytest.mark.parametrize(("task", "mode"), [(task, mode) for task in TASKS for mode in MODES])
 
 
+@pytest.fixture(autouse=True)
+def sigint_not_ignored():
+    """Handle SIGINT as a command in a terminal does; a background job starts with SIGINT ignored"""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
 def interrupt_in_step(step, monkeypatch):
     """Send SIGINT to this process in a step, after which a run saves a checkpoint and ends"""
     for trainer in (numpy_gpt.finetune.step.Trainer, torch_gpt.finetune.step.Trainer):
