@@ -39,9 +39,8 @@ def check_new_directory(out: Path, format: str, log: LogFormat, others: Sequence
         advice = "resume it with --resume" if is_run else f"start from it with --init-from {out} in another directory"
         raise GPTError(f"{out} has a checkpoint: {advice}, or choose another --out.")
     check_no_adapter(out)
-    restarted = os.path.exists(out / RUN_LOCK) and is_log(
-        out / LOG, log
-    )  # a run that ended before its first checkpoint
+    # a run that ended before its first checkpoint leaves these files
+    restarted = os.path.exists(out / RUN_LOCK) and is_log(out / LOG, log)
     names = (*LAYOUTS[format].files, *LAYOUTS[format].obsolete, *TRAINING)
     for name in (*names, *(() if restarted else (*log.files, *others))):
         if os.path.isfile(out / name):
