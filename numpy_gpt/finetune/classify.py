@@ -39,13 +39,14 @@ def main(argv: list[str], backend: Backend) -> int:
     args, parser = parse("classify", argv, backend)
     with opened("classify", args, parser, FORMAT) as run:
         rows = classifier_data.read(run.options)
-        check_same(run, "text", classifier_data.key(rows), f"the data in {run.options.data}")
+        key = classifier_data.key(rows)
+        check_same(run, "text", key, f"the data in {run.options.data}")
         m = initial_classifier(run, sorted({row.label for row in rows}))
         texts = classifier_data.prepare(rows, m, run.options)
         s = options.complete(run.options, "classify", m.config, len(texts.split.train))
         schedule = options.schedule(s, len(texts.split.train))
         complete = is_complete(run, schedule.steps)
-        about = {"task": "classify", "settings": asdict(s), "text": classifier_data.key(rows), **base_of(run, m.params)}
+        about = {"task": "classify", "settings": asdict(s), "text": key, **base_of(run, m.params)}
         params = in_dtype_of(run, m.params)
         model = trainable(params, s, m.config, params.head)
         moments = restore(run, model)

@@ -42,7 +42,8 @@ def main(argv: list[str], backend: Backend) -> int:
     args, parser = parse("instruct", argv, backend)
     with opened("instruct", args, parser, FORMAT) as run:
         entries = read_entries(run.options.data)
-        check_same(run, "text", key(entries), f"the data in {run.options.data}")
+        text = key(entries)
+        check_same(run, "text", text, f"the data in {run.options.data}")
         template = find_template(run, given="template" in args)
         m = initial(run)
         context = options.context(run.options, m.config)
@@ -51,7 +52,7 @@ def main(argv: list[str], backend: Backend) -> int:
         schedule = options.schedule(s, len(data.train))
         if is_complete(run, schedule.steps):
             return 0
-        about = {"task": "instruct", "settings": asdict(s), "text": key(entries), "template": template._asdict()}
+        about = {"task": "instruct", "settings": asdict(s), "text": text, "template": template._asdict()}
         about |= base_of(run, m.params)
         params = in_dtype_of(run, m.params)
         model = trainable(params, s, m.config, None)
