@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from finetune_runs import COMMAND, assert_same, failed, finetuned, write_base, write_rows
+from finetune_runs import COMMAND, assert_same, failed, finetune, finetuned, write_base, write_rows
 from training_runs import log
 
 from numpy_gpt import named, save
@@ -307,3 +307,12 @@ def test_run_with_a_closed_or_full_stdout_is_complete(redirection, status, messa
     found, _, err = shell(f"set -o pipefail; {CLASSIFY} {redirection}")
     assert (found, err) == (status, message)
     assert_same("whole", "run")
+
+
+def test_chart_that_cannot_be_written_does_not_end_the_run():
+    Path("run/loss.svg").mkdir(parents=True)
+    status, _, err = finetune("classify", *RUN, "--data", "rows.tsv")
+    assert status == 0
+    lines = err.splitlines()
+    assert len(lines) == 2  # an evaluation before the first step, and one after the epoch
+    assert all(re.match(r"finetune: run.loss\.svg can't be written: .* The run continues\.$", line) for line in lines)
